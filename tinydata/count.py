@@ -1,0 +1,455 @@
+"""corpus -> counts: how often each token id occurs, per domain, and in the held-out slice.
+
+splits -> batches of TEXT or TOKENS -> one sparse partial result per task -> merged in a tree ->
+counts.parquet, domains.parquet, heldout.parquet, quarantine.parquet. Exact int64 throughout.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from functools import cache, partial
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numba import njit
+
+from tinydata import __version__, schema
+from tinydata.engines.base import Engine, excerpt, partial_rows, quarantined, reduce
+from tinydata.errors import FIXABLE, UNREADABLE, TinydataError
+from tinydata.formats.base import Plan, Wanted, plan
+from tinydata.store import Output, fingerprint, table_bytes
+from tinydata.tokenizers.base import Tokenizer, load, read_tokenizer
+from tinydata.tokenizers.base import fingerprint as tokenizer_fingerprint
+from tinydata.tokenizers.bpe import compiled
+from tinydata.tokenizers.count import PROBE, TextCounter, agrees, buffers
+
+HELDOUT_BYTES = 64 << 20
+MAX_DOMAINS = 1024
+CHECKED = (8, 1 << 14)  # documents and bytes per split on which words first is compared with the library
+
+
+class Settings(NamedTuple):
+    """What decides the result, and nothing else."""
+
+    heldout: float = 0.01  # share of documents set aside
+    wanted: Wanted = Wanted()
+    max_bad: float = 0.001  # share of documents that may be unusable
+
+
+def count(
+    corpus: list[str],
+    tokenizer: str,
+    out: str,
+    engine: Engine,
+    settings: Settings = Settings(),
+    *,
+    force: bool = False,
+    json_freq: bool = False,
+    partitions: int = 0,
+    found: Plan | None = None,
+    progress: Callable[[int], None] = lambda n: None,
+) -> dict[str, Any]:
+    """Writes COUNTS to `out`; returns its manifest. The same command again continues a killed one.
+
+    Raises TinydataError: nothing to read, too much of it broken, output that exists.
+    """
+    files = read_tokenizer(tokenizer)
+    tok = load(files, tokenizer)
+    found = found or plan(corpus, settings.wanted)
+    output = Output(out, header(corpus, tokenizer, tok, found, settings, json_freq), force=force)
+    partials = reduce(
+        engine,
+        found.splits,
+        partial(count_batches, files=files, settings=settings),
+        merge=merge,
+        parts=output.parts,
+        progress=progress,
+        partitions=partitions,
+        label=f"tinydata count {', '.join(corpus)}",
+    )
+    partials = pa.concat_tables([partials, quarantined([(p, 0, r, "") for p, r in found.unreadable])])
+    tables = split_parts(partials)
+    _check(tables, settings, found)
+    result = summary(tables, found)
+    contents = {f"{name}.parquet": table_bytes(t) for name, t in tables.items() if name != "quarantine" or len(t)}
+    if json_freq:
+        contents["total_token_freq.json"] = paper_json(tables["counts"])
+    return output.publish(result, contents)
+
+
+def header(
+    corpus: list[str], path: str, tok: Tokenizer, found: Plan, settings: Settings, json_freq: bool
+) -> dict[str, Any]:
+    """The part of the manifest that is known beforehand: it decides whether a run may be resumed."""
+    return {
+        "tinydata": __version__,
+        "verb": "count",
+        "inputs": {f.path: fingerprint(f) for f in found.files},
+        "options": {
+            "corpus": corpus,
+            "heldout": settings.heldout,
+            "max_bad": settings.max_bad,
+            **{f"{k}_column": v for k, v in settings.wanted._asdict().items() if v},
+            **({"json_freq": True} if json_freq else {}),
+        },
+        "kind": found.kind,
+        "tokenizer": describe(path, tok),
+    }
+
+
+def describe(path: str, tok: Tokenizer) -> dict[str, Any]:
+    return {"path": path, "family": tok.family, "size": tok.size, "fingerprint": tokenizer_fingerprint(tok)}
+
+
+# -- in a worker ------------------------------------------------------------------------------
+
+
+@cache
+def _loaded(key: tuple[tuple[str, bytes], ...]) -> tuple[Tokenizer, bool]:
+    """Tokenizer, and whether words first gives the library's counts on the built-in probe; once per process."""
+    tok = load(dict(key))
+    return tok, tok.cutter is not None and agrees(tok, PROBE)
+
+
+def words_first(tok: Tokenizer) -> tuple[bool, str]:
+    """Whether text is counted words first with this tokenizer, and why not."""
+    if tok.cutter is None:
+        return False, tok.why_not
+    if not agrees(tok, PROBE):
+        return False, "its ids on the built-in probe differ from the library's"
+    return True, ""
+
+
+def count_batches(
+    batches: Iterator[pa.RecordBatch], *, files: dict[str, bytes], settings: Settings
+) -> Iterator[pa.RecordBatch]:
+    """TEXT or TOKENS -> rows of PARTIAL: sparse counts, domain totals, held-out texts, bad documents."""
+    tok, exact = _loaded(tuple(files.items()))
+    tally = _Tally(tok, settings, exact)
+    for batch in batches:
+        tally.add(batch)
+    yield from tally.rows().to_batches()
+
+
+class _Tally:
+    """Running counts of one task. Group 2 d: domain d; 2 d + 1: its held-out documents."""
+
+    def __init__(self, tok: Tokenizer, settings: Settings, exact: bool):
+        self.tok, self.settings = tok, settings
+        self.domains: dict[str, int] = {}
+        self.totals = np.zeros((2, 4), np.int64)  # per group: documents, tokens, bytes, masked
+        self.text = TextCounter(tok, words_first=exact)
+        self.whole: TextCounter | None = None  # for splits whose check failed
+        self.checked = ("", 0, 0)
+        self.from_ids = False
+        self.lengths = np.array([len(p) for p in tok.pieces], np.int64)
+        self.heldout: list[pa.Table] = []
+        self.bad: list[tuple[str, int, str, str]] = []
+        self.failed: set[str] = set()
+
+    def add(self, batch: pa.RecordBatch) -> None:
+        groups, hashes = self._groups(batch)
+        if batch.schema.names[-1] == "text":
+            self._add_text(batch, groups)
+        else:
+            batch, groups, hashes = self._add_ids(batch, groups, hashes)
+        keep = np.flatnonzero(groups & 1)
+        if len(keep):
+            self._keep(batch, keep, hashes[keep])
+
+    def _groups(self, batch: pa.RecordBatch) -> tuple[np.ndarray, np.ndarray]:
+        """-> (group int32[docs], hash uint64[docs]); makes room for new domains."""
+        labels = batch.column("domain")
+        index = []
+        for name in labels.dictionary.to_pylist():
+            index.append(self.domains.setdefault(name, len(self.domains)))
+        if len(self.domains) > MAX_DOMAINS:
+            raise TinydataError(
+                f"more than {MAX_DOMAINS} domains",
+                where=batch.schema.metadata[b"path"].decode(),
+                fix="a domain is a source or language, not an id: name another column with --domain-column",
+            )
+        rows = 2 * len(self.domains)
+        if rows > len(self.totals):
+            self.totals = _taller(self.totals, 2 * rows)
+            self.text.grow(len(self.totals))
+        hashes = document_hashes(batch)
+        held = hashes < np.uint64(min(int(self.settings.heldout * 2.0**64), 2**64 - 1))
+        domain = np.array(index, np.int32)[labels.indices.to_numpy()]
+        return (2 * domain + held).astype(np.int32), hashes
+
+    def _add_text(self, batch: pa.RecordBatch, groups: np.ndarray) -> None:
+        texts = batch.column("text")
+        sizes = np.diff(buffers(texts)[0])
+        np.add.at(self.totals[:, 0], groups, 1)
+        np.add.at(self.totals[:, 2], groups, sizes)
+        path = batch.schema.metadata[b"path"].decode()
+        if self.text.cutter is not None and self._agrees(path, texts, sizes):
+            self.text.add(texts, groups)
+            return
+        if self.whole is None:
+            self.whole = TextCounter(self.tok, words_first=False)
+        self.whole.grow(len(self.totals))
+        self.whole.add(texts, groups)
+
+    def _agrees(self, path: str, texts: pa.StringArray, sizes: np.ndarray) -> bool:
+        """Compares the first documents of each file's stretch with the library; once it differs, it stays off."""
+        last, documents, size = self.checked
+        if last != path:
+            documents, size = 0, 0
+        sample = []
+        for i in range(len(texts)):
+            if documents >= CHECKED[0] or size >= CHECKED[1]:
+                break
+            documents += 1
+            size += int(sizes[i])
+            if sizes[i] <= 4 * CHECKED[1]:
+                sample.append(texts[i].as_py())
+        self.checked = (path, documents, size)
+        if not agrees(self.tok, sample):
+            self.failed.add(path)
+        return path not in self.failed
+
+    def _add_ids(
+        self, batch: pa.RecordBatch, groups: np.ndarray, hashes: np.ndarray
+    ) -> tuple[pa.RecordBatch, np.ndarray, np.ndarray]:
+        """Counts what is inside the vocabulary; a document with an id outside is left out and quarantined."""
+        self.from_ids = True
+        body = batch.column("ids")
+        offsets = body.offsets.to_numpy()
+        values = body.values.to_numpy()
+        wrong = np.full(len(body), -1, np.int64)
+        count_ids(values, offsets, groups, self.text.counts, self.totals, wrong)
+        if (wrong >= 0).any():
+            for i in np.flatnonzero(wrong >= 0):
+                reason = f"token id {abs(int(values[wrong[i]]))} is outside the vocabulary of {self.tok.size}"
+                near = values[offsets[i] : offsets[i] + 16].tolist()
+                place = int(batch.column("position")[int(i)].as_py())
+                self.bad.append((batch.schema.metadata[b"path"].decode(), place, reason, excerpt(str(near).encode())))
+            good = wrong < 0
+            batch = batch.filter(pa.array(good))
+            groups, hashes = groups[good], hashes[good]
+        return batch, groups, hashes
+
+    def _keep(self, batch: pa.RecordBatch, keep: np.ndarray, hashes: np.ndarray) -> None:
+        """Texts of the held-out documents; token ids are decoded. Only what may make the final cut is kept."""
+        part = batch.take(pa.array(keep))
+        name = batch.schema.metadata[b"name"].decode()
+        ids = [d or f"{name}:{p}" for d, p in zip(part.column(0).to_pylist(), part.column(2).to_pylist(), strict=True)]
+        if part.schema.names[-1] == "text":
+            texts = part.column("text")
+        else:
+            texts = pa.array([self.tok.decode([abs(t) for t in row]) for row in part.column("ids").to_pylist()])
+        domain = part.column("domain").cast(pa.string())
+        signed = pa.array((hashes >> np.uint64(1)).astype(np.int64))
+        self.heldout.append(pa.table([signed, pa.array(ids), domain, texts], schema=schema.HELDOUT))
+        if len(self.heldout) % 64 == 0:
+            self.heldout = [lowest(pa.concat_tables(self.heldout))]
+
+    def rows(self) -> pa.Table:
+        """-> rows of PARTIAL."""
+        self.text.grow(len(self.totals))
+        counts = self.text.finish()
+        if self.whole is not None:
+            counts[: len(self.whole.counts)] += self.whole.finish()
+        self.totals = _taller(self.totals, len(counts))
+        self.totals[:, 1] = counts.sum(1)
+        if self.from_ids:
+            self.totals[:, 2] = counts @ self.lengths
+        names = sorted(self.domains)
+        out = [quarantined(self.bad)]
+        out.append(partial_rows("check", path=sorted(self.failed), position=[0] * len(self.failed)))
+        for name in names:
+            d = 2 * self.domains[name]
+            both = counts[d] + counts[d + 1]
+            token = np.flatnonzero(both)
+            label = pa.repeat(pa.scalar(name), len(token))
+            fields = {"token_id": token.astype(np.int32), "count": both[token], "heldout": counts[d + 1][token]}
+            out.append(partial_rows("counts", domain=label, **fields))
+        pick = np.array([2 * self.domains[n] for n in names], np.int64)
+        rest, held = self.totals[pick], self.totals[pick + 1]
+        both = rest + held
+        out.append(
+            partial_rows(
+                "domains",
+                domain=names,
+                **{c: both[:, i] for i, c in enumerate(("documents", "tokens", "bytes", "masked"))},
+                **{f"heldout_{c}": held[:, i] for i, c in enumerate(("documents", "tokens", "bytes"))},
+            )
+        )
+        kept = lowest(pa.concat_tables([schema.HELDOUT.empty_table(), *self.heldout]))
+        out.append(partial_rows("heldout", **{c: kept[c].combine_chunks() for c in schema.HELDOUT.names}))
+        return pa.concat_tables(out)
+
+
+def _taller(table: np.ndarray, rows: int) -> np.ndarray:
+    return np.concatenate([table, np.zeros((max(rows - len(table), 0), table.shape[1]), table.dtype)])
+
+
+@compiled()
+def count_ids(values, offsets, groups, counts, totals, wrong):
+    """values int[ids], offsets int[docs + 1] -> counts int64[groups, size], totals[:, documents | masked].
+
+    A negative id is a masked label: the same token, counted as its absolute value. A document
+    with an id outside the vocabulary leaves no trace but wrong[doc] = index of that id.
+    """
+    size = np.uint64(counts.shape[1])
+    for doc in range(len(groups)):
+        g = groups[doc]
+        first, stop = np.int64(offsets[doc]), np.int64(offsets[doc + 1])
+        masked = 0
+        row = counts[g]
+        for i in range(first, stop):
+            v = np.int64(values[i])
+            if v < 0:
+                v = -v
+                masked += 1
+            if np.uint64(v) >= size:
+                for k in range(first, i):
+                    row[abs(np.int64(values[k]))] -= 1
+                wrong[doc] = i
+                break
+            row[v] += 1
+        if wrong[doc] < 0:
+            totals[g, 0] += 1
+            totals[g, 3] += masked
+
+
+def document_hashes(batch: pa.RecordBatch) -> np.ndarray:
+    """uint64[docs]: of doc_id where there is one, else of (name, position). Same on every engine."""
+    ids = batch.column("doc_id")
+    name = np.frombuffer(batch.schema.metadata[b"name"], np.uint8)
+    out = np.empty(len(batch), np.uint64)
+    _hash_positions(name, batch.column("position").to_numpy(), out)
+    if ids.null_count < len(ids):
+        offsets, data = buffers(ids)
+        _hash_strings(data, offsets, ids.is_valid().to_numpy(zero_copy_only=False), out)
+    return out
+
+
+@njit(cache=True)
+def _fnv(data, start, stop):
+    """FNV-1a, 64 bits."""
+    h = np.uint64(0xCBF29CE484222325)
+    for i in range(start, stop):
+        h = (h ^ np.uint64(data[i])) * np.uint64(0x100000001B3)
+    return h
+
+
+@njit(cache=True)
+def _finish(h):
+    """The finalizer of splitmix64: every bit depends on every bit."""
+    h = (h ^ (h >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    h = (h ^ (h >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return h ^ (h >> np.uint64(31))
+
+
+@njit(cache=True)
+def _hash_positions(name, positions, out):
+    base = _fnv(name, 0, len(name))
+    for i in range(len(out)):
+        out[i] = _finish(base + np.uint64(positions[i]) * np.uint64(0x9E3779B97F4A7C15))
+
+
+@njit(cache=True)
+def _hash_strings(data, offsets, valid, out):
+    for i in range(len(out)):
+        if valid[i]:
+            out[i] = _finish(_fnv(data, offsets[i], offsets[i + 1]))
+
+
+# -- merging ----------------------------------------------------------------------------------
+
+
+def lowest(texts: pa.Table) -> pa.Table:
+    """HELDOUT -> its documents of lowest hash, at most HELDOUT_BYTES of text: the same whatever the grouping."""
+    texts = texts.sort_by([("hash", "ascending"), ("doc_id", "ascending"), ("text", "ascending")])
+    size = np.cumsum(pc.binary_length(texts["text"]).fill_null(0).to_numpy())
+    return texts.slice(0, int(np.searchsorted(size, HELDOUT_BYTES, side="right")))
+
+
+def merge(partials: list[pa.Table]) -> pa.Table:
+    """Tables of PARTIAL -> one: sums for counts and domains, the lowest hashes, all that was bad, in order."""
+    rows = pa.concat_tables([schema.PARTIAL.empty_table(), *partials])
+    tables = split_parts(rows)
+    failed = sorted(set(rows.filter(pc.equal(rows["part"], "check"))["path"].to_pylist()))
+    out = [partial_rows("check", path=failed, position=[0] * len(failed))]
+    for part, table in tables.items():
+        out.append(partial_rows(part, **{c: table[c].combine_chunks() for c in table.column_names}))
+    return pa.concat_tables(out)
+
+
+def split_parts(rows: pa.Table) -> dict[str, pa.Table]:
+    """Rows of PARTIAL -> {"counts", "domains", "heldout", "quarantine"}, each summed and sorted."""
+
+    def part(name: str, like: pa.Schema) -> pa.Table:
+        return rows.filter(pc.equal(rows["part"], name)).select(like.names).cast(like)
+
+    counts = part("counts", schema.COUNTS)
+    counts = counts.group_by(["domain", "token_id"], use_threads=False).aggregate([("count", "sum"), ("heldout", "sum")])
+    counts = counts.rename_columns(schema.COUNTS.names).sort_by([("domain", "ascending"), ("token_id", "ascending")])
+    domains = part("domains", schema.DOMAINS)
+    sums = [(c, "sum") for c in schema.DOMAINS.names[1:]]
+    domains = domains.group_by(["domain"], use_threads=False).aggregate(sums)
+    domains = domains.rename_columns(schema.DOMAINS.names).sort_by("domain")
+    bad = part("quarantine", schema.QUARANTINE).sort_by([("path", "ascending"), ("position", "ascending")])
+    return {
+        "counts": counts.combine_chunks(),
+        "domains": domains.combine_chunks(),
+        "heldout": lowest(part("heldout", schema.HELDOUT)),
+        "quarantine": bad,
+    }
+
+
+# -- the result -------------------------------------------------------------------------------
+
+
+def _check(tables: dict[str, pa.Table], settings: Settings, found: Plan) -> None:
+    """Raises TinydataError if nothing was read or too much was bad."""
+    good = pc.sum(tables["domains"]["documents"]).as_py() or 0
+    bad = tables["quarantine"]
+    if len(bad) and len(bad) > settings.max_bad * (good + len(bad)):
+        first = bad.slice(0, 1).to_pylist()[0]
+        outside = "outside the vocabulary" in first["reason"]
+        shown = f": {first['excerpt']}" if first["excerpt"] else ""
+        raise TinydataError(
+            f"{len(bad)} of {good + len(bad)} documents cannot be used, more than --max-bad {settings.max_bad:g};"
+            f" the first: {first['reason']}",
+            where=f"{first['path']}, position {first['position']}{shown}",
+            fix=(
+                "the corpus was tokenized with another tokenizer; pass its own with --tokenizer"
+                if outside
+                else "repair or remove the file, or allow more with --max-bad"
+            ),
+            code=FIXABLE if good else UNREADABLE,
+        )
+    if not good:
+        raise TinydataError(
+            "the corpus is empty: no document in it",
+            where=", ".join(f.path for f in found.files[:3]),
+            fix="check that the files were written or downloaded whole",
+            code=UNREADABLE,
+        )
+
+
+def summary(tables: dict[str, pa.Table], found: Plan) -> dict[str, Any]:
+    """What the manifest says of the result."""
+    domains = tables["domains"]
+    total = {c: pc.sum(domains[c]).as_py() for c in schema.DOMAINS.names[1:]}
+    reasons: dict[str, int] = {}
+    for reason in tables["quarantine"]["reason"].to_pylist():
+        reasons[reason.split(":")[0]] = reasons.get(reason.split(":")[0], 0) + 1
+    return {
+        "totals": {**total, "domains": len(domains), "distinct_tokens": pc.count_distinct(tables["counts"]["token_id"]).as_py()},
+        "quarantined": {"documents": len(tables["quarantine"]), "reasons": reasons},
+        "skipped_files": found.skipped,
+    }
+
+
+def paper_json(counts: pa.Table) -> bytes:
+    """COUNTS -> `total_token_freq.json` as the paper's scripts exchange it: {"token id": count}."""
+    total = counts.group_by("token_id").aggregate([("count", "sum")]).sort_by("token_id")
+    return json.dumps(dict(zip(map(str, total["token_id"].to_pylist()), total["count_sum"].to_pylist(), strict=True))).encode()

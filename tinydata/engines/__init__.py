@@ -1,0 +1,1 @@
+"""Where a verb runs: local processes or Spark, behind one interface."""

@@ -1,0 +1,165 @@
+"""Where work runs: an engine runs tasks and hands back what each returns. `map` and `reduce` are built on that.
+
+A verb gives a batch function (exactly what Spark's mapInArrow takes). Splits, not rows, travel:
+the worker reads the file itself. Each task writes its own result under the output's `parts/`,
+atomically, together with the list of splits it covers; the same command again skips what is
+covered, so a killed run goes on where it was and nothing is counted twice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from typing import Any, NamedTuple, Protocol
+
+import pyarrow as pa
+
+from tinydata import schema
+from tinydata.formats.base import Split, read
+from tinydata.store import Location, read_bytes, read_table, table_bytes
+
+BatchFn = Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]
+Merge = Callable[[list[pa.Table]], pa.Table]
+TASK_BYTES = (64 << 20, 1 << 30)  # a Spark task costs 0.1 s of CPU; a lost one is read again
+FAN_IN = 32  # partial results merged at once
+
+
+class Engine(Protocol):
+    """`slots` tasks at a time; `run` yields (task number, result) in any order."""
+
+    name: str
+    slots: int
+
+    def run(
+        self, tasks: list[Any], work: Callable[[Any], Any], *, progress: Callable[[int], None], label: str
+    ) -> Iterator[tuple[int, Any]]: ...
+
+
+class Task(NamedTuple):
+    """Splits one worker reads after another, and where its result goes."""
+
+    splits: list[Split]
+    parts: str
+
+    @property
+    def name(self) -> str:
+        return hashlib.blake2b(repr(self.splits).encode(), digest_size=12).hexdigest()
+
+
+def reduce(
+    engine: Engine,
+    splits: list[Split],
+    fn: BatchFn,
+    *,
+    merge: Merge,
+    parts: Location,
+    progress: Callable[[int], None],
+    partitions: int = 0,
+    label: str = "",
+) -> pa.Table:
+    """splits -> one table: fn on each task's batches, partial results merged in a tree.
+
+    The result does not depend on how splits are grouped, if `merge` is associative and
+    commutative. `partitions`: number of tasks; 0: by bytes.
+    """
+    done = _finished(parts)
+    covered = {tuple(s) for _, got in done for s in got}
+    todo = [s for s in splits if tuple(_place(s)) not in covered]
+    progress(sum(s.bytes for s in splits) - sum(s.bytes for s in todo))
+    tasks = [Task(group, parts.path) for group in grouped(todo, engine.slots, partitions)]
+    names = [name for name, _ in done]
+    for _, name in engine.run(tasks, partial(_work, fn), progress=progress, label=label):
+        names.append(name)
+    level = 0
+    while len(names) > FAN_IN:
+        groups = [(parts.path, sorted(names)[i : i + FAN_IN], level) for i in range(0, len(names), FAN_IN)]
+        names = [n for _, n in engine.run(groups, partial(_fold, merge), progress=lambda n: None, label="merge")]
+        level += 1
+    return merge([read_table(parts / f"{n}.parquet") for n in sorted(names)])
+
+
+def _place(split: Split) -> list[Any]:
+    """What tells a split from the others of a run."""
+    return [split.path, split.format, split.start, split.stop]
+
+
+def _finished(parts: Location) -> list[tuple[str, list[list[Any]]]]:
+    """[(task name, splits it covers)] of the tasks that were done."""
+    marks = [f for f in parts.children() if f.name.endswith(".json")] if parts.exists() else []
+    return [(m.name.removesuffix(".json"), json.loads(read_bytes(m))) for m in marks]
+
+
+def grouped(splits: list[Split], slots: int, partitions: int = 0) -> list[list[Split]]:
+    """Splits -> runs of about equal bytes; small files are put together."""
+    if not splits:
+        return []
+    total = sum(s.bytes for s in splits)
+    if partitions:
+        target = max(1.0, total / partitions)
+    else:
+        low, high = TASK_BYTES
+        target = min(max(total / (slots * 4), low), high)
+    groups: list[list[Split]] = [[]]
+    size = 0
+    for s in splits:
+        if groups[-1] and size + s.bytes / 2 > target * len(groups) and (not partitions or len(groups) < partitions):
+            groups.append([])
+        groups[-1].append(s)
+        size += s.bytes
+    return groups
+
+
+def _work(fn: BatchFn, task: Task, tell: Callable[[int], None]) -> str:
+    """Reads the splits of one task, applies fn, writes the result and then the mark that it is whole."""
+    bad: list[tuple[str, int, str, str]] = []
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        for split in task.splits:
+            yield from read(split, lambda p, r, e, path=split.path: bad.append((path, p, r, excerpt(e))))
+            tell(split.bytes)
+
+    out = list(fn(batches()))
+    rows = quarantined(bad)
+    table = pa.Table.from_batches([*out, *rows.to_batches()], schema.PARTIAL)
+    parts = Location.of(task.parts)
+    (parts / f"{task.name}.parquet").write(table_bytes(table))
+    (parts / f"{task.name}.json").write(json.dumps([_place(s) for s in task.splits]).encode())
+    return task.name
+
+
+def _fold(merge: Merge, group: tuple[str, list[str], int], tell: Callable[[int], None]) -> str:
+    """Merges some partial results into one. Not marked as finished: a killed merge is cheap to repeat."""
+    parts, names, level = group
+    where = Location.of(parts)
+    name = f"merged-{level}-{hashlib.blake2b(repr(names).encode(), digest_size=12).hexdigest()}"
+    table = merge([read_table(where / f"{n}.parquet") for n in names])
+    (where / f"{name}.parquet").write(table_bytes(table))
+    return name
+
+
+def excerpt(start: bytes) -> str:
+    """The first 80 characters of something that may not be text."""
+    return start.decode("utf-8", "replace").strip()[:80]
+
+
+def partial_rows(part: str, **columns: Any) -> pa.Table:
+    """Columns of one of the tables inside PARTIAL -> rows of PARTIAL."""
+    size = len(next(iter(columns.values())))
+    arrays = []
+    for field in schema.PARTIAL:
+        if field.name == "part":
+            arrays.append(pa.array([part] * size, pa.string()))
+        elif field.name in columns:
+            value = columns[field.name]
+            arrays.append(value.cast(field.type) if isinstance(value, pa.Array) else pa.array(value, field.type))
+        else:
+            arrays.append(pa.nulls(size, field.type))
+    return pa.Table.from_arrays(arrays, schema=schema.PARTIAL)
+
+
+def quarantined(bad: Iterable[tuple[str, int, str, str]]) -> pa.Table:
+    """[(path, position, reason, excerpt)] -> rows of PARTIAL."""
+    path, position, reason, text = zip(*bad, strict=True) if bad else ((), (), (), ())
+    return partial_rows("quarantine", path=path, position=position, reason=reason, excerpt=text)

@@ -1,0 +1,83 @@
+"""The embedded default: processes on this machine, no JVM; with one worker or one task, this very process."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any
+
+from tinydata.errors import TinydataError
+
+_counter: Any = None  # in a worker: bytes done by all workers
+
+
+class LocalEngine:
+    """`workers` processes (0: one per core). Started fresh (spawn): forked threads of pyarrow may hang."""
+
+    name = "local"
+
+    def __init__(self, workers: int = 0):
+        self.slots = workers or len(os.sched_getaffinity(0))
+
+    def run(
+        self, tasks: list[Any], work: Callable[..., Any], *, progress: Callable[[int], None], label: str
+    ) -> Iterator[tuple[int, Any]]:
+        """Yields (task number, work(task, tell)); progress(bytes) is called as workers tell."""
+        if min(self.slots, len(tasks)) <= 1:
+            for i, task in enumerate(tasks):
+                yield i, work(task, progress)
+            return
+        context = multiprocessing.get_context("spawn")
+        counter = context.Value("q", 0)
+        workers = min(self.slots, len(tasks))
+        pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start, initargs=(counter, os.getpid()))
+        told = 0
+        try:
+            futures = {pool.submit(_call, work, task): i for i, task in enumerate(tasks)}
+            while futures:
+                done, _ = wait(futures, timeout=0.2, return_when=FIRST_COMPLETED)
+                now = counter.value
+                progress(now - told)
+                told = now
+                for future in done:
+                    yield futures.pop(future), future.result()
+        except BrokenProcessPool:
+            raise TinydataError(
+                "a worker process was killed, most likely for want of memory",
+                fix="run the same command again with fewer --workers; finished parts are kept",
+            ) from None
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in list((pool._processes or {}).values()):
+                process.terminate()
+
+
+def _start(counter: Any, parent: int) -> None:
+    global _counter
+    _counter = counter
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    """A worker whose parent was killed (SIGKILL tells nobody) must not go on writing."""
+    import time
+
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)
+
+
+def _call(work: Callable[..., Any], task: Any) -> Any:
+    return work(task, _tell)
+
+
+def _tell(done: int) -> None:
+    with _counter.get_lock():
+        _counter.value += done

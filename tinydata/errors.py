@@ -1,0 +1,43 @@
+"""TinydataError(what, where, fix): the one exception a user sees, and the exit codes.
+
+Anything a user can cause raises it; `assert` is for our own bugs.
+"""
+
+from __future__ import annotations
+
+DONE = 0
+FIXABLE = 1
+USAGE = 2  # click's own
+UNREADABLE = 3
+ENGINE = 4
+QUARANTINED = 5
+INTERRUPTED = 130
+
+
+class TinydataError(Exception):
+    """what went wrong, where (path, row, document), and how to fix it; `code` is the exit code."""
+
+    def __init__(self, what: str, *, where: str = "", fix: str, code: int = FIXABLE):
+        super().__init__(what, where, fix, code)
+        self.what, self.where, self.fix, self.code = what, where, fix, code
+
+    def __reduce__(self):  # keyword-only arguments do not survive pickling between processes otherwise
+        return _rebuild, (self.what, self.where, self.fix, self.code)
+
+    def __str__(self) -> str:
+        lines = [f"error: {self.what}"]
+        if self.where:
+            lines.append(f"  where: {self.where}")
+        lines.append(f"  fix:   {self.fix}")
+        return "\n".join(lines)
+
+
+def _rebuild(what: str, where: str, fix: str, code: int) -> TinydataError:
+    return TinydataError(what, where=where, fix=fix, code=code)
+
+
+def missing_extra(package: str, extra: str) -> TinydataError:
+    return TinydataError(
+        f"{package} is not installed",
+        fix=f"pip install 'tinydata[{extra}]'",
+    )

@@ -1,0 +1,1 @@
+"""How corpora lie on disk: one file per format; plan and read in base.py are the doors."""

@@ -1,0 +1,221 @@
+"""paths -> splits -> record batches: what every format must give, and the doors `plan` and `read`.
+
+A split is the piece of a corpus that one task reads, and all that travels to it. Splits depend
+on the data alone, never on the engine or the number of workers. A format is a module with
+
+    matches(file) -> bool                        by name and first bytes
+    columns(file, wanted) -> Columns             what it holds; TinydataError names what there is
+    splits(file) -> list[(start, stop, bytes)]   in the format's own unit
+    read(split, bad) -> Iterator[RecordBatch]    TEXT or TOKENS; calls bad(position, reason, excerpt)
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+
+from tinydata import schema
+from tinydata.errors import UNREADABLE, TinydataError
+from tinydata.store import Location, expand
+
+SPLIT_BYTES = 64 << 20
+Bad = Callable[[int, str, bytes], None]  # position, reason, the first bytes of what cannot be used
+
+FORMATS = ("internevo", "megatron", "parquet", "jsonl", "txt")  # asked in this order
+
+TEXT_NAMES = ("text", "content")
+IDS_NAMES = ("input_ids", "tokens", "token_ids", "ids")
+ID_NAMES = ("doc_id", "id")
+DOMAIN_NAMES = ("domain",)
+
+
+class Wanted(NamedTuple):
+    """Column names the user gave; empty: look for the usual ones."""
+
+    text: str = ""
+    ids: str = ""
+    domain: str = ""
+    doc_id: str = ""
+
+
+class Columns(NamedTuple):
+    """What a file holds: exactly one of text and ids is named; types decide how to read them."""
+
+    text: str = ""
+    ids: str = ""
+    domain: str = ""
+    doc_id: str = ""
+    types: tuple[tuple[str, str], ...] = ()
+
+
+class Split(NamedTuple):
+    """The piece of one file that one task reads."""
+
+    path: str
+    name: str  # path below what the user gave: stable ids and domains come from it
+    domain: str  # of documents without a domain column
+    format: str
+    start: int
+    stop: int
+    bytes: int
+    columns: Columns
+
+
+class Plan(NamedTuple):
+    splits: list[Split]
+    kind: str  # "text" or "ids"
+    files: list[Location]
+    unreadable: list[tuple[str, str]]  # (path, reason): quarantined whole
+    skipped: list[str]  # files of no known format found in a directory
+
+
+def plan(paths: list[str], wanted: Wanted = Wanted()) -> Plan:
+    """Corpora (files, directories, globs) -> Plan.
+
+    Raises TinydataError (exit 3) for nothing to read, a format that is not known, a column that
+    is not there, or text and ids mixed.
+    """
+    splits: list[Split] = []
+    files: list[Location] = []
+    unreadable: list[tuple[str, str]] = []
+    skipped: list[str] = []
+    kinds: dict[str, str] = {}
+    for path in paths:
+        for file, name in expand(path):
+            module = _format_of(file)
+            if module is None:
+                if not name.endswith((".idx", ".meta")):
+                    skipped.append(file.path)
+                continue
+            files.append(file)
+            if file.size == 0:
+                continue
+            try:
+                columns = module.columns(file, wanted)
+                pieces = module.splits(file)
+            except (pa.ArrowInvalid, OSError) as e:
+                unreadable.append((file.path, " ".join(str(e).split())[:200]))
+                continue
+            kinds.setdefault("text" if columns.text else "ids", file.path)
+            form = module.__name__.rpartition(".")[2]
+            domain = domain_of(name)
+            splits += [Split(file.path, name, domain, form, a, b, n, columns) for a, b, n in pieces]
+    if not files:
+        raise TinydataError(
+            "no file of a known format",
+            where=", ".join(paths),
+            fix="known: .jsonl .json (plain, .gz, .zst), .parquet, .txt, Megatron .bin/.idx, InternEvo .bin/.bin.meta",
+            code=UNREADABLE,
+        )
+    if len(kinds) > 1:
+        raise TinydataError(
+            "the corpus mixes text and token ids",
+            where=f"text: {kinds['text']}; ids: {kinds['ids']}",
+            fix="process the two separately, or name the column with --text-column / --ids-column",
+            code=UNREADABLE,
+        )
+    if not splits:
+        first = unreadable[0] if unreadable else (", ".join(paths), "")
+        raise TinydataError(
+            f"nothing to read: {len(unreadable)} of {len(files)} files unreadable, the rest empty"
+            + (f" ({first[1]})" if first[1] else ""),
+            where=first[0],
+            fix="check that the files were written or downloaded whole",
+            code=UNREADABLE,
+        )
+    return Plan(splits, next(iter(kinds)), files, unreadable, skipped)
+
+
+def read(split: Split, bad: Bad) -> Iterator[pa.RecordBatch]:
+    """One split -> batches of TEXT or TOKENS; schema metadata has `path` and `name`."""
+    return import_module(f"tinydata.formats.{split.format}").read(split, bad)
+
+
+def _format_of(file: Location) -> Any:
+    for name in FORMATS:
+        module = import_module(f"tinydata.formats.{name}")
+        if module.matches(file):
+            return module
+    return None
+
+
+def domain_of(name: str) -> str:
+    """Path below the corpus -> its first folder, or the file's name without suffixes and shard numbers.
+
+    `en/part-00000.bin` -> `en`; `c4-train.00001-of-01024.json.gz` -> `c4-train`.
+    """
+    folder, _, rest = name.partition("/")
+    if rest:
+        return folder
+    stem = re.sub(r"(\.(jsonl?|ndjson|parquet|txt|bin|idx|meta|gz|zst|zstd))+$", "", name)
+    return re.sub(r"([-_.]*(part|shard|chunk)?[-_.]*\d+([-_.]?of[-_.]?\d+)?)+$", "", stem) or stem
+
+
+def pick(names: list[str], asked: str, usual: tuple[str, ...], option: str, where: Location) -> str:
+    """The column asked for, or the first usual one that is there, or ""; TinydataError if asked in vain."""
+    if asked:
+        if asked not in names:
+            raise TinydataError(
+                f"there is no column {asked!r}",
+                where=str(where),
+                fix=f"the columns are {', '.join(names) or 'none'}; pass one of them with {option}",
+                code=UNREADABLE,
+            )
+        return asked
+    return next((n for n in usual if n in names), "")
+
+
+def choose(types: dict[str, str], wanted: Wanted, where: Location) -> Columns:
+    """{column: "text" | "ids" | "int" | other type} -> Columns, or TinydataError that names what there is."""
+    names = list(types)
+    text = pick(names, wanted.text, TEXT_NAMES, "--text-column", where) if not wanted.ids else ""
+    ids = pick(names, wanted.ids, IDS_NAMES, "--ids-column", where) if not wanted.text else ""
+    if text and not wanted.text and types[text] != "text":
+        text = ""
+    if text:
+        ids = ""
+    for column, kind in ((text, "text"), (ids, "ids")):
+        if column and types[column] != kind:
+            raise TinydataError(
+                f"column {column!r} holds {types[column]}, not {'text' if kind == 'text' else 'lists of integers'}",
+                where=str(where),
+                fix=f"the columns are {_listed(types)}; name another with --text-column or --ids-column",
+                code=UNREADABLE,
+            )
+    if not text and not ids:
+        raise TinydataError(
+            "no column with text or token ids",
+            where=str(where),
+            fix=f"the columns are {_listed(types)}; name one with --text-column or --ids-column",
+            code=UNREADABLE,
+        )
+    domain = pick(names, wanted.domain, DOMAIN_NAMES, "--domain-column", where)
+    doc_id = pick(names, wanted.doc_id, ID_NAMES, "--id-column", where)
+    used = tuple((n, types[n]) for n in (text, ids, domain, doc_id) if n)
+    return Columns(text, ids, domain, doc_id, used)
+
+
+def _listed(types: dict[str, str]) -> str:
+    return ", ".join(f"{n} ({t})" for n, t in types.items()) or "none"
+
+
+def batch(split: Split, body: pa.Array, position: pa.Array, doc_id: pa.Array | None, domain: pa.Array | None) -> Any:
+    """Columns of one stretch of a split -> RecordBatch of TEXT or TOKENS with its metadata."""
+    n = len(body)
+    if domain is None:
+        labels = pa.DictionaryArray.from_arrays(pa.repeat(pa.scalar(0, pa.int32()), n), pa.array([split.domain]))
+    else:
+        labels = domain.cast(pa.string()).fill_null(split.domain).dictionary_encode()
+    ids = pa.nulls(n, pa.string()) if doc_id is None else doc_id.cast(pa.string())
+    name = "text" if split.columns.text else "ids"
+    return pa.RecordBatch.from_arrays(
+        [ids, labels, position, body],
+        schema=pa.schema(
+            [schema.TEXT.field(0), schema.TEXT.field(1), schema.TEXT.field(2), pa.field(name, body.type)],
+            metadata={"path": split.path, "name": split.name},
+        ),
+    )

@@ -1,0 +1,100 @@
+"""Megatron's indexed dataset: `x.bin` (ids) beside `x.idx` (type, lengths, documents). The native shard.
+
+.idx: 9 bytes MMIDIDX\\0\\0, u64 version 1, u8 type, u64 sequences, u64 documents + 1, i32 length of
+each sequence, i64 byte pointer of each, i64 document boundaries. Pointers are recomputed from the
+lengths (they overflowed in some versions). Source: Megatron-LM core/datasets/indexed_dataset.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pyarrow as pa
+
+from tinydata.errors import UNREADABLE, TinydataError
+from tinydata.formats.base import SPLIT_BYTES, Bad, Columns, Split, Wanted, batch
+from tinydata.store import Location
+
+MAGIC = b"MMIDIDX\x00\x00"
+DTYPES = {1: np.uint8, 2: np.int8, 3: np.int16, 4: np.int32, 5: np.int64, 8: np.uint16}
+BATCH = 4 << 20  # bytes of ids in one batch: stays in the allocator's reach, so pages are not faulted anew
+
+
+def matches(file: Location) -> bool:
+    return file.name.endswith(".bin") and (file.parent / _index_name(file)).exists()
+
+
+def _index_name(file: Location) -> str:
+    return file.name.removesuffix(".bin") + ".idx"
+
+
+def columns(file: Location, wanted: Wanted) -> Columns:
+    dtype, _, _ = read_index(file)
+    return Columns(ids="ids", types=(("ids", np.dtype(dtype).name),))
+
+
+def read_index(file: Location) -> tuple[type, np.ndarray, np.ndarray]:
+    """x.bin -> (dtype, length of each document int64[documents], first token of each int64[documents + 1])."""
+    index = file.parent / _index_name(file)
+    with index.open() as f:
+        head = f.read(34)
+        if head[:8] == b"TNTIDX\x00\x00":
+            raise TinydataError(
+                "this is the legacy TNTIDX index",
+                where=str(index),
+                fix="rewrite it with Megatron's own tools into the MMIDIDX format",
+                code=UNREADABLE,
+            )
+        if head[:9] != MAGIC or len(head) < 34:
+            raise OSError(f"{index.name} is no Megatron index")
+        code = head[17]
+        sequences, documents = (int(x) for x in np.frombuffer(head[18:34], np.uint64))
+        if code not in DTYPES:
+            raise OSError(f"{index.name} declares type {code}, which is no integer type")
+        body = f.read()
+    if len(body) < sequences * 12 + documents * 8:
+        raise OSError(f"{index.name} ends early: {len(body)} bytes for {sequences} sequences")
+    lengths = np.frombuffer(body, np.int32, sequences).astype(np.int64)
+    bounds = np.frombuffer(body, np.int64, documents, sequences * 12)
+    starts = np.concatenate([[0], np.cumsum(lengths)])
+    if documents and (bounds[0] != 0 or bounds[-1] > sequences or (np.diff(bounds) < 0).any()):
+        raise OSError(f"{index.name} has document boundaries that do not fit its sequences")
+    first = starts[np.append(bounds, sequences) if not documents or bounds[-1] < sequences else bounds]
+    size = np.dtype(DTYPES[code]).itemsize
+    if starts[-1] * size != file.size:
+        raise OSError(f"{file.name} has {file.size} bytes, its index says {starts[-1] * size}")
+    return DTYPES[code], np.diff(first), first
+
+
+def splits(file: Location) -> list[tuple[int, int, int]]:
+    """Runs of whole documents of about SPLIT_BYTES: (first document, last + 1, bytes)."""
+    dtype, _, first = read_index(file)
+    size = np.dtype(dtype).itemsize
+    out, a, n = [], 0, len(first) - 1
+    while a < n:
+        b = int(np.searchsorted(first, first[a] + SPLIT_BYTES // size))
+        b = min(max(b, a + 1), n)
+        out.append((a, b, int(first[b] - first[a]) * size))
+        a = b
+    return out
+
+
+def read(split: Split, bad: Bad) -> Iterator[pa.RecordBatch]:
+    """Whole documents, a few MB at a time, without a copy."""
+    file = Location.of(split.path)
+    dtype, _, first = read_index(file)
+    size = np.dtype(dtype).itemsize
+    kind = pa.from_numpy_dtype(dtype)
+    with file.open() as f:
+        a = split.start
+        while a < split.stop:
+            b = int(np.searchsorted(first, first[a] + BATCH // size, side="right")) - 1
+            b = min(max(b, a + 1), split.stop)
+            f.seek(int(first[a]) * size)
+            count = int(first[b] - first[a])
+            ids = pa.Array.from_buffers(kind, count, [None, f.read_buffer(count * size)])
+            offsets = pa.array((first[a : b + 1] - first[a]).astype(np.int32))
+            body = pa.ListArray.from_arrays(offsets, ids)
+            yield batch(split, body, pa.array(np.arange(a, b, dtype=np.int64)), None, None)
+            a = b

@@ -1,0 +1,101 @@
+"""Parquet with a text column, or a list column of token ids. Splits are runs of row groups."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from tinydata.formats.base import SPLIT_BYTES, Bad, Columns, Split, Wanted, batch, choose
+from tinydata.store import Location
+
+ROWS = 1 << 14  # documents in one batch at most
+
+
+def matches(file: Location) -> bool:
+    return file.name.endswith((".parquet", ".pq"))
+
+
+def columns(file: Location, wanted: Wanted) -> Columns:
+    with file.open() as f:
+        schema = pq.read_schema(f)
+    return choose({field.name: _type(field.type) for field in schema}, wanted, file)
+
+
+def _type(kind: pa.DataType) -> str:
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+        return "text"
+    if pa.types.is_integer(kind):
+        return "integer"
+    if _is_list(kind) and pa.types.is_integer(kind.value_type):
+        return "ids"
+    return str(kind)
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+
+
+def splits(file: Location) -> list[tuple[int, int, int]]:
+    """Runs of row groups of about SPLIT_BYTES: (first, last + 1, bytes)."""
+    with file.open() as f:
+        meta = pq.read_metadata(f)
+    out, first, size = [], 0, 0
+    for i in range(meta.num_row_groups):
+        group = meta.row_group(i)
+        size += sum(group.column(c).total_compressed_size for c in range(group.num_columns))
+        if size >= SPLIT_BYTES or i + 1 == meta.num_row_groups:
+            out.append((first, i + 1, size))
+            first, size = i + 1, 0
+    return out
+
+
+def read(split: Split, bad: Bad) -> Iterator[pa.RecordBatch]:
+    """A row group at a time: faster than iter_batches with small batches, and one can be bad alone."""
+    names = [n for n, _ in split.columns.types]
+    with Location.of(split.path).open() as f:
+        file = pq.ParquetFile(f)
+        meta = file.metadata
+        row = sum(meta.row_group(i).num_rows for i in range(split.start))
+        for group in range(split.start, split.stop):
+            try:
+                table = file.read_row_group(group, columns=list(dict.fromkeys(names)), use_threads=False)
+                table.validate(full=bool(split.columns.text))
+                for part in table.to_batches(max_chunksize=ROWS):
+                    yield from _batch(split, part, row, bad)
+                    row += len(part)
+            except (pa.ArrowInvalid, OSError) as e:
+                bad(row, f"row group {group} cannot be read: {' '.join(str(e).split())[:200]}", b"")
+                row = sum(meta.row_group(i).num_rows for i in range(group + 1))
+
+
+def _batch(split: Split, part: pa.RecordBatch, row: int, bad: Bad) -> Iterator[pa.RecordBatch]:
+    names = split.columns
+    body = part.column(names.text or names.ids)
+    positions = pa.array(np.arange(row, row + len(part), dtype=np.int64))
+    if pa.types.is_dictionary(body.type):
+        body = body.dictionary_decode()
+    if names.text and body.type != pa.string():
+        body = body.cast(pa.string())
+    if pa.types.is_fixed_size_list(body.type):
+        body = body.cast(pa.list_(body.type.value_type))
+    doc_id = part.column(names.doc_id) if names.doc_id else None
+    domain = part.column(names.domain) if names.domain else None
+    nulls = body.is_null()
+    if names.ids and body.flatten().null_count:
+        hole = pc.is_in(pa.array(np.arange(len(body))), pc.list_parent_indices(body).filter(body.flatten().is_null()))
+        nulls = pc.or_(nulls, hole)
+    if pc.any(nulls).as_py():
+        for i in np.flatnonzero(nulls.to_numpy(zero_copy_only=False)):
+            bad(row + int(i), f"no value for {names.text or names.ids!r}", b"")
+        good = pc.invert(nulls)
+        body, positions = body.filter(good), positions.filter(good)
+        doc_id = doc_id if doc_id is None else doc_id.filter(good)
+        domain = domain if domain is None else domain.filter(good)
+    if len(body):
+        yield batch(split, body, positions, doc_id, domain)

@@ -1,0 +1,64 @@
+"""Plain text: .txt, plain, .gz or .zst. A file is cut into documents of 64 KiB at line ends.
+
+Newlines stay in the text, so counts are those of the whole file; what a document is matters only
+for the held-out slice, and for a file that has no documents of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pyarrow as pa
+
+from tinydata.formats import streams
+from tinydata.formats.base import Bad, Columns, Split, Wanted, batch
+from tinydata.store import Location
+
+DOCUMENT = 1 << 16
+
+
+def matches(file: Location) -> bool:
+    return file.name.removesuffix(".gz").removesuffix(".zst").removesuffix(".zstd").endswith(".txt")
+
+
+def columns(file: Location, wanted: Wanted) -> Columns:
+    return Columns(text="text", types=(("text", "text"),))
+
+
+def splits(file: Location) -> list[tuple[int, int, int]]:
+    return streams.splits(file)
+
+
+def read(split: Split, bad: Bad) -> Iterator[pa.RecordBatch]:
+    pieces = streams.lines(Location.of(split.path), split.start, split.stop)
+    last = split.start << 40 if streams.codec(split.path) == "zstd" else split.start
+    while True:
+        try:
+            piece = next(pieces, None)
+        except OSError as e:
+            bad(last, f"the compressed data is broken: {' '.join(str(e).split())}", b"")
+            return
+        if piece is None:
+            return
+        last = piece.position + len(piece.data)
+        starts, texts = [], []
+        for a, b in documents(piece):
+            try:
+                texts.append(piece.data[a:b].decode())
+                starts.append(piece.position + a)
+            except UnicodeDecodeError as e:
+                bad(piece.position + a + e.start, "not UTF-8", piece.data[a + e.start : a + e.start + 320])
+        if texts:
+            yield batch(split, pa.array(texts, pa.string()), pa.array(np.array(starts, np.int64)), None, None)
+
+
+def documents(piece: streams.Piece) -> Iterator[tuple[int, int]]:
+    """(start, stop) in the piece: a new document at the first line that begins past each 64 KiB of the file."""
+    a = 0
+    while a < len(piece.data):
+        edge = (piece.position + a) // DOCUMENT * DOCUMENT + DOCUMENT - piece.position
+        b = piece.data.find(b"\n", edge - 1) + 1 if edge <= len(piece.data) else 0
+        b = b or len(piece.data)
+        yield a, b
+        a = b

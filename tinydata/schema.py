@@ -1,0 +1,61 @@
+"""The tables between the verbs: names, types, units. Parquet, int32/int64 only (Spark has no unsigned).
+
+TEXT and TOKENS are what readers yield; the other tables are files. A document's `position` is its
+byte offset (lines, text), row (Parquet) or index (shards) in `path`, which the batch's schema
+metadata names; `doc_id` is null where the corpus has no id column.
+"""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+_LABEL = pa.dictionary(pa.int32(), pa.string())
+
+TEXT = pa.schema([("doc_id", pa.string()), ("domain", _LABEL), ("position", pa.int64()), ("text", pa.string())])
+
+# ids: list of any integer type, as the file has it; negative = masked label, same token
+TOKENS = pa.schema([("doc_id", pa.string()), ("domain", _LABEL), ("position", pa.int64()), ("ids", pa.list_(pa.int32()))])
+
+# counts.parquet: one row per (domain, token) that occurs, sorted by both
+COUNTS = pa.schema(
+    [
+        ("domain", pa.string()),
+        ("token_id", pa.int32()),
+        ("count", pa.int64()),  # occurrences, held-out ones included
+        ("heldout", pa.int64()),  # of these, in held-out documents
+    ]
+)
+
+# domains.parquet: one row per domain
+DOMAINS = pa.schema(
+    [
+        ("domain", pa.string()),
+        ("documents", pa.int64()),
+        ("tokens", pa.int64()),
+        ("bytes", pa.int64()),  # UTF-8 bytes of text; for token ids, of the text they stand for
+        ("masked", pa.int64()),  # ids that were negative
+        ("heldout_documents", pa.int64()),
+        ("heldout_tokens", pa.int64()),
+        ("heldout_bytes", pa.int64()),
+    ]
+)
+
+# heldout.parquet: text of held-out documents, lowest hash first, at most 64 MB
+HELDOUT = pa.schema([("hash", pa.int64()), ("doc_id", pa.string()), ("domain", pa.string()), ("text", pa.string())])
+
+# quarantine.parquet: input that could not be used
+QUARANTINE = pa.schema(
+    [
+        ("path", pa.string()),
+        ("position", pa.int64()),
+        ("doc_id", pa.string()),
+        ("reason", pa.string()),
+        ("excerpt", pa.string()),  # first 80 characters
+    ]
+)
+
+# idmap.parquet: one row per old id; parts are new ids: one if the token was kept, else those that spell it
+IDMAP = pa.schema([("old_id", pa.int32()), ("kept", pa.bool_()), ("parts", pa.list_(pa.int32()))])
+
+# What a count task sends back: rows of the tables above in one schema, since mapInArrow has one.
+PARTIAL = pa.unify_schemas([pa.schema([("part", pa.string())]), COUNTS, DOMAINS, HELDOUT, QUARANTINE])

@@ -1,0 +1,341 @@
+"""Paths on any filesystem, globbing, atomic publish, manifests, fingerprints.
+
+An output directory is written to a hidden sibling `.NAME.partial` and published by rename; on
+object stores, which cannot rename, files go to their place and the manifest goes last. A
+directory without `manifest.json` is unfinished and no reader accepts it.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import hashlib
+import json
+import os
+import posixpath
+import re
+import uuid
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyarrow import fs
+
+from tinydata.errors import FIXABLE, UNREADABLE, TinydataError
+
+MANIFEST = "manifest.json"
+_SCHEME = re.compile(r"^[a-z][a-z0-9+.-]*://")
+
+
+@dataclass(frozen=True)
+class Location:
+    """A path on some filesystem: local, s3://, gs://, hdfs://, hf://. Picklable; the filesystem is not part of it."""
+
+    path: str
+
+    @staticmethod
+    def of(path: str | os.PathLike[str]) -> Location:
+        text = os.fspath(path)
+        return Location(text.rstrip("/") or "/")
+
+    @cached_property
+    def _fs(self) -> tuple[fs.FileSystem, str]:
+        if not _SCHEME.match(self.path):
+            return fs.LocalFileSystem(), os.path.abspath(os.path.expanduser(self.path))
+        try:
+            return fs.FileSystem.from_uri(self.path)
+        except Exception as e:  # a missing library, a bad host, no credentials: each with its own type
+            raise TinydataError(
+                f"cannot open this filesystem: {e}",
+                where=self.path,
+                fix="check the address and credentials; hf:// needs pip install 'tinydata[hub]'",
+                code=UNREADABLE,
+            ) from None
+
+    def __getstate__(self) -> dict[str, str]:
+        return {"path": self.path}
+
+    def __str__(self) -> str:
+        return self.path
+
+    def __truediv__(self, name: str) -> Location:
+        return Location(posixpath.join(self.path, name))
+
+    @property
+    def name(self) -> str:
+        return posixpath.basename(self.path)
+
+    @property
+    def parent(self) -> Location:
+        return Location(posixpath.dirname(self.path) or ".")
+
+    @property
+    def local(self) -> bool:
+        return isinstance(self._fs[0], fs.LocalFileSystem)
+
+    @cached_property
+    def _info(self) -> fs.FileInfo:
+        try:
+            return self._fs[0].get_file_info(self._fs[1])
+        except OSError as e:
+            raise TinydataError(
+                f"cannot read this path: {e}", where=self.path, fix="check the address and permissions", code=UNREADABLE
+            ) from None
+
+    def exists(self) -> bool:
+        return self._fs[0].get_file_info(self._fs[1]).type != fs.FileType.NotFound
+
+    def is_dir(self) -> bool:
+        return self._fs[0].get_file_info(self._fs[1]).type == fs.FileType.Directory
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file."""
+        return self._info.size or 0
+
+    def open(self) -> pa.NativeFile:
+        """Random-access input; errors name the path."""
+        try:
+            return self._fs[0].open_input_file(self._fs[1])
+        except OSError as e:
+            raise TinydataError(
+                f"cannot open the file: {e.strerror or e}",
+                where=self.path,
+                fix="check the path and permissions",
+                code=UNREADABLE,
+            ) from None
+
+    def make_dir(self) -> None:
+        try:
+            self._fs[0].create_dir(self._fs[1], recursive=True)
+        except OSError as e:
+            raise _unwritable(self, e) from None
+
+    def delete(self) -> None:
+        system, path = self._fs
+        if self.is_dir():
+            system.delete_dir(path)
+        elif self.exists():
+            system.delete_file(path)
+
+    def move(self, target: Location) -> None:
+        self._fs[0].move(self._fs[1], target._fs[1])
+
+    def write(self, content: bytes) -> None:
+        """Atomically: a temporary file, then rename."""
+        system, path = self._fs
+        temporary = f"{path}.{uuid.uuid4().hex[:8]}.tmp" if self.local else path
+        try:
+            with system.open_output_stream(temporary) as out:
+                out.write(content)
+            if self.local:
+                os.replace(temporary, path)
+        except OSError as e:
+            if self.local and os.path.exists(temporary):
+                os.unlink(temporary)
+            raise _unwritable(self, e) from None
+
+    def children(self, recursive: bool = False) -> list[Location]:
+        """Files below, sorted by path; hidden ones (`.x`, `_x`) and those in hidden folders left out."""
+        system, base = self._fs
+        found = []
+        for info in system.get_file_info(fs.FileSelector(base, recursive=recursive)):
+            below = posixpath.relpath(info.path, base)
+            hidden = any(p.startswith((".", "_")) for p in below.split("/"))
+            if info.type == fs.FileType.File and not hidden:
+                found.append(self / below)
+        return sorted(found, key=lambda loc: loc.path)
+
+
+def _unwritable(where: Location, error: OSError) -> TinydataError:
+    return TinydataError(
+        f"cannot write: {error.strerror or error}",
+        where=str(where),
+        fix="free space or permissions, or another place with -o",
+    )
+
+
+def list_files(where: Location) -> list[Location]:
+    return where.children()
+
+
+def read_bytes(where: Location) -> bytes:
+    with where.open() as f:
+        return f.read()
+
+
+def expand(path: str) -> list[tuple[Location, str]]:
+    """A file, directory or glob -> [(file, its name below what was given)], sorted; never empty.
+
+    Raises TinydataError (exit 3) when nothing matches, naming the nearest folder that exists.
+    """
+    where = Location.of(path)
+    if any(c in path for c in "*?["):
+        fixed = where
+        while any(c in fixed.path for c in "*?["):
+            fixed = fixed.parent
+        pattern = where.path if fixed.path != "." else "./" + where.path
+        files = fixed.children(recursive=True) if fixed.is_dir() else []
+        hits = [f for f in files if fnmatch.fnmatch(f.path, pattern)]
+        found = [(f, posixpath.relpath(f.path, fixed.path)) for f in hits]
+    elif where.is_dir():
+        found = [(f, posixpath.relpath(f.path, where.path)) for f in where.children(recursive=True)]
+    elif where.exists():
+        found = [(where, where.name)]
+    else:
+        found = []
+    if not found:
+        raise _nothing(where)
+    return found
+
+
+def _nothing(where: Location) -> TinydataError:
+    near = where
+    while near.path not in (".", "/") and (any(c in near.path for c in "*?[") or not near.exists()):
+        near = near.parent
+    inside = []
+    if near.is_dir():
+        try:
+            inside = sorted(os.listdir(near.path))[:6] if near.local else [c.name for c in near.children()][:6]
+        except OSError:
+            inside = []
+    return TinydataError(
+        "no file here" if where.exists() else "there is no such file",
+        where=str(where),
+        fix=f"the nearest folder is {near.path}; it holds {', '.join(inside) or 'nothing'}",
+        code=UNREADABLE,
+    )
+
+
+def fingerprint(file: Location) -> dict[str, Any]:
+    """{bytes, fingerprint}: a hash over the size and the first and last 64 KiB; a terabyte is not read for it."""
+    size = file.size
+    h = hashlib.blake2b(str(size).encode(), digest_size=16)
+    with file.open() as f:
+        h.update(f.read(1 << 16))
+        if size > 1 << 16:
+            f.seek(max(size - (1 << 16), 1 << 16))
+            h.update(f.read(1 << 16))
+    return {"bytes": size, "fingerprint": h.hexdigest()}
+
+
+def to_json(value: Any) -> bytes:
+    return json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False).encode() + b"\n"
+
+
+def table_bytes(table: pa.Table) -> bytes:
+    """Parquet, zstd; the same table gives the same bytes."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd")
+    return sink.getvalue().to_pybytes()
+
+
+def read_table(where: Location, **options: Any) -> pa.Table:
+    with where.open() as f:
+        return pq.read_table(f, **options)
+
+
+def read_manifest(path: str, verb: str) -> dict[str, Any]:
+    """Directory that `tinydata VERB` made -> its manifest; raises TinydataError for anything else."""
+    where = Location.of(path)
+    if not where.exists():
+        raise TinydataError(
+            f"there is no such directory; it should hold what `tinydata {verb}` writes",
+            where=path,
+            fix=f"run `tinydata {verb} -o {path}` first",
+            code=UNREADABLE,
+        )
+    if not (where / MANIFEST).exists():
+        raise TinydataError(
+            f"no {MANIFEST} here: unfinished, or not made by tinydata",
+            where=path,
+            fix=f"run `tinydata {verb} -o {path}` (again, to finish it)",
+            code=UNREADABLE,
+        )
+    manifest = json.loads(read_bytes(where / MANIFEST))
+    if manifest.get("verb") != verb:
+        raise TinydataError(
+            f"this directory was made by `tinydata {manifest.get('verb')}`, not by `tinydata {verb}`",
+            where=path,
+            fix=f"pass the output of `tinydata {verb}`",
+            code=UNREADABLE,
+        )
+    return manifest
+
+
+class Output:
+    """An output directory in the making. `header` is what the manifest begins with; it decides on resuming."""
+
+    def __init__(self, path: str, header: dict[str, Any], *, force: bool = False):
+        self.final = Location.of(path)
+        self.header = header
+        self.rename = self.final.local
+        hidden = self.final.parent / f".{self.final.name}.partial"
+        self.place = hidden if self.rename else self.final
+        self.parts = hidden / "parts"
+        self._hidden = hidden
+        self._claim(force)
+
+    def _claim(self, force: bool) -> None:
+        if self.final.exists():
+            whole = (self.final / MANIFEST).exists()
+            empty = self.final.is_dir() and not self.final.children(recursive=True)
+            unfinished = not self.rename and not whole
+            if not (empty or unfinished or (force and whole)):
+                self._refuse(whole)
+            if whole and not self.rename:
+                (self.final / MANIFEST).delete()
+        mark = self._hidden / "command.json"
+        wanted = to_json(self.header)
+        if self._hidden.exists() and mark.exists() and read_bytes(mark) != wanted:
+            if not force:
+                raise TinydataError(
+                    "an unfinished run of another command is here",
+                    where=str(self._hidden),
+                    fix="repeat that command to finish it, or pass --force to start over",
+                )
+            self._hidden.delete()
+        self.parts.make_dir()
+        if not mark.exists():
+            mark.write(wanted)
+
+    def _refuse(self, whole: bool) -> None:
+        what = "something that tinydata did not make"
+        if whole:
+            made = json.loads(read_bytes(self.final / MANIFEST))
+            what = f"the result of `tinydata {made.get('verb')}`"
+            if {k: made.get(k) for k in self.header} == json.loads(to_json(self.header)):
+                what += " with the same inputs and options"
+        elif not self.final.is_dir():
+            what = "a file"
+        raise TinydataError(
+            f"the output exists already: {what}",
+            where=str(self.final),
+            fix="choose another place with -o" + (", or replace it with --force" if whole else ""),
+            code=FIXABLE,
+        )
+
+    def publish(self, result: dict[str, Any], files: dict[str, bytes]) -> dict[str, Any]:
+        """Writes `files` and the manifest (header, result, sha256 of each file), then makes it visible at once."""
+        self.place.make_dir()
+        for name, content in sorted(files.items()):
+            if "/" in name:
+                (self.place / name).parent.make_dir()
+            (self.place / name).write(content)
+        sums = {n: {"bytes": len(c), "sha256": hashlib.sha256(c).hexdigest()} for n, c in sorted(files.items())}
+        manifest = {**self.header, **result, "files": sums}
+        self.parts.delete()
+        if self.rename:
+            (self._hidden / "command.json").delete()
+            (self.place / MANIFEST).write(to_json(manifest))
+            old = self.final.parent / f".{self.final.name}.old"
+            if self.final.exists():  # --force, or an empty directory: the old one goes when the new one is whole
+                old.delete()
+                self.final.move(old)
+            self.place.move(self.final)
+            old.delete()
+        else:
+            (self.place / MANIFEST).write(to_json(manifest))
+            self._hidden.delete()
+        return manifest

@@ -1,0 +1,1 @@
+"""Tokenizer families behind one interface; open_tokenizer in base.py is the door."""

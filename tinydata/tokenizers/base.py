@@ -1,0 +1,166 @@
+"""The one interface of every tokenizer family, and the door to them: `open_tokenizer(path)`.
+
+A tokenizer is data (the files that make it) plus what compaction needs to know: the bytes of
+each piece, which pieces may never go, how text may be cut into words, and how words become ids.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from tinydata.errors import UNREADABLE, TinydataError
+from tinydata.store import Location, list_files, read_bytes
+from tinydata.tokenizers.bpe import Pairs, Symbols
+from tinydata.tokenizers.words import Cutter
+
+# What an id is. Only NORMAL pieces may be removed.
+NORMAL, CONTROL, BYTE, ADDED = 0, 1, 2, 3
+
+
+class Tree(NamedTuple):
+    """parts[offsets[i]:offsets[i+1]] = the ids that the tokenizer makes of piece i without piece i.
+
+    Two parts: the pieces it is merged from. One part (itself): nothing to fall back on.
+    `reachable[i]` is False for a piece that encoding its own text never produces.
+    """
+
+    offsets: np.ndarray  # int64[size + 1]
+    parts: np.ndarray  # int32[...]
+    reachable: np.ndarray  # bool[size]
+
+
+class Tokenizer(Protocol):
+    """ids 0..size-1; `encode` and `decode` are the native library's own."""
+
+    family: str
+    files: dict[str, bytes]  # name -> content: what made it, and all that travels to a worker
+    size: int
+    pieces: list[bytes]  # bytes a token stands for in text; of CONTROL and ADDED: its literal
+    kinds: np.ndarray  # uint8[size]
+
+    def encode(self, texts: list[str]) -> list[list[int]]: ...
+    def decode(self, ids: list[int]) -> str: ...
+    @property
+    def unsafe(self) -> np.ndarray | None:
+        """uint8[0x110000], 1: a text with this character must go through `normal`; None: no text must."""
+
+    @property
+    def odd(self) -> list[str]:
+        """Strings whose documents only `encode` can do."""
+
+    def normal(self, text: str) -> str | None:
+        """The text as the cutter wants it, or None if only `encode` can tell what it becomes."""
+
+    @property
+    def cutter(self) -> Cutter | None: ...
+    @property
+    def why_not(self) -> str:
+        """Why there is no cutter (empty if there is)."""
+
+    @property
+    def symbols(self) -> Symbols: ...
+    @property
+    def pairs(self) -> Pairs: ...
+    def removable(self) -> np.ndarray:
+        """bool[size]: pieces whose text can still be spelled without them."""
+
+    def subset(self, keep: np.ndarray) -> Tokenizer:
+        """keep int[n], ascending old ids -> the tokenizer with just these, renumbered.
+
+        New ids follow `order(keep)`; a merge survives if its parts and its result do.
+        """
+
+    def order(self, keep: np.ndarray) -> np.ndarray:
+        """keep int[n] -> the same old ids in the order of their new ids."""
+
+
+def fingerprint(tokenizer: Tokenizer) -> str:
+    """Hash over (id, piece bytes), kind and family: equal for equal ids, whatever the file format's layout."""
+    h = hashlib.blake2b(tokenizer.family.encode(), digest_size=16)
+    for i, piece in enumerate(tokenizer.pieces):
+        h.update(b"%d %d %d " % (i, tokenizer.kinds[i], len(piece)))
+        h.update(piece)
+    return h.hexdigest()
+
+
+_COMPANIONS = (
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "generation_config.json",
+    "config.json",
+)
+_MAIN = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "tokenizer.json", "vocab.json")
+
+
+def open_tokenizer(path: str) -> Tokenizer:
+    """A directory or a file (`tokenizer.model`, `tokenizer.json`, `vocab.json` beside `merges.txt`) -> Tokenizer.
+
+    Raises TinydataError for a path that is not there or a family that is not known.
+    """
+    return load(read_tokenizer(path), path)
+
+
+def read_tokenizer(path: str) -> dict[str, bytes]:
+    """Path -> {name: content} of the files that make the tokenizer, the main one first."""
+    where = Location.of(path)
+    if where.is_dir():
+        names = {f.name: f for f in list_files(where)}
+        main = next((n for n in _MAIN if n in names), None)
+        main = main or next((n for n in sorted(names) if n.endswith(".model")), None)
+        if main is None:
+            raise _unknown(path, f"the directory holds {', '.join(sorted(names)[:8]) or 'nothing'}")
+        beside = ["merges.txt"] if main == "vocab.json" else ["tokenizer.json"]
+        wanted = [main, *(n for n in (*beside, *_COMPANIONS) if n in names and n != main)]
+        return {n: read_bytes(names[n]) for n in wanted}
+    if not where.exists():
+        raise TinydataError(
+            "there is no tokenizer here",
+            where=str(path),
+            fix="pass a directory or one of tokenizer.model, tokenizer.json, vocab.json (beside merges.txt)",
+            code=UNREADABLE,
+        )
+    files = {where.name: read_bytes(where)}
+    if where.name.endswith(("vocab.json", "encoder.json")):
+        beside_it = where.parent / "merges.txt"
+        if not beside_it.exists():
+            raise TinydataError(
+                "merges.txt is missing beside vocab.json",
+                where=str(where.parent),
+                fix="put the two files of the tokenizer into one directory",
+                code=UNREADABLE,
+            )
+        files["merges.txt"] = read_bytes(beside_it)
+    return files
+
+
+def load(files: dict[str, bytes], path: str = "") -> Tokenizer:
+    """{name: content} -> Tokenizer; what a worker does with the files it was sent."""
+    name, content = next(iter(files.items()))
+    if name == "tokenizer.json" or (name.endswith(".json") and b'"model"' in content[-len(content) :]):
+        if "merges.txt" not in files:
+            from tinydata.tokenizers.bytebpe import ByteLevelBPE
+
+            return ByteLevelBPE.from_json(files, path)
+    if "merges.txt" in files:
+        from tinydata.tokenizers.bytebpe import ByteLevelBPE
+
+        return ByteLevelBPE.from_vocab_merges(files, path)
+    if name.endswith(".model"):
+        from tinydata.tokenizers.spm import SentencePieceBPE
+
+        return SentencePieceBPE.from_files(files, path)
+    raise _unknown(path, f"{name} is no format that is known")
+
+
+def _unknown(path: str, why: str) -> TinydataError:
+    return TinydataError(
+        f"tokenizer of an unknown kind: {why}",
+        where=str(path),
+        fix="known: tokenizer.model (SentencePiece BPE), tokenizer.json (byte-level BPE), vocab.json + merges.txt",
+        code=UNREADABLE,
+    )

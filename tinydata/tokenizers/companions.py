@@ -1,0 +1,99 @@
+"""The Hugging Face files around a vocabulary, with their ids renumbered and nothing else touched.
+
+`tokenizer.json`, `tokenizer_config.json` (added_tokens_decoder), `added_tokens.json`,
+`special_tokens_map.json`, `chat_template.jinja`. A token that is gone is dropped where it is
+listed; ids that nothing maps never stay behind.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from typing import Any
+
+Json = dict[str, Any]
+
+
+def dump(value: Any) -> bytes:
+    return json.dumps(value, indent=2, ensure_ascii=False).encode() + b"\n"
+
+
+def renumber(files: dict[str, bytes], new_id: dict[int, int]) -> dict[str, bytes]:
+    """{name: content} under old ids -> the companions among them under new ids."""
+    out = {}
+    for name, content in files.items():
+        if name == "tokenizer.json":
+            out[name] = dump(slice_json(json.loads(content), new_id))
+        elif name == "tokenizer_config.json":
+            out[name] = dump(_config(json.loads(content), new_id))
+        elif name == "added_tokens.json":
+            out[name] = dump({t: new_id[i] for t, i in json.loads(content).items() if i in new_id})
+        elif name in ("special_tokens_map.json", "chat_template.jinja"):
+            out[name] = content
+    return out
+
+
+def added_tokens(files: dict[str, bytes]) -> dict[int, str]:
+    """{id: text} of the added tokens that any companion lists."""
+    found: dict[int, str] = {}
+    if "added_tokens.json" in files:
+        found.update({i: t for t, i in json.loads(files["added_tokens.json"]).items()})
+    if "tokenizer_config.json" in files:
+        decoder = json.loads(files["tokenizer_config.json"]).get("added_tokens_decoder") or {}
+        found.update({int(i): t["content"] for i, t in decoder.items()})
+    if "tokenizer.json" in files:
+        found.update({t["id"]: t["content"] for t in json.loads(files["tokenizer.json"]).get("added_tokens", [])})
+    return found
+
+
+def slice_json(tokenizer: Json, new_id: dict[int, int]) -> Json:
+    """A tokenizer.json (model BPE) with only the tokens in `new_id`.
+
+    A merge survives if both parts and the result do; post-processor and added-token ids follow.
+    """
+    out = copy.deepcopy(tokenizer)
+    model = out["model"]
+    vocab = {t: new_id[i] for t, i in model["vocab"].items() if i in new_id}
+    model["vocab"] = dict(sorted(vocab.items(), key=lambda kv: kv[1]))
+    model["merges"] = [m for m in model["merges"] if _alive(m, vocab)]
+    old = {t["content"]: t["id"] for t in tokenizer.get("added_tokens", [])}
+    added = [{**t, "id": new_id[t["id"]]} for t in tokenizer.get("added_tokens", []) if t["id"] in new_id]
+    out["added_tokens"] = sorted(added, key=lambda t: t["id"])
+    if out.get("post_processor"):
+        out["post_processor"] = _processor(out["post_processor"], {**tokenizer["model"]["vocab"], **old}, new_id)
+    return out
+
+
+def split_merge(merge: str | list[str]) -> tuple[str, str]:
+    """A merge as either version of the format writes it -> (left, right)."""
+    left, right = merge.split(" ", 1) if isinstance(merge, str) else merge
+    return left, right
+
+
+def _alive(merge: str | list[str], vocab: dict[str, int]) -> bool:
+    left, right = split_merge(merge)
+    return left in vocab and right in vocab and left + right in vocab
+
+
+def _processor(node: Any, old: dict[str, int], new_id: dict[int, int]) -> Any:
+    """Renumbers TemplateProcessing's `ids` and the [token, id] pairs of Bert and Roberta."""
+    if isinstance(node, list):
+        return [_processor(n, old, new_id) for n in node]
+    if not isinstance(node, dict):
+        return node
+    out = {}
+    for key, value in node.items():
+        if key == "ids" and isinstance(value, list):
+            out[key] = [new_id[i] for i in value]
+        elif key in ("sep", "cls") and isinstance(value, list) and len(value) == 2:
+            out[key] = [value[0], new_id[value[1]]]
+        else:
+            out[key] = _processor(value, old, new_id)
+    return out
+
+
+def _config(config: Json, new_id: dict[int, int]) -> Json:
+    if isinstance(config.get("added_tokens_decoder"), dict):
+        kept = {new_id[int(i)]: t for i, t in config["added_tokens_decoder"].items() if int(i) in new_id}
+        config = {**config, "added_tokens_decoder": {str(i): kept[i] for i in sorted(kept)}}
+    return config

@@ -1,0 +1,159 @@
+"""documents of text -> counts int64[groups, ids], words first where that is exact."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+from numba import njit
+
+from tinydata.tokenizers.base import Tokenizer
+from tinydata.tokenizers.bpe import char_at, encode
+from tinydata.tokenizers.words import clear, count_words, encode_words, new_scratch, new_table, word_at
+
+# Text on which words and the library must agree before anything is counted: what regexes,
+# blanks, digits, scripts, combining marks and long runs can do wrong.
+PROBE = [
+    "Hello, world! It's 12,345.678 — they'll've DON'T i'M \u017f 'ſ",
+    "  two  blanks\t\ttabs \n\n newlines\r\n\r\n   end   ",
+    "中文与English混排，全角　空格。日本語のテキスト 한국어 텍스트 ไทย",
+    "naïve café e\u0301 \u00bd ² ٣ Ⅷ x\u200by \u00a0nbsp\u3000ideographic",
+    "for (int i=0;i<10;++i){ a[i] = b[i] ** 2; } // ----------------------------------------",
+    "\U0001f600\U0001f468\u200d\U0001f469 \ufeff \u2581literal▁▁ \x00\x01 \ud7a3",
+    "a" * 100 + " " * 70 + "1" * 40 + "!" * 50,
+    "",
+    " ",
+    "\n",
+    "\u2581",
+]
+
+
+class TextCounter:
+    """Counts token ids per group. Memory: one table (44 MB) and one row of counts per group."""
+
+    def __init__(self, tokenizer: Tokenizer, bits: int = 20, words_first: bool = True):
+        self.tokenizer = tokenizer
+        self.counts = np.zeros((1, tokenizer.size), np.int64)
+        self.cutter = tokenizer.cutter if words_first else None
+        self._table = new_table(bits) if self.cutter else None
+        self._scratch = new_scratch()
+
+    def grow(self, groups: int) -> None:
+        """Room for at least `groups` groups."""
+        if groups > len(self.counts):
+            more = np.zeros((groups - len(self.counts), self.tokenizer.size), np.int64)
+            self.counts = np.concatenate([self.counts, more])
+
+    def add(self, texts: pa.StringArray, groups: np.ndarray) -> None:
+        """texts string[docs], groups int32[docs]."""
+        if self.cutter is None:
+            self._encode(texts.to_pylist(), groups)
+            return
+        special = self._special(texts)
+        if special.any():
+            self._add_special(texts.filter(pa.array(special)).to_pylist(), groups[special])
+            texts, groups = texts.filter(pa.array(~special)), groups[~special]
+        if len(texts):
+            self._words(texts, groups)
+
+    def finish(self) -> np.ndarray:
+        """-> counts int64[groups, ids], everything encoded."""
+        if self.cutter is not None:
+            self._flush()
+        return self.counts
+
+    def _special(self, texts: pa.StringArray) -> np.ndarray:
+        """bool[docs]: text that must be normalized, or encoded whole, before it can be cut."""
+        out = np.zeros(len(texts), np.bool_)
+        if self.tokenizer.unsafe is not None:
+            offsets, data = buffers(texts)
+            _flag(data, offsets, self.tokenizer.unsafe, out)
+        if self.tokenizer.odd:
+            import pyarrow.compute as pc
+
+            for string in self.tokenizer.odd:
+                out |= pc.match_substring(texts, string).to_numpy(zero_copy_only=False)
+        return out
+
+    def _add_special(self, texts: list[str], groups: np.ndarray) -> None:
+        whole, rest = [], []
+        for i, text in enumerate(texts):
+            odd = any(s in text for s in self.tokenizer.odd)
+            normal = None if odd else self.tokenizer.normal(text)
+            if normal is None:
+                whole.append(i)
+            else:
+                texts[i] = normal
+                rest.append(i)
+        if whole:
+            self._encode([texts[i] for i in whole], groups[whole])
+        if rest:
+            self._words(pa.array([texts[i] for i in rest], pa.string()), groups[rest])
+
+    def _encode(self, texts: list[str], groups: np.ndarray) -> None:
+        for ids, group in zip(self.tokenizer.encode(texts), groups, strict=True):
+            self.counts[group] += np.bincount(np.array(ids, np.int64), minlength=self.tokenizer.size)
+
+    def _words(self, texts: pa.StringArray, groups: np.ndarray) -> None:
+        offsets, data = buffers(texts)
+        doc, at = 0, -1
+        while True:
+            before = doc, at
+            doc, at = count_words(data, offsets, groups, doc, at, self.cutter, self._table, self.counts)
+            if doc == len(groups):
+                return
+            self._flush()
+            if (doc, at) == before:
+                at = self._word_alone(data, at, int(offsets[doc + 1]), int(offsets[doc]), int(groups[doc]))
+
+    def _word_alone(self, data: np.ndarray, at: int, stop: int, first: int, group: int) -> int:
+        """Encodes a word that is longer than the table's arena; returns where it ends."""
+        end = word_at(data, at, stop, self.cutter)
+        n = 2 * (end - at) + 16
+        sym, value, chars = np.empty(n, np.int32), np.empty(n, np.int64), np.empty(n, np.int32)
+        prefix = self.cutter.prefix if at == first else -1
+        k = encode(data, at, end, prefix, self.tokenizer.symbols, self.tokenizer.pairs, sym, value, chars, -1)
+        self.counts[group] += np.bincount(sym[:k], minlength=self.tokenizer.size)
+        return end
+
+    def _flush(self) -> None:
+        t = self.tokenizer
+        encode_words(self._table, self.cutter.prefix, t.symbols, t.pairs, self.counts, self._scratch)
+        clear(self._table)
+
+
+def buffers(texts: pa.StringArray) -> tuple[np.ndarray, np.ndarray]:
+    """string[n] -> (offsets int32[n + 1], data uint8[...]), without a copy."""
+    _, offsets, data = texts.buffers()
+    start = np.frombuffer(offsets, np.int32, len(texts) + 1, texts.offset * 4)
+    return start, np.frombuffer(data if data and data.size else b"\0", np.uint8)
+
+
+@njit(cache=True)
+def _flag(data, offsets, unsafe, out):
+    for doc in range(len(out)):
+        i = np.int64(offsets[doc])
+        stop = np.int64(offsets[doc + 1])
+        while i < stop:
+            if data[i] < 0x80:
+                if unsafe[data[i]]:
+                    out[doc] = True
+                    break
+                i += 1
+            else:
+                c, w = char_at(data, i)
+                if unsafe[c]:
+                    out[doc] = True
+                    break
+                i += w
+
+
+def agrees(tokenizer: Tokenizer, texts: list[str]) -> bool:
+    """Whether words first gives the library's own counts on these texts."""
+    if tokenizer.cutter is None or not texts:
+        return tokenizer.cutter is not None
+    counter = TextCounter(tokenizer, bits=12)
+    counter.add(pa.array(texts, pa.string()), np.zeros(len(texts), np.int32))
+    reference = np.zeros(tokenizer.size, np.int64)
+    for ids in tokenizer.encode(texts):
+        reference += np.bincount(np.array(ids, np.int64), minlength=tokenizer.size)
+    return bool((counter.finish()[0] == reference).all())

@@ -1,0 +1,86 @@
+"""tokenizer -> Tree: which pieces each piece is merged from, asked of the merge procedure itself.
+
+Piece i is encoded with i forbidden. If i is reachable, all merges up to the last one happen as
+they would with it, so what is left are its two parents (a single character leaves its bytes).
+Anything else means that encoding its own text never makes the piece.
+"""
+
+from __future__ import annotations
+
+from itertools import accumulate
+
+import numpy as np
+from numba import njit
+
+from tinydata.tokenizers.base import NORMAL, Tokenizer, Tree
+from tinydata.tokenizers.bpe import encode
+
+
+def build_tree(tokenizer: Tokenizer) -> Tree:
+    """Tokenizer with `size` ids -> Tree. 0.1 s for 103,168 pieces once compiled."""
+    data, offsets = join(tokenizer.pieces)
+    whole = tokenizer.kinds != NORMAL
+    longest = int(np.diff(offsets).max(initial=0)) + 8
+    out = np.empty(2 * len(data) + tokenizer.size + 8, np.int32)
+    ends = np.zeros(tokenizer.size + 1, np.int64)
+    reachable = np.zeros(tokenizer.size, np.bool_)
+    _parents(data, offsets, whole, tokenizer.symbols, tokenizer.pairs, longest, out, ends, reachable)
+    return Tree(ends, out[: ends[-1]].copy(), reachable)
+
+
+def join(pieces: list[bytes]) -> tuple[np.ndarray, np.ndarray]:
+    """list of bytes -> (data uint8[sum], offsets int64[n + 1])."""
+    offsets = np.array([0, *accumulate(map(len, pieces))], np.int64)
+    return np.frombuffer(b"".join(pieces) or b"\0", np.uint8), offsets
+
+
+def dead_pieces(tokenizer: Tokenizer) -> np.ndarray:
+    """Ids of the pieces that encoding their own text never produces."""
+    tree = build_tree(tokenizer)
+    return np.flatnonzero(~tree.reachable)
+
+
+@njit(cache=True)
+def _parents(data, offsets, whole, symbols, pairs, longest, out, ends, reachable):
+    sym = np.empty(4 * longest, np.int32)
+    value = np.empty(4 * longest, np.int64)
+    chars = np.empty(4 * longest, np.int32)
+    at = 0
+    for i in range(len(offsets) - 1):
+        a, b = offsets[i], offsets[i + 1]
+        if whole[i] or a == b:
+            reachable[i] = whole[i]
+            out[at] = i
+            at += 1
+        else:
+            n = encode(data, a, b, -1, symbols, pairs, sym, value, chars, -1)
+            reachable[i] = n == 1 and sym[0] == i
+            n = encode(data, a, b, -1, symbols, pairs, sym, value, chars, i)
+            for k in range(n):
+                out[at] = sym[k]
+                at += 1
+        ends[i + 1] = at
+
+
+def spell(tokenizer: Tokenizer, pieces: list[bytes]) -> list[np.ndarray]:
+    """Bytes of each piece -> int32 ids the tokenizer makes of them, as inside a text."""
+    data, offsets = join(pieces)
+    longest = int(np.diff(offsets).max(initial=0)) + 8
+    out = np.empty(4 * len(data) + len(pieces) + 8, np.int32)
+    ends = np.zeros(len(pieces) + 1, np.int64)
+    _spell_all(data, offsets, tokenizer.symbols, tokenizer.pairs, longest, out, ends)
+    return [out[a:b] for a, b in zip(ends[:-1], ends[1:], strict=True)]
+
+
+@njit(cache=True)
+def _spell_all(data, offsets, symbols, pairs, longest, out, ends):
+    sym = np.empty(4 * longest, np.int32)
+    value = np.empty(4 * longest, np.int64)
+    chars = np.empty(4 * longest, np.int32)
+    at = 0
+    for i in range(len(offsets) - 1):
+        n = encode(data, offsets[i], offsets[i + 1], -1, symbols, pairs, sym, value, chars, -1)
+        for k in range(n):
+            out[at] = sym[k]
+            at += 1
+        ends[i + 1] = at
