@@ -2,14 +2,13 @@
 
 Leaf removal along the merge tree: among the kept pieces that no kept piece is merged from, the
 one whose removal costs least goes (its count x the tokens it becomes, less one), and its count
-flows to its parts. A kept piece therefore always keeps what it is merged from: none is dead.
+flows to its parts. That is: the merges that are performed least often go (see removal_order). A kept piece therefore always keeps what it is merged from: none is dead.
 Keeping the most frequent ids instead (`frequency`, the paper's way, for comparison) made Qwen's
 48,000 texts 50.9 % longer with 9,773 dead pieces; leaf removal 1.7 % with none.
 """
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -21,7 +20,7 @@ from tinydata import __version__, schema
 from tinydata.count import describe
 from tinydata.errors import TinydataError
 from tinydata.store import Location, Output, read_manifest, read_table, table_bytes
-from tinydata.tokenizers.base import BYTE, Tokenizer, Tree, load, read_tokenizer
+from tinydata.tokenizers.base import BYTE, NORMAL, Tokenizer, Tree, load, read_tokenizer
 from tinydata.tokenizers.base import fingerprint as tokenizer_fingerprint
 from tinydata.tokenizers.count import TextCounter, agrees
 from tinydata.tokenizers.tree import build_tree, spell
@@ -90,7 +89,7 @@ def choose(counts: Counts, tokenizer: str, goal: Goal, *, d_model: int = 2048) -
     order = removal_order(big, tree, counts.train.sum(0), locked)
     held = Heldout(counts.heldout, big)
     size = wanted_size(big, counts, order, goal, held)
-    keep = kept(big, order, size) if goal.method == "leaf" else most_frequent(big, counts, size, locked)
+    keep = kept(big, order, size) if goal.method == "leaf" else most_frequent(big, counts, size)
     small = big.subset(np.flatnonzero(keep))
     trade = measure(big, small, keep, counts, held, d_model)
     trade["predicted_inflation"] = _predicted(order, keep, counts) if goal.method == "leaf" else None
@@ -188,50 +187,42 @@ def _named(big: Tokenizer, tokens: tuple[str, ...]) -> list[int]:
 
 
 def removal_order(big: Tokenizer, tree: Tree, count: np.ndarray, locked: np.ndarray) -> Order:
-    """Leaf removal to the end: tree, count int64[ids] -> Order. 1 s for 103,168 pieces.
+    """Leaf removal to the end, by sorting: tree, count int64[ids] -> Order.
 
-    Pieces that encoding never produces go first and cost nothing.
+    What a leaf costs when it goes is its count and all that flowed to it from the pieces made of
+    it: how often the tokenizer performs this merge at all. That number does not depend on the
+    order of removal, and no piece has less than what is made of it; so the cheapest pieces are
+    always leaves, and taking them in order of cost is leaf removal, and optimal for this cost.
+    Pieces that encoding never produces cost nothing.
     """
-    parts = [tree.parts[a:b].tolist() for a, b in zip(tree.offsets[:-1], tree.offsets[1:], strict=True)]
-    flow = count.tolist()
-    users = [0] * big.size  # kept pieces merged from this one
-    free = np.flatnonzero(~tree.reachable & ~locked).tolist()
-    gone = [False] * big.size
-    removed, cost, total = [], [], 0
-    for i in free:
-        gone[i] = True
-        removed.append(i)
-        cost.append(0)
-        for p in parts[i]:
-            flow[p] += flow[i]
-    for i in range(big.size):
-        if not gone[i] and parts[i] != [i]:
-            for p in parts[i]:
-                users[p] += 1
-    may = ~locked
-    heap = [(flow[i] * (len(parts[i]) - 1), -i) for i in range(big.size) if may[i] and not gone[i] and not users[i]]
-    heapq.heapify(heap)
-    while heap:
-        price, negative = heapq.heappop(heap)
-        i = -negative
-        now = flow[i] * (len(parts[i]) - 1)
-        if now != price:  # its count has grown since
-            heapq.heappush(heap, (now, negative))
-            continue
-        removed.append(i)
-        total += price
-        cost.append(total)
-        for p in parts[i]:
-            flow[p] += flow[i]
-            users[p] -= 1
-            if not users[p] and may[p]:
-                heapq.heappush(heap, (flow[p] * (len(parts[p]) - 1), -p))
-    return Order(np.array(removed, np.int32), np.array(cost, np.int64))
+    used = merge_uses(big, tree, count)
+    each = np.diff(tree.offsets) - 1
+    cost = np.where(tree.reachable, used * each, 0)
+    size = np.array([len(p) for p in big.pieces])
+    late = np.arange(big.size)  # highest id among a piece and all it is made of
+    for i in np.argsort(size, kind="stable"):
+        late[i] = max(i, late[tree.parts[tree.offsets[i] : tree.offsets[i + 1]]].max(initial=0))
+    may = np.flatnonzero(~locked)
+    # equal cost: the later id first, but never a piece before what is made of it
+    order = may[np.lexsort((-size[may], -late[may], cost[may], tree.reachable[may]))]
+    return Order(order.astype(np.int32), np.cumsum(cost[order]))
+
+
+def merge_uses(big: Tokenizer, tree: Tree, count: np.ndarray) -> np.ndarray:
+    """count int64[ids] of final tokens -> int64[ids]: how often each piece is made, inside others too."""
+    used = count.tolist()
+    parts, offsets = tree.parts.tolist(), tree.offsets.tolist()
+    for i in sorted(range(big.size), key=lambda i: (tree.reachable[i], -len(big.pieces[i]))):
+        a, b = offsets[i], offsets[i + 1]
+        if b - a > 1 and used[i]:
+            for p in parts[a:b]:
+                used[p] += used[i]
+    return np.array(used, np.int64)
 
 
 def real_size(big: Tokenizer) -> int:
     """Ids that stand for something; gaps in the id space do not."""
-    return big.size - int(getattr(big, "gap", np.zeros(1, np.bool_)).sum())
+    return big.size - int(big.gap.sum())
 
 
 def kept(big: Tokenizer, order: Order, size: int) -> np.ndarray:
@@ -241,13 +232,13 @@ def kept(big: Tokenizer, order: Order, size: int) -> np.ndarray:
     return keep
 
 
-def most_frequent(big: Tokenizer, counts: Counts, size: int, locked: np.ndarray) -> np.ndarray:
-    """The paper's selection: what is special, then the most frequent ids, whatever they are merged from."""
-    keep = ~big.removable()
+def most_frequent(big: Tokenizer, counts: Counts, size: int) -> np.ndarray:
+    """The paper's selection: what is special or a byte, then the most frequent ids, whatever they are merged from."""
+    keep = big.kinds != NORMAL
+    keep &= ~big.gap
     rest = np.flatnonzero(~keep)
     best = rest[np.argsort(-counts.train.sum(0)[rest], kind="stable")]
     keep[best[: size - int(keep.sum())]] = True
-    del locked
     return keep
 
 

@@ -40,6 +40,7 @@ class Tokenizer(Protocol):
     size: int
     pieces: list[bytes]  # bytes a token stands for in text; of CONTROL and ADDED: its literal
     kinds: np.ndarray  # uint8[size]
+    gap: np.ndarray  # bool[size]: ids that stand for nothing
 
     def encode(self, texts: list[str]) -> list[list[int]]: ...
     def decode(self, ids: list[int]) -> str: ...

@@ -34,6 +34,7 @@ class SentencePieceBPE:
         self.size = len(proto.pieces)
         self.kinds = np.array([_KIND[p.type] for p in proto.pieces], np.uint8)
         self.pieces = [_piece_bytes(p) for p in proto.pieces]
+        self.gap = np.zeros(self.size, np.bool_)
 
     @classmethod
     def from_files(cls, files: dict[str, bytes], path: str) -> SentencePieceBPE:
@@ -178,7 +179,7 @@ class SentencePieceBPE:
         fallback = (self.kinds == BYTE).sum() == 256
         for i in np.flatnonzero(may):
             text = self.proto.pieces[i].piece
-            if len(text) == 1 and (not fallback or text < "\x80" or text == SPACE):
+            if len(text) == 1 and (not fallback or "\0" < text < "\x80" or text == SPACE):
                 may[i] = False
         return may
 
