@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from tinydata import __version__, schema
 from tinydata.count import describe
 from tinydata.errors import TinydataError
-from tinydata.store import Location, Output, read_manifest, read_table, table_bytes
+from tinydata.store import Location, Output, read_bytes, read_manifest, read_table, table_bytes
 from tinydata.tokenizers.base import BYTE, NORMAL, Tokenizer, Tree, load, read_tokenizer
 from tinydata.tokenizers.base import fingerprint as tokenizer_fingerprint
 from tinydata.tokenizers.count import TextCounter, agrees
@@ -29,11 +29,11 @@ SAMPLE = (256, 2 << 20)  # documents and bytes of held-out text checked with the
 
 
 class Goal(NamedTuple):
-    """How far to go: exactly one of the first three."""
+    """How far to go: exactly one of the first three; vocab -1 stands for all."""
 
     vocab: int = 0
     coverage: float = 0.0
-    max_inflation: float = 0.0
+    max_inflation: float = -1.0
     multiple_of: int = 1
     method: str = "leaf"  # or "frequency"
     min_per_domain: int = 0
@@ -130,9 +130,19 @@ def header(
         "tinydata": __version__,
         "verb": "compact",
         "inputs": {counts_path: {"files": counts.manifest["files"]}},
-        "options": {**{k: v for k, v in goal._asdict().items() if v}, "d_model": d_model},
+        "options": {**_said(goal), "d_model": d_model},
         "tokenizer": describe(tokenizer, big),
     }
+
+
+def _said(goal: Goal) -> dict[str, Any]:
+    """The goal without what was not asked for."""
+    return {k: v for k, v in goal._asdict().items() if v != Goal._field_defaults[k] or k == "method"}
+
+
+def read_keep_tokens(path: str) -> tuple[str, ...]:
+    """File of --keep-tokens, one token a line -> the tokens."""
+    return tuple(t for t in read_bytes(Location.of(path)).decode().split("\n") if t) if path else ()
 
 
 def _same_tokenizer(counts: Counts, big: Tokenizer, path: str) -> None:
@@ -246,7 +256,7 @@ def wanted_size(big: Tokenizer, counts: Counts, order: Order, goal: Goal, held: 
     """Goal -> number of ids, a multiple of `multiple_of` (rounded up, never beyond the big tokenizer)."""
     floor, top = big.size - len(order.removed), real_size(big)
     if goal.vocab:
-        size = goal.vocab
+        size = goal.vocab if goal.vocab > 0 else top
         _check_size(size, floor, top, big)
     elif goal.coverage:
         train = counts.train.sum(0)

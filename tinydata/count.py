@@ -72,8 +72,9 @@ def count(
     )
     partials = pa.concat_tables([partials, quarantined([(p, 0, r, "") for p, r in found.unreadable])])
     tables = split_parts(partials)
+    whole = sorted(set(partials.filter(pc.equal(partials["part"], "check"))["path"].to_pylist()))
     _check(tables, settings, found)
-    result = summary(tables, found)
+    result = {**summary(tables, found), "encoded_whole": whole}
     contents = {f"{name}.parquet": table_bytes(t) for name, t in tables.items() if name != "quarantine" or len(t)}
     if json_freq:
         contents["total_token_freq.json"] = paper_json(tables["counts"])

@@ -74,6 +74,11 @@ class Location:
     def local(self) -> bool:
         return isinstance(self._fs[0], fs.LocalFileSystem)
 
+    @property
+    def absolute(self) -> str:
+        """The path as a worker elsewhere on the same filesystem needs it."""
+        return self._fs[1] if self.local else self.path
+
     @cached_property
     def _info(self) -> fs.FileInfo:
         try:
@@ -268,7 +273,7 @@ class Output:
     """An output directory in the making. `header` is what the manifest begins with; it decides on resuming."""
 
     def __init__(self, path: str, header: dict[str, Any], *, force: bool = False):
-        self.final = Location.of(path)
+        self.final = Location.of(Location.of(path).absolute)
         self.header = header
         self.rename = self.final.local
         hidden = self.final.parent / f".{self.final.name}.partial"

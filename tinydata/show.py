@@ -1,0 +1,200 @@
+"""Results as text: what the verbs print."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+
+from tinydata.console import seconds, size, table, visible
+from tinydata.count import Settings, count_batches, split_parts, words_first
+from tinydata.errors import TinydataError
+from tinydata.formats.base import Plan, plan, read
+from tinydata.store import MANIFEST, Location, read_bytes
+from tinydata.tokenizers.base import load, read_tokenizer
+
+SAMPLE_BYTES = 8 << 20
+
+Result = tuple[Any, str]  # as JSON, as text
+
+
+def counted(manifest: dict[str, Any], out: str, took: float) -> str:
+    t = manifest["totals"]
+    rate = t["bytes"] / max(took, 1e-9)
+    return (
+        f"{t['tokens']:,} tokens in {t['documents']:,} documents, {size(t['bytes'])} of text, {t['domains']} domains;"
+        f" {t['distinct_tokens']:,} of {manifest['tokenizer']['size']:,} ids occur\n"
+        f"{t['heldout_tokens']:,} tokens in {t['heldout_documents']:,} documents are held out\n"
+        f"wrote {out} in {seconds(took)} ({size(rate)}/s)"
+    )
+
+
+def warnings(manifest: dict[str, Any]) -> list[str]:
+    """What a user must hear though it went well."""
+    out = []
+    bad = manifest["quarantined"]
+    if bad["documents"]:
+        why = "; ".join(f"{n} x {r}" for r, n in bad["reasons"].items())
+        out.append(f"warning: {bad['documents']} documents quarantined ({why}); see quarantine.parquet")
+    if manifest["totals"]["masked"]:
+        out.append(f"note: {manifest['totals']['masked']:,} negative ids (masked labels) counted as their absolute value")
+    if manifest["skipped_files"]:
+        some = ", ".join(manifest["skipped_files"][:3])
+        out.append(f"note: {len(manifest['skipped_files'])} files of no known format skipped: {some}")
+    for path in manifest.get("encoded_whole", []):
+        out.append(f"note: words-first counting differed from the library on {path}; it was encoded whole")
+    return out
+
+
+def count_plan(found: Plan, tokenizer: str, settings: Settings, workers: int) -> Result:
+    """What `count` would do: splits and bytes as they are, the rest estimated on a real sample."""
+    files = read_tokenizer(tokenizer)
+    tok = load(files, tokenizer)
+    total = sum(s.bytes for s in found.splits)
+    step = max(1, len(found.splits) // 8)
+    taken = [s for s in found.splits[::step]]
+    sample, began, share = [], time.time(), 0
+    for split in taken:
+        held = 0
+        for batch in read(split, lambda p, r, e: None):
+            sample.append(batch)
+            held += batch.nbytes
+            if held >= SAMPLE_BYTES // len(taken):
+                break
+        share += held
+    rows = split_parts(_table(count_batches(iter(sample[:1]), files=files, settings=settings)))  # compiles
+    began = time.time()
+    rows = split_parts(_table(count_batches(iter(sample), files=files, settings=settings)))
+    took = time.time() - began
+    domains = rows["domains"].to_pydict()
+    text = max(sum(domains["bytes"]), 1)
+    compressed = total / max(sum(s.bytes for s in taken), 1)
+    scale = max(compressed, total / max(share, 1)) if share else 1.0
+    exact, why = words_first(tok) if found.kind == "text" else (True, "")
+    facts = {
+        "kind": found.kind,
+        "files": len(found.files),
+        "splits": len(found.splits),
+        "bytes": total,
+        "domains_in_sample": len(domains["domain"]),
+        "tokens_estimated": int(sum(domains["tokens"]) * scale),
+        "tokens_per_byte": sum(domains["tokens"]) / text,
+        "seconds_estimated_on_one_core": took * scale,
+        "words_first": exact,
+        "why_not": why,
+    }
+    top = _most_frequent(rows["counts"], tok)
+    lines = [
+        f"{facts['files']} files of {found.kind}, {size(total)} on disk, {facts['splits']} splits",
+        f"about {facts['tokens_estimated']:,} tokens, {facts['tokens_per_byte']:.3f} per byte of text (from {size(share)} read)",
+        f"about {seconds(took * scale)} on one core",
+        "text is counted words first" if exact and found.kind == "text" else "",
+        f"text is encoded whole, about 10 times slower: {why}" if why else "",
+        f"most frequent in the sample: {top}",
+    ]
+    return facts, "\n".join(line for line in lines if line)
+
+
+def _table(batches: Any) -> Any:
+    import pyarrow as pa
+
+    return pa.Table.from_batches(list(batches))
+
+
+def _most_frequent(counts: Any, tok: Any) -> str:
+    total = np.zeros(tok.size, np.int64)
+    np.add.at(total, counts["token_id"].to_numpy(), counts["count"].to_numpy())
+    best = np.argsort(-total, kind="stable")[:10]
+    return " ".join(visible(tok.pieces[i].decode("utf-8", "replace")) for i in best)
+
+
+def trade(trade: dict[str, Any]) -> str:
+    """The trade, before anything is written."""
+    ids, dead = trade["ids"], trade["dead_pieces"]
+    saved = trade["embedding_and_head_parameters"]
+    rows = [
+        {"": "ids", "before": ids["before"], "after": ids["after"]},
+        {"": "dead pieces", "before": dead["before"], "after": dead["after"]},
+        {"": f"embedding + head at d_model {trade['d_model']}", "before": saved["before"], "after": saved["after"]},
+    ]
+    held = trade["heldout"]
+    lines = [f"{trade['coverage']:.2%} of the corpus's tokens stay as they are"]
+    if held:
+        rows += [
+            {"": f"held-out tokens ({held['documents']} documents)", "before": held["tokens_before"], "after": held["tokens_after"]},
+            {"": "bytes per token", "before": held["bytes_per_token_before"], "after": held["bytes_per_token_after"]},
+            {"": "single-byte tokens", "before": f"{held['byte_tokens_before']:.2%}", "after": f"{held['byte_tokens_after']:.2%}"},
+        ]
+        trip = held["round_trip"]
+        worst = ", ".join(f"{r['domain']} {r['inflation']:+.2%}" for r in held["domains"][:5])
+        lines = [
+            f"inflation on held-out text: {held['inflation']:+.2%}; worst: {worst}",
+            f"{trip['same_text']} of {trip['documents']} documents decode to the same text as before",
+            *lines,
+        ]
+    else:
+        lines.append("there is no held-out text, so inflation was not measured")
+    return "\n".join([table(rows, {"": "", "before": "before", "after": "after"}), *lines])
+
+
+def curve(points: list[dict[str, Any]] | None) -> str:
+    """Vocabulary size against inflation and parameters, with a bar for the eye."""
+    if not points:
+        return ""
+    worst = max((p["inflation"] or 0.0) for p in points) or 1.0
+    rows = [
+        {
+            "vocab": p["vocab"],
+            "inflation": "" if p["inflation"] is None else f"{p['inflation']:+.2%}",
+            "coverage": f"{p['coverage']:.2%}",
+            "parameters": p["embedding_and_head_parameters"],
+            "bar": "\u2588" * round(40 * max(p["inflation"] or 0.0, 0.0) / worst),
+        }
+        for p in points
+    ]
+    heads = {"vocab": "vocab", "inflation": "inflation", "coverage": "coverage", "parameters": "embedding + head", "bar": ""}
+    return table(rows, heads)
+
+
+def listing(paths: list[str]) -> Result:
+    """What each path holds: a directory tinydata made, an unfinished one, or a corpus."""
+    import json
+
+    facts = []
+    for path in paths:
+        where = Location.of(path)
+        inside = [path]
+        if where.is_dir() and not (where / MANIFEST).exists() and where.local:
+            import os
+
+            made = sorted(e.path for e in os.scandir(where.path) if e.is_dir() and (Location.of(e.path) / MANIFEST).exists())
+            inside = made or [path]
+        for one in inside:
+            here = Location.of(one)
+            if (here / MANIFEST).exists():
+                facts.append(_made(one, json.loads(read_bytes(here / MANIFEST))))
+            else:
+                facts.append(_corpus(one))
+    return facts, table(facts, {"path": "path", "holds": "holds", "size": "size", "detail": ""})
+
+
+def _made(path: str, manifest: dict[str, Any]) -> dict[str, Any]:
+    if manifest["verb"] == "count":
+        t = manifest["totals"]
+        detail = f"{t['tokens']:,} tokens, {t['documents']:,} documents, {t['domains']} domains"
+        return {"path": path, "holds": "counts", "size": size(sum(f["bytes"] for f in manifest["files"].values())), "detail": detail}
+    t = manifest["trade"]
+    held = t["heldout"]
+    detail = f"{t['ids']['after']:,} of {t['ids']['before']:,} ids" + (f", inflation {held['inflation']:+.2%}" if held else "")
+    return {"path": path, "holds": "vocabulary", "size": size(sum(f["bytes"] for f in manifest["files"].values())), "detail": detail}
+
+
+def _corpus(path: str) -> dict[str, Any]:
+    try:
+        found = plan([path])
+    except TinydataError as e:
+        return {"path": path, "holds": "nothing to read", "size": "", "detail": e.what}
+    forms = sorted({s.format for s in found.splits})
+    detail = f"{len(found.files)} files, {', '.join(forms)}"
+    return {"path": path, "holds": found.kind, "size": size(sum(s.bytes for s in found.splits)), "detail": detail}

@@ -1,0 +1,41 @@
+"""tinydata.toml: where each verb finds its inputs when nothing is said on the command line.
+
+One table per verb, its keys the verb's options: click reads it as defaults, so flags win over
+TINYDATA_<VERB>_<OPTION> in the environment, and these over the file.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tomllib
+from typing import Any
+
+from tinydata.errors import TinydataError
+
+FILE = "tinydata.toml"
+
+
+def load() -> dict[str, dict[str, Any]]:
+    """tinydata.toml of this directory -> {verb: {option: value}}; {} if there is none."""
+    if not os.path.exists(FILE):
+        return {}
+    try:
+        with open(FILE, "rb") as f:
+            return tomllib.load(f)
+    except tomllib.TOMLDecodeError as e:
+        raise TinydataError(f"not valid TOML: {e}", where=FILE, fix="mend the line, or run `tinydata init` anew") from None
+
+
+def text(corpus: list[str], tokenizer: str, columns: dict[str, str]) -> str:
+    """Arguments of `tinydata init` -> the file's content."""
+    tables: dict[str, dict[str, Any]] = {
+        "count": {"corpus": corpus, "tokenizer": tokenizer, **columns, "out": "counts"},
+        "compact": {"counts": "counts", "tokenizer": tokenizer, "out": "vocab"},
+        "report": {"dirs": ["counts", "vocab"], "out": "report.html"},
+    }
+    lines = ["# made by `tinydata init`; flags on the command line win over what stands here"]
+    for verb, options in tables.items():
+        lines += ["", f"[{verb}]"]
+        lines += [f"{k} = {json.dumps(v, ensure_ascii=False)}" for k, v in options.items()]
+    return "\n".join(lines) + "\n"
