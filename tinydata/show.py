@@ -6,15 +6,18 @@ import time
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from tinydata.console import seconds, size, table, visible
 from tinydata.count import Settings, count_batches, split_parts, words_first
 from tinydata.errors import TinydataError
 from tinydata.formats.base import Plan, plan, read
+from tinydata.formats.streams import codec
 from tinydata.store import MANIFEST, Location, read_bytes
 from tinydata.tokenizers.base import load, read_tokenizer
 
-SAMPLE_BYTES = 8 << 20
+SAMPLE_BYTES = 64 << 20
+_DISK_PER_BYTE = {"gzip": 0.3, "zstd": 0.28}  # of text; only where no whole file fits into the sample
 
 Result = tuple[Any, str]  # as JSON, as text
 
@@ -52,25 +55,14 @@ def count_plan(found: Plan, tokenizer: str, settings: Settings, workers: int) ->
     files = read_tokenizer(tokenizer)
     tok = load(files, tokenizer)
     total = sum(s.bytes for s in found.splits)
-    step = max(1, len(found.splits) // 8)
-    taken = [s for s in found.splits[::step]]
-    sample, began, share = [], time.time(), 0
-    for split in taken:
-        held = 0
-        for batch in read(split, lambda p, r, e: None):
-            sample.append(batch)
-            held += batch.nbytes
-            if held >= SAMPLE_BYTES // len(taken):
-                break
-        share += held
-    rows = split_parts(_table(count_batches(iter(sample[:1]), files=files, settings=settings)))  # compiles
+    sample, disk = _sample(found)
+    _count_sample(sample[:1], files, settings)  # compiles
     began = time.time()
-    rows = split_parts(_table(count_batches(iter(sample), files=files, settings=settings)))
+    rows = _count_sample(sample, files, settings)
     took = time.time() - began
     domains = rows["domains"].to_pydict()
     text = max(sum(domains["bytes"]), 1)
-    compressed = total / max(sum(s.bytes for s in taken), 1)
-    scale = max(compressed, total / max(share, 1)) if share else 1.0
+    scale = total / disk
     exact, why = words_first(tok) if found.kind == "text" else (True, "")
     facts = {
         "kind": found.kind,
@@ -87,7 +79,7 @@ def count_plan(found: Plan, tokenizer: str, settings: Settings, workers: int) ->
     top = _most_frequent(rows["counts"], tok)
     lines = [
         f"{facts['files']} files of {found.kind}, {size(total)} on disk, {facts['splits']} splits",
-        f"about {facts['tokens_estimated']:,} tokens, {facts['tokens_per_byte']:.3f} per byte of text (from {size(share)} read)",
+        f"about {facts['tokens_estimated']:,} tokens, {facts['tokens_per_byte']:.3f} per byte of text (from {size(disk)} of it)",
         f"about {seconds(took * scale)} on one core",
         "text is counted words first" if exact and found.kind == "text" else "",
         f"text is encoded whole, about 10 times slower: {why}" if why else "",
@@ -96,10 +88,29 @@ def count_plan(found: Plan, tokenizer: str, settings: Settings, workers: int) ->
     return facts, "\n".join(line for line in lines if line)
 
 
-def _table(batches: Any) -> Any:
-    import pyarrow as pa
+def _sample(found: Plan) -> tuple[list[Any], float]:
+    """Batches of a few splits from all over the corpus -> (batches, bytes on disk they stand for).
 
-    return pa.Table.from_batches(list(batches))
+    Splits are read whole, so that the ratio is right for compressed files too; the last one may
+    be cut, and then counts for what a split of its size gave so far.
+    """
+    step = max(1, len(found.splits) // 16)
+    sample: list[Any] = []
+    memory, disk = 0, 0.0
+    for split in found.splits[::step]:
+        before = memory
+        for batch in read(split, lambda p, r, e: None):
+            sample.append(batch)
+            memory += batch.nbytes
+            if memory >= SAMPLE_BYTES:
+                rate = disk / before if before else _DISK_PER_BYTE.get(codec(split.path), 1.0)
+                return sample, min(disk + rate * (memory - before), disk + split.bytes)
+        disk += split.bytes
+    return sample, max(disk, 1.0)
+
+
+def _count_sample(sample: list[Any], files: dict[str, bytes], settings: Settings) -> dict[str, Any]:
+    return split_parts(pa.Table.from_batches(list(count_batches(iter(sample), files=files, settings=settings))))
 
 
 def _most_frequent(counts: Any, tok: Any) -> str:
@@ -180,14 +191,14 @@ def listing(paths: list[str]) -> Result:
 
 
 def _made(path: str, manifest: dict[str, Any]) -> dict[str, Any]:
+    on_disk = size(sum(f["bytes"] for f in manifest["files"].values()))
     if manifest["verb"] == "count":
         t = manifest["totals"]
         detail = f"{t['tokens']:,} tokens, {t['documents']:,} documents, {t['domains']} domains"
-        return {"path": path, "holds": "counts", "size": size(sum(f["bytes"] for f in manifest["files"].values())), "detail": detail}
-    t = manifest["trade"]
-    held = t["heldout"]
-    detail = f"{t['ids']['after']:,} of {t['ids']['before']:,} ids" + (f", inflation {held['inflation']:+.2%}" if held else "")
-    return {"path": path, "holds": "vocabulary", "size": size(sum(f["bytes"] for f in manifest["files"].values())), "detail": detail}
+        return {"path": path, "holds": "counts", "size": on_disk, "ids": manifest["tokenizer"]["size"], "detail": detail}
+    ids, held = manifest["trade"]["ids"], manifest["trade"]["heldout"]
+    detail = f"{ids['after']:,} of {ids['before']:,} ids" + (f", inflation {held['inflation']:+.2%}" if held else "")
+    return {"path": path, "holds": "vocabulary", "size": on_disk, "ids": ids["after"], "detail": detail}
 
 
 def _corpus(path: str) -> dict[str, Any]:

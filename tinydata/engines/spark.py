@@ -79,12 +79,15 @@ def connect(workers: int = 0) -> tuple[Any, bool]:
     if "SPARK_ENV_LOADED" not in os.environ and "PYSPARK_GATEWAY_PORT" not in os.environ:  # not under spark-submit
         builder = builder.master(os.environ.get("SPARK_MASTER", f"local[{workers or '*'}]"))
         builder = builder.config("spark.ui.enabled", "false")
+        for name in ("spark.driver.host", "spark.driver.bindAddress"):
+            builder = builder.config(name, "127.0.0.1")  # one machine: nobody else need reach it
     os.environ.setdefault("PYSPARK_PYTHON", _python())
     try:
         session = (
             builder.config("spark.sql.execution.arrow.pyspark.enabled", "true")
             .config("spark.ui.showConsoleProgress", "false")
             .config("spark.python.worker.reuse", "true")
+            .config("spark.log.level", "ERROR")
             .getOrCreate()
         )
     except Exception as e:  # py4j and JVM start-up errors share no base class

@@ -56,6 +56,8 @@ class SentencePieceBPE:
     def _native(self) -> Any:
         import sentencepiece
 
+        if hasattr(sentencepiece, "SetMinLogLevel"):
+            sentencepiece.SetMinLogLevel(2)  # errors: a warning about InternLM's NUL piece is no news
         return sentencepiece.SentencePieceProcessor(model_proto=next(iter(self.files.values())))
 
     def encode(self, texts: list[str]) -> list[list[int]]:

@@ -1,0 +1,65 @@
+"""gather.py OUT.jsonl: the Python installation's sources and documentation as a corpus.
+
+Domains: stdlib, tests and packages (source files), documentation (docstrings, .rst, .txt, .md).
+"""
+
+import ast
+import json
+import sys
+import sysconfig
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+LIMIT = 48_000_000  # bytes of text in all; 30 MB is what the demo promises
+TEXT = {".rst", ".txt", ".md"}
+
+
+def files() -> Iterator[tuple[str, Path]]:
+    """(domain, path), the standard library first, then what is installed."""
+    stdlib, packages = (Path(sysconfig.get_paths()[k]) for k in ("stdlib", "purelib"))
+    for path in sorted(stdlib.rglob("*")):
+        if "site-packages" not in path.parts and "dist-packages" not in path.parts:
+            yield "tests" if {"test", "tests"} & set(path.parts) else "stdlib", path
+    for path in sorted(packages.rglob("*")):
+        yield "packages", path
+
+
+def documents(domain: str, path: Path) -> Iterator[tuple[str, str, str]]:
+    """(doc_id, domain, text) of one file: its source, and its docstrings as a document of their own."""
+    if path.suffix not in TEXT | {".py"} or not path.is_file():
+        return
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (UnicodeDecodeError, OSError):
+        return
+    name = "/".join(path.parts[-4:])
+    if path.suffix in TEXT:
+        yield name, "documentation", text
+        return
+    yield name, domain, text
+    try:
+        tree = ast.parse(text)
+    except (SyntaxError, ValueError, RecursionError):
+        return
+    kinds = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+    docs = [d for node in ast.walk(tree) if isinstance(node, kinds) and (d := ast.get_docstring(node))]
+    if docs:
+        yield name + "#docstrings", "documentation", "\n\n".join(docs)
+
+
+def main(out: str) -> None:
+    warnings.simplefilter("ignore", SyntaxWarning)
+    written, size = 0, 0
+    with open(out, "w", encoding="utf-8") as f:
+        for domain, path in files():
+            for doc_id, label, text in documents(domain, path):
+                if len(text) > 200 and size < LIMIT:
+                    f.write(json.dumps({"doc_id": doc_id, "domain": label, "text": text}, ensure_ascii=False) + "\n")
+                    written += 1
+                    size += len(text.encode())
+    print(f"{written:,} documents, {size / 1e6:.1f} MB of text")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

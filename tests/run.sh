@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# All checks of the project, with their own set-up: lint, types, import rules, tests.
+#   bash tests/run.sh [PYTEST ARGUMENTS]
+set -euo pipefail
+cd "$(dirname "$0")/.."
+[ -x .venv/bin/python ] || python3 -m venv .venv
+.venv/bin/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+PATH=$PWD/.venv/bin:$PATH
+ruff check .
+ruff format --check .
+mypy
+lint-imports
+pytest -m 'not cluster' "$@"
