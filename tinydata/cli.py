@@ -165,7 +165,7 @@ def init(corpus: tuple[str, ...], tokenizer: str, force: bool, as_json: bool, qu
 
     CORPUS: files, directories or globs of text or token ids.
     """
-    from tinydata import workspace
+    from tinydata import show, workspace
     from tinydata.formats.base import plan
     from tinydata.store import Location
     from tinydata.tokenizers.base import open_tokenizer
@@ -180,7 +180,7 @@ def init(corpus: tuple[str, ...], tokenizer: str, force: bool, as_json: bool, qu
     facts = {"files": len(found.files), "bytes": sum(s.bytes for s in found.splits), "kind": found.kind, "ids": tok.size}
     console.result(
         facts,
-        f"{facts['files']} files of {found.kind}, {facts['bytes']:,} bytes; {tok.family} tokenizer of {tok.size:,} ids\n"
+        f"{show.files_of(facts['files'], found.kind)}, {facts['bytes']:,} bytes; {tok.family} tokenizer of {tok.size:,} ids\n"
         "wrote tinydata.toml; next: tinydata count",
     )
     return 0

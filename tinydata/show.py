@@ -22,6 +22,10 @@ _DISK_PER_BYTE = {"gzip": 0.3, "zstd": 0.28}  # of text; only where no whole fil
 Result = tuple[Any, str]  # as JSON, as text
 
 
+def files_of(number: int, kind: str) -> str:
+    return f"{number:,} file{'s' * (number != 1)} of {kind}"
+
+
 def counted(manifest: dict[str, Any], out: str, took: float) -> str:
     t = manifest["totals"]
     rate = t["bytes"] / max(took, 1e-9)
@@ -78,7 +82,7 @@ def count_plan(found: Plan, tokenizer: str, settings: Settings, workers: int) ->
     }
     top = _most_frequent(rows["counts"], tok)
     lines = [
-        f"{facts['files']} files of {found.kind}, {size(total)} on disk, {facts['splits']} splits",
+        f"{files_of(facts['files'], found.kind)}, {size(total)} on disk, {facts['splits']} splits",
         f"about {facts['tokens_estimated']:,} tokens, {facts['tokens_per_byte']:.3f} per byte of text (from {size(disk)} of it)",
         f"about {seconds(took * scale)} on one core",
         "text is counted words first" if exact and found.kind == "text" else "",

@@ -1,0 +1,47 @@
+"""How numbers and token text are written on the page."""
+
+from __future__ import annotations
+
+from itertools import groupby
+
+_SIGNS = {" ": "␣", "\n": "↵", "\t": "⇥", "\r": "␍"}
+
+
+def number(n: float) -> str:
+    return f"{n:,.0f}".replace("-", "−")
+
+
+def ratio(x: float) -> str:
+    return f"{x:,.3f}"
+
+
+def share(x: float) -> str:
+    """0.978 -> 97.80%; what is not quite all or nothing does not read as if it were."""
+    shown = f"{x:.2%}"
+    if shown == "100.00%" and x < 1:
+        return "> 99.99%"
+    return "< 0.01%" if shown == "0.00%" and x > 0 else shown
+
+
+def change(x: float) -> str:
+    """0.011 -> +1.10%"""
+    shown = f"{x:+.2%}"
+    return "0.00%" if shown in ("+0.00%", "-0.00%") else shown.replace("-", "−")
+
+
+def thousands(n: int) -> str:
+    """48000 -> 48k"""
+    return f"{n / 1000:g}k"
+
+
+def runs(text: str) -> list[tuple[str, bool]]:
+    """Token text -> [(characters, whether they stand for something one cannot see)].
+
+    The page sets the latter apart, so that a line break and a backslash before an n do not look alike.
+    """
+    signs = [(_sign(c), not c.isprintable() or c == " ") for c in text]
+    return [("".join(s for s, _ in group), hidden) for hidden, group in groupby(signs, key=lambda s: s[1])]
+
+
+def _sign(c: str) -> str:
+    return c if c.isprintable() and c != " " else _SIGNS.get(c, f"U+{ord(c):04X}")
