@@ -12,7 +12,6 @@ from typing import Any
 
 import click
 
-from tinydata import __version__
 from tinydata.console import Console
 from tinydata.errors import INTERRUPTED, QUARANTINED, TinydataError
 
@@ -47,7 +46,11 @@ def main(args: list[str] | None = None) -> None:
 
 
 @click.group(
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110, "auto_envvar_prefix": "TINYDATA"},
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "max_content_width": 110,
+        "auto_envvar_prefix": "TINYDATA",
+    },
     epilog="Start with: tinydata init CORPUS --tokenizer T, then count and compact. Exit codes: 0 done, 1 fixable"
     " error, 2 usage, 3 input unreadable or empty, 4 engine unreachable, 5 done with input quarantined,"
     " 130 interrupted.",
@@ -160,7 +163,9 @@ def columns(command: Command) -> Command:
 @columns
 @click.option("--force", is_flag=True, help="Replace a tinydata.toml that is here.")
 @common
-def init(corpus: tuple[str, ...], tokenizer: str, force: bool, as_json: bool, quiet: bool, verbose: bool, **named: str) -> int:
+def init(
+    corpus: tuple[str, ...], tokenizer: str, force: bool, as_json: bool, quiet: bool, verbose: bool, **named: str
+) -> int:
     """Write tinydata.toml, so that the short forms work in this directory.
 
     CORPUS: files, directories or globs of text or token ids.
@@ -177,10 +182,10 @@ def init(corpus: tuple[str, ...], tokenizer: str, force: bool, as_json: bool, qu
     found = plan(list(corpus), wanted(named))
     tok = open_tokenizer(tokenizer)
     where.write(workspace.text(list(corpus), tokenizer, {k: v for k, v in named.items() if v}).encode())
-    facts = {"files": len(found.files), "bytes": sum(s.bytes for s in found.splits), "kind": found.kind, "ids": tok.size}
+    files, size = len(found.files), sum(s.bytes for s in found.splits)
     console.result(
-        facts,
-        f"{show.files_of(facts['files'], found.kind)}, {facts['bytes']:,} bytes; {tok.family} tokenizer of {tok.size:,} ids\n"
+        {"files": files, "bytes": size, "kind": found.kind, "ids": tok.size},
+        f"{show.files_of(files, found.kind)}, {size:,} bytes; {tok.family} tokenizer of {tok.size:,} ids\n"
         "wrote tinydata.toml; next: tinydata count",
     )
     return 0
@@ -191,12 +196,39 @@ def init(corpus: tuple[str, ...], tokenizer: str, force: bool, as_json: bool, qu
 @click.option("--tokenizer", default="", help="The big tokenizer: directory or file.")
 @click.option("-o", "--out", default="", help="Directory for the counts.")
 @columns
-@click.option("--heldout", type=click.FloatRange(0, 0.5), default=0.01, show_default=True, help="Share of documents set aside, by hash of their id.")
-@click.option("--max-bad", type=click.FloatRange(0, 1), default=0.001, show_default=True, help="Share of documents that may be unusable.")
+@click.option(
+    "--heldout",
+    type=click.FloatRange(0, 0.5),
+    default=0.01,
+    show_default=True,
+    help="Share of documents set aside, by hash of their id.",
+)
+@click.option(
+    "--max-bad",
+    type=click.FloatRange(0, 1),
+    default=0.001,
+    show_default=True,
+    help="Share of documents that may be unusable.",
+)
 @click.option("--json-freq", is_flag=True, help="Also total_token_freq.json, as the paper's scripts use it.")
 @running
-def count(corpus: tuple[str, ...], tokenizer: str, out: str, heldout: float, max_bad: float, json_freq: bool, engine: str,
-          workers: int, partitions: int, dry_run: bool, force: bool, as_json: bool, quiet: bool, verbose: bool, **named: str) -> int:
+def count(
+    corpus: tuple[str, ...],
+    tokenizer: str,
+    out: str,
+    heldout: float,
+    max_bad: float,
+    json_freq: bool,
+    engine: str,
+    workers: int,
+    partitions: int,
+    dry_run: bool,
+    force: bool,
+    as_json: bool,
+    quiet: bool,
+    verbose: bool,
+    **named: str,
+) -> int:
     """Count how often each token id occurs, per domain.
 
     CORPUS: files, directories or globs: JSON lines (plain, .gz, .zst), Parquet, .txt, Megatron
@@ -218,8 +250,18 @@ def count(corpus: tuple[str, ...], tokenizer: str, out: str, heldout: float, max
     out = needed(out, "-o")
     began, total = time.time(), sum(s.bytes for s in found.splits)
     with connected(engine, workers) as running_on, console.progress("count", total) as progress:
-        manifest = verb.count(paths, tokenizer, out, running_on, settings, force=force, json_freq=json_freq,
-                              partitions=partitions, found=found, progress=progress)
+        manifest = verb.count(
+            paths,
+            tokenizer,
+            out,
+            running_on,
+            settings,
+            force=force,
+            json_freq=json_freq,
+            partitions=partitions,
+            found=found,
+            progress=progress,
+        )
         record(out, began, engine=running_on.name, workers=running_on.slots, bytes=total)
     console.result(manifest, show.counted(manifest, out, time.time() - began))
     for line in show.warnings(manifest):
@@ -239,18 +281,56 @@ def wanted(named: dict[str, str]) -> Any:
 @click.option("--tokenizer", default="", help="The big tokenizer [default: where it was when it was counted with].")
 @click.option("-o", "--out", default="", help="Directory for the vocabulary.")
 @click.option("--vocab", type=click.IntRange(1), default=None, help="How many ids in all.")
-@click.option("--coverage", type=click.FloatRange(0, 1, min_open=True), default=None, help="Or: share of the corpus's tokens that stay as they are.")
-@click.option("--max-inflation", type=click.FloatRange(0), default=None, help="Or: how much longer held-out text may become (0.02 = 2%).")
-@click.option("--multiple-of", type=click.IntRange(1), default=1, help="Round the number of ids up to a multiple of this.")
-@click.option("--keep-tokens", type=click.Path(), default="", help="File of tokens never to remove, one a line (text, or #ID).")
+@click.option(
+    "--coverage",
+    type=click.FloatRange(0, 1, min_open=True),
+    default=None,
+    help="Or: share of the corpus's tokens that stay as they are.",
+)
+@click.option(
+    "--max-inflation",
+    type=click.FloatRange(0),
+    default=None,
+    help="Or: how much longer held-out text may become (0.02 = 2%).",
+)
+@click.option(
+    "--multiple-of", type=click.IntRange(1), default=1, help="Round the number of ids up to a multiple of this."
+)
+@click.option(
+    "--keep-tokens", type=click.Path(), default="", help="File of tokens never to remove, one a line (text, or #ID)."
+)
 @click.option("--min-per-domain", type=click.IntRange(0), default=0, help="Keep each domain's own most frequent N ids.")
-@click.option("--method", type=click.Choice(["leaf", "frequency"]), default="leaf", show_default=True, help="frequency: the paper's selection, to compare with.")
-@click.option("--d-model", type=click.IntRange(1), default=2048, show_default=True, help="Model width, for the parameters saved.")
+@click.option(
+    "--method",
+    type=click.Choice(["leaf", "frequency"]),
+    default="leaf",
+    show_default=True,
+    help="frequency: the paper's selection, to compare with.",
+)
+@click.option(
+    "--d-model", type=click.IntRange(1), default=2048, show_default=True, help="Model width, for the parameters saved."
+)
 @click.option("--curve", is_flag=True, help="Also measure a dozen other sizes; without a size, only that.")
 @writing
-def compact(counts: str, tokenizer: str, out: str, vocab: int | None, coverage: float | None, max_inflation: float | None,
-            multiple_of: int, keep_tokens: str, min_per_domain: int, method: str, d_model: int, curve: bool,
-            dry_run: bool, force: bool, as_json: bool, quiet: bool, verbose: bool) -> int:
+def compact(
+    counts: str,
+    tokenizer: str,
+    out: str,
+    vocab: int | None,
+    coverage: float | None,
+    max_inflation: float | None,
+    multiple_of: int,
+    keep_tokens: str,
+    min_per_domain: int,
+    method: str,
+    d_model: int,
+    curve: bool,
+    dry_run: bool,
+    force: bool,
+    as_json: bool,
+    quiet: bool,
+    verbose: bool,
+) -> int:
     """Build the compact vocabulary from COUNTS, and say what it costs."""
     from tinydata import compact as verb
     from tinydata import show
@@ -262,9 +342,18 @@ def compact(counts: str, tokenizer: str, out: str, vocab: int | None, coverage: 
     tokenizer = tokenizer or opened.manifest["tokenizer"]["path"]
     asked = [v is not None for v in (vocab, coverage, max_inflation)].count(True)
     if asked > 1 or not (asked or curve):
-        raise click.UsageError("say how far to go with one of --vocab, --coverage, --max-inflation (or look at --curve)")
-    goal = verb.Goal(vocab or (0 if asked else -1), coverage or 0.0, max_inflation if max_inflation is not None else -1.0,
-                     multiple_of, method, min_per_domain, verb.read_keep_tokens(keep_tokens))
+        raise click.UsageError(
+            "say how far to go with one of --vocab, --coverage, --max-inflation (or look at --curve)"
+        )
+    goal = verb.Goal(
+        vocab or (0 if asked else -1),
+        coverage or 0.0,
+        max_inflation if max_inflation is not None else -1.0,
+        multiple_of,
+        method,
+        min_per_domain,
+        verb.read_keep_tokens(keep_tokens),
+    )
     choice = verb.choose(opened, tokenizer, goal, d_model=d_model)
     points = verb.curve(choice, opened, d_model) if curve else None
     text = "\n\n".join(filter(None, [show.trade(choice.trade) if asked else "", show.curve(points)]))
@@ -272,7 +361,9 @@ def compact(counts: str, tokenizer: str, out: str, vocab: int | None, coverage: 
         console.result({"trade": choice.trade, "curve": points}, text)
         return 0
     console.say(text)
-    manifest = verb.compact(counts, tokenizer, needed(out, "-o"), goal, d_model=d_model, force=force, choice=choice, points=points)
+    manifest = verb.compact(
+        counts, tokenizer, needed(out, "-o"), goal, d_model=d_model, force=force, choice=choice, points=points
+    )
     record(out, began)
     console.result(manifest, f"wrote {out}: {', '.join(manifest['files'])}")
     return 0

@@ -54,10 +54,12 @@ class _Bar:
             self.rich.update(self.task, completed=self.done)
 
     def _open(self) -> None:
-        from rich.console import Console as RichConsole
         from rich import progress as p
+        from rich.console import Console as RichConsole
 
-        amount: list[Any] = [p.DownloadColumn(), p.TransferSpeedColumn()] if self.unit == "B" else [p.MofNCompleteColumn()]
+        amount: list[Any] = (
+            [p.DownloadColumn(), p.TransferSpeedColumn()] if self.unit == "B" else [p.MofNCompleteColumn()]
+        )
         columns = [p.TextColumn("{task.description}"), p.BarColumn(), *amount, p.TimeRemainingColumn()]
         self.rich = p.Progress(*columns, console=RichConsole(stderr=True), transient=True)
         self.task = self.rich.add_task(self.label, total=self.total)
@@ -78,7 +80,9 @@ def table(rows: list[Row], columns: dict[str, str]) -> str:
     widths = [max(len(h), *(len(c[i]) for c in cells)) for i, h in enumerate(heads)]
 
     def line(values: list[str]) -> str:
-        return "  ".join(v.rjust(w) if r else v.ljust(w) for v, w, r in zip(values, widths, right, strict=True)).rstrip()
+        return "  ".join(
+            v.rjust(w) if r else v.ljust(w) for v, w, r in zip(values, widths, right, strict=True)
+        ).rstrip()
 
     return "\n".join([line(heads), *(line(c) for c in cells)])
 
@@ -118,4 +122,6 @@ def seconds(n: float) -> str:
 def visible(text: str) -> str:
     """Token text with blanks and control characters one can see."""
     out = text.replace(" ", "\u2423")
-    return "".join(c if c.isprintable() else {"\n": "\\n", "\t": "\\t", "\r": "\\r"}.get(c, f"\\x{ord(c):02x}") for c in out)
+    return "".join(
+        c if c.isprintable() else {"\n": "\\n", "\t": "\\t", "\r": "\\r"}.get(c, f"\\x{ord(c):02x}") for c in out
+    )

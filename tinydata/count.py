@@ -39,12 +39,15 @@ class Settings(NamedTuple):
     max_bad: float = 0.001  # share of documents that may be unusable
 
 
+DEFAULTS = Settings()
+
+
 def count(
     corpus: list[str],
     tokenizer: str,
     out: str,
     engine: Engine,
-    settings: Settings = Settings(),
+    settings: Settings = DEFAULTS,
     *,
     force: bool = False,
     json_freq: bool = False,
@@ -143,6 +146,7 @@ class _Tally:
         self.domains: dict[str, int] = {}
         self.totals = np.zeros((2, 4), np.int64)  # per group: documents, tokens, bytes, masked
         self.text = TextCounter(tok, words_first=exact)
+        self.text.grow(len(self.totals))
         self.whole: TextCounter | None = None  # for splits whose check failed
         self.checked = ("", 0, 0)
         self.from_ids = False
@@ -390,7 +394,9 @@ def split_parts(rows: pa.Table) -> dict[str, pa.Table]:
         return rows.filter(pc.equal(rows["part"], name)).select(like.names).cast(like)
 
     counts = part("counts", schema.COUNTS)
-    counts = counts.group_by(["domain", "token_id"], use_threads=False).aggregate([("count", "sum"), ("heldout", "sum")])
+    counts = counts.group_by(["domain", "token_id"], use_threads=False).aggregate(
+        [("count", "sum"), ("heldout", "sum")]
+    )
     counts = counts.rename_columns(schema.COUNTS.names).sort_by([("domain", "ascending"), ("token_id", "ascending")])
     domains = part("domains", schema.DOMAINS)
     sums = [(c, "sum") for c in schema.DOMAINS.names[1:]]
@@ -444,7 +450,11 @@ def summary(tables: dict[str, pa.Table], found: Plan) -> dict[str, Any]:
     for reason in tables["quarantine"]["reason"].to_pylist():
         reasons[reason.split(":")[0]] = reasons.get(reason.split(":")[0], 0) + 1
     return {
-        "totals": {**total, "domains": len(domains), "distinct_tokens": pc.count_distinct(tables["counts"]["token_id"]).as_py()},
+        "totals": {
+            **total,
+            "domains": len(domains),
+            "distinct_tokens": pc.count_distinct(tables["counts"]["token_id"]).as_py(),
+        },
         "quarantined": {"documents": len(tables["quarantine"]), "reasons": reasons},
         "skipped_files": found.skipped,
     }
@@ -453,4 +463,6 @@ def summary(tables: dict[str, pa.Table], found: Plan) -> dict[str, Any]:
 def paper_json(counts: pa.Table) -> bytes:
     """COUNTS -> `total_token_freq.json` as the paper's scripts exchange it: {"token id": count}."""
     total = counts.group_by("token_id").aggregate([("count", "sum")]).sort_by("token_id")
-    return json.dumps(dict(zip(map(str, total["token_id"].to_pylist()), total["count_sum"].to_pylist(), strict=True))).encode()
+    return json.dumps(
+        dict(zip(map(str, total["token_id"].to_pylist()), total["count_sum"].to_pylist(), strict=True))
+    ).encode()

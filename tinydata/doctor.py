@@ -17,7 +17,14 @@ from tinydata.errors import TinydataError
 Check = dict[str, Any]  # name, ok (True, False, None: not needed here), found, fix
 
 _BASE = ("click", "rich", "numpy", "pyarrow", "numba", "tokenizers")
-_EXTRAS = {"sentencepiece": "spm", "protobuf": "spm", "pyspark": "spark", "pandas": "spark", "jinja2": "report", "vl-convert-python": "report"}
+_EXTRAS = {
+    "sentencepiece": "spm",
+    "protobuf": "spm",
+    "pyspark": "spark",
+    "pandas": "spark",
+    "jinja2": "report",
+    "vl-convert-python": "report",
+}
 _SEEN_ON_EXECUTORS = ("tinydata", "pyarrow", "numpy", "numba", "tokenizers")
 
 
@@ -80,13 +87,23 @@ def _python() -> Check:
 def _package(name: str, fix: str, needed: bool) -> Check:
     found = _version(name)
     if name == "pandas" and found and int(found.split(".")[0]) >= 3:
-        return _check(name, False if needed else None, f"{found}, which PySpark does not work with", "pip install 'pandas>=2.2,<3'")
+        return _check(
+            name,
+            False if needed else None,
+            f"{found}, which PySpark does not work with",
+            "pip install 'pandas>=2.2,<3'",
+        )
     return _check(name, True if found else (False if needed else None), found or "not installed", fix)
 
 
 def _space() -> Check:
     free = shutil.disk_usage(tempfile.gettempdir()).free
-    return _check("temporary disk", free > 1 << 30, f"{free / 1e9:.1f} GB free in {tempfile.gettempdir()}", "free some, or set TMPDIR")
+    return _check(
+        "temporary disk",
+        free > 1 << 30,
+        f"{free / 1e9:.1f} GB free in {tempfile.gettempdir()}",
+        "free some, or set TMPDIR",
+    )
 
 
 def _kernels() -> Check:
@@ -99,9 +116,13 @@ def _kernels() -> Check:
         counts, totals, wrong = np.zeros((1, 4), np.int64), np.zeros((1, 4), np.int64), np.full(1, -1, np.int64)
         count_ids(ids, np.array([0, 4], np.int32), np.zeros(1, np.int32), counts, totals, wrong)
         good = counts[0].tolist() == [0, 2, 1, 1]
-        return _check("compiled kernels", good, "count as they should" if good else "count wrongly", "reinstall numba and numpy")
+        return _check(
+            "compiled kernels", good, "count as they should" if good else "count wrongly", "reinstall numba and numpy"
+        )
     except Exception as e:  # whatever numba or llvmlite raise on a broken installation
-        return _check("compiled kernels", False, f"do not compile: {e}", "pip install --force-reinstall numba llvmlite numpy")
+        return _check(
+            "compiled kernels", False, f"do not compile: {e}", "pip install --force-reinstall numba llvmlite numpy"
+        )
 
 
 def _tokenizer(path: str) -> Check:
@@ -114,7 +135,12 @@ def _tokenizer(path: str) -> Check:
         same = tok.decode(tok.encode([text])[0]) == text
         exact, why = words_first(tok)
         how = "text is counted words first" if exact else f"text is encoded whole: {why}"
-        return _check("tokenizer", same, f"{tok.family}, {tok.size:,} ids; {how}", "it does not give text back: is this its own format?")
+        return _check(
+            "tokenizer",
+            same,
+            f"{tok.family}, {tok.size:,} ids; {how}",
+            "it does not give text back: is this its own format?",
+        )
     except TinydataError as e:
         return _check("tokenizer", False, e.what, e.fix)
 
@@ -130,7 +156,12 @@ def _spark() -> list[Check]:
     except TinydataError as e:
         return [_check("spark", False, e.what, e.fix)]
     try:
-        seen = [r for _, r in engine.run(list(range(2 * engine.slots)), look, progress=lambda n: None, label="tinydata doctor")]
+        seen = [
+            r
+            for _, r in engine.run(
+                list(range(2 * engine.slots)), look, progress=lambda n: None, label="tinydata doctor"
+            )
+        ]
     except TinydataError as e:
         return [*checks, _check("executors", False, e.what, e.fix)]
     finally:
@@ -142,7 +173,9 @@ def _spark() -> list[Check]:
         found = f"{host}: python {there['python']}, {there['free'] / 1e9:.0f} GB free"
         if other:
             found += "; differs from the driver: " + ", ".join(f"{k} {v} (driver {mine[k]})" for k, v in other.items())
-        checks.append(_check("executor", not other, found, "give the executors the driver's environment with --archives"))
+        checks.append(
+            _check("executor", not other, found, "give the executors the driver's environment with --archives")
+        )
     return checks
 
 

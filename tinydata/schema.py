@@ -14,7 +14,9 @@ _LABEL = pa.dictionary(pa.int32(), pa.string())
 TEXT = pa.schema([("doc_id", pa.string()), ("domain", _LABEL), ("position", pa.int64()), ("text", pa.string())])
 
 # ids: list of any integer type, as the file has it; negative = masked label, same token
-TOKENS = pa.schema([("doc_id", pa.string()), ("domain", _LABEL), ("position", pa.int64()), ("ids", pa.list_(pa.int32()))])
+TOKENS = pa.schema(
+    [("doc_id", pa.string()), ("domain", _LABEL), ("position", pa.int64()), ("ids", pa.list_(pa.int32()))]
+)
 
 # counts.parquet: one row per (domain, token) that occurs, sorted by both
 COUNTS = pa.schema(

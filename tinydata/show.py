@@ -45,7 +45,9 @@ def warnings(manifest: dict[str, Any]) -> list[str]:
         why = "; ".join(f"{n} x {r}" for r, n in bad["reasons"].items())
         out.append(f"warning: {bad['documents']} documents quarantined ({why}); see quarantine.parquet")
     if manifest["totals"]["masked"]:
-        out.append(f"note: {manifest['totals']['masked']:,} negative ids (masked labels) counted as their absolute value")
+        out.append(
+            f"note: {manifest['totals']['masked']:,} negative ids (masked labels) counted as their absolute value"
+        )
     if manifest["skipped_files"]:
         some = ", ".join(manifest["skipped_files"][:3])
         out.append(f"note: {len(manifest['skipped_files'])} files of no known format skipped: {some}")
@@ -137,9 +139,17 @@ def trade(trade: dict[str, Any]) -> str:
     lines = [f"{trade['coverage']:.2%} of the corpus's tokens stay as they are"]
     if held:
         rows += [
-            {"": f"held-out tokens ({held['documents']} documents)", "before": held["tokens_before"], "after": held["tokens_after"]},
+            {
+                "": f"held-out tokens ({held['documents']} documents)",
+                "before": held["tokens_before"],
+                "after": held["tokens_after"],
+            },
             {"": "bytes per token", "before": held["bytes_per_token_before"], "after": held["bytes_per_token_after"]},
-            {"": "single-byte tokens", "before": f"{held['byte_tokens_before']:.2%}", "after": f"{held['byte_tokens_after']:.2%}"},
+            {
+                "": "single-byte tokens",
+                "before": f"{held['byte_tokens_before']:.2%}",
+                "after": f"{held['byte_tokens_after']:.2%}",
+            },
         ]
         trip = held["round_trip"]
         worst = ", ".join(f"{r['domain']} {r['inflation']:+.2%}" for r in held["domains"][:5])
@@ -168,7 +178,13 @@ def curve(points: list[dict[str, Any]] | None) -> str:
         }
         for p in points
     ]
-    heads = {"vocab": "vocab", "inflation": "inflation", "coverage": "coverage", "parameters": "embedding + head", "bar": ""}
+    heads = {
+        "vocab": "vocab",
+        "inflation": "inflation",
+        "coverage": "coverage",
+        "parameters": "embedding + head",
+        "bar": "",
+    }
     return table(rows, heads)
 
 
@@ -183,7 +199,9 @@ def listing(paths: list[str]) -> Result:
         if where.is_dir() and not (where / MANIFEST).exists() and where.local:
             import os
 
-            made = sorted(e.path for e in os.scandir(where.path) if e.is_dir() and (Location.of(e.path) / MANIFEST).exists())
+            made = sorted(
+                e.path for e in os.scandir(where.path) if e.is_dir() and (Location.of(e.path) / MANIFEST).exists()
+            )
             inside = made or [path]
         for one in inside:
             here = Location.of(one)
@@ -199,7 +217,13 @@ def _made(path: str, manifest: dict[str, Any]) -> dict[str, Any]:
     if manifest["verb"] == "count":
         t = manifest["totals"]
         detail = f"{t['tokens']:,} tokens, {t['documents']:,} documents, {t['domains']} domains"
-        return {"path": path, "holds": "counts", "size": on_disk, "ids": manifest["tokenizer"]["size"], "detail": detail}
+        return {
+            "path": path,
+            "holds": "counts",
+            "size": on_disk,
+            "ids": manifest["tokenizer"]["size"],
+            "detail": detail,
+        }
     ids, held = manifest["trade"]["ids"], manifest["trade"]["heldout"]
     detail = f"{ids['after']:,} of {ids['before']:,} ids" + (f", inflation {held['inflation']:+.2%}" if held else "")
     return {"path": path, "holds": "vocabulary", "size": on_disk, "ids": ids["after"], "detail": detail}

@@ -24,7 +24,9 @@ def load() -> dict[str, dict[str, Any]]:
         with open(FILE, "rb") as f:
             return tomllib.load(f)
     except tomllib.TOMLDecodeError as e:
-        raise TinydataError(f"not valid TOML: {e}", where=FILE, fix="mend the line, or run `tinydata init` anew") from None
+        raise TinydataError(
+            f"not valid TOML: {e}", where=FILE, fix="mend the line, or run `tinydata init` anew"
+        ) from None
 
 
 def text(corpus: list[str], tokenizer: str, columns: dict[str, str]) -> str:

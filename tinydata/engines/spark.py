@@ -134,7 +134,9 @@ def _check_pandas() -> None:
             "pandas is not installed, and PySpark needs it", fix="pip install 'pandas>=2.2,<3'", code=ENGINE
         ) from None
     if int(found.split(".")[0]) >= 3:
-        raise TinydataError(f"pandas {found} does not work with PySpark", fix="pip install 'pandas>=2.2,<3'", code=ENGINE)
+        raise TinydataError(
+            f"pandas {found} does not work with PySpark", fix="pip install 'pandas>=2.2,<3'", code=ENGINE
+        )
 
 
 def _call(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:

@@ -42,6 +42,9 @@ class Wanted(NamedTuple):
     doc_id: str = ""
 
 
+USUAL = Wanted()
+
+
 class Columns(NamedTuple):
     """What a file holds: exactly one of text and ids is named; types decide how to read them."""
 
@@ -73,7 +76,7 @@ class Plan(NamedTuple):
     skipped: list[str]  # files of no known format found in a directory
 
 
-def plan(paths: list[str], wanted: Wanted = Wanted()) -> Plan:
+def plan(paths: list[str], wanted: Wanted = USUAL) -> Plan:
     """Corpora (files, directories, globs) -> Plan.
 
     Raises TinydataError (exit 3) for nothing to read, a format that is not known, a column that

@@ -9,6 +9,7 @@ owner, wherever the boundaries fall.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -40,7 +41,7 @@ def splits(file: Location) -> list[tuple[int, int, int]]:
     if kind == "zstd":
         frames = zstd_frames(file)
         out, first = [], 0
-        for i, (start, stop) in enumerate(frames):
+        for i, (_, stop) in enumerate(frames):
             if stop - frames[first][0] >= SPLIT_BYTES or i + 1 == len(frames):
                 out.append((first, i + 1, stop - frames[first][0]))
                 first = i + 1
@@ -48,7 +49,7 @@ def splits(file: Location) -> list[tuple[int, int, int]]:
     size = file.size
     n = max(1, -(-size // SPLIT_BYTES))
     edges = [size * k // n for k in range(n + 1)]
-    return [(a, b, b - a) for a, b in zip(edges, edges[1:], strict=False)]
+    return [(a, b, b - a) for a, b in pairwise(edges)]
 
 
 def lines(file: Location, start: int, stop: int) -> Iterator[Piece]:

@@ -65,7 +65,9 @@ def coverage(by_rank: np.ndarray, sizes: dict[str, tuple[int, float]]) -> Chart:
     ]
     if sizes:
         points = [{"vocabulary": f"{n} ({k:,})", "ids": k, "coverage": c} for n, (k, c) in sizes.items()]
-        layers.append(_layer(points, {"type": "point", "filled": True, "size": 70, "opacity": 1}, x=x, y=y, color=_legend(points)))
+        layers.append(
+            _layer(points, {"type": "point", "filled": True, "size": 70, "opacity": 1}, x=x, y=y, color=_legend(points))
+        )
     caption = "Dotted: what the most frequent ids alone would cover."
     if sizes:
         caption += " Points: vocabularies; they lie below the curve by what they keep for the sake of merges."
@@ -83,7 +85,10 @@ def rank_frequency(by_rank: np.ndarray, fit: curves.Zipf | None) -> Chart:
     if fit:
         ends = [{"rank": r, "count": 10 ** (fit.intercept + fit.slope * np.log10(r))} for r in (fit.first, fit.last)]
         layers.append(_layer(ends, {"type": "line", "color": MARK, "strokeDash": [5, 4], "strokeWidth": 1.5}, x=x, y=y))
-        caption = f"Dashed: fitted slope {fit.slope:.2f}".replace("-", "−") + f" between ranks {fit.first:,} and {fit.last:,}."
+        caption = (
+            f"Dashed: fitted slope {fit.slope:.2f}".replace("-", "−")
+            + f" between ranks {fit.first:,} and {fit.last:,}."
+        )
     return Chart("rank-frequency", "Rank and frequency", caption, _spec(layers), rows)
 
 
@@ -94,7 +99,11 @@ def size_against(points: Rows, chosen: int, field: str) -> Chart:
     title = "tokens added to held-out text" if inflated else "parameters"
     x = {"field": "vocab", **_axis("vocabulary size", "~s", [0, max(r["vocab"] for r in rows)])}
     y = {"field": field, **_axis(title, ".0%" if inflated else "~s", [0, max(max(r[field] for r in rows), 1e-4)])}
-    here = [{**r, "label": change(r[field]) if inflated else f"{r[field] / 1e6:,.0f} M"} for r in rows if r["vocab"] == chosen]
+    here = [
+        {**r, "label": change(r[field]) if inflated else f"{r[field] / 1e6:,.0f} M"}
+        for r in rows
+        if r["vocab"] == chosen
+    ]
     label = {"type": "text", "align": "left" if inflated else "right", "dx": 6 if inflated else -6, "dy": -10}
     layers = [
         _layer(rows, {"type": "line", "color": LINE, "strokeWidth": 2, "point": {"color": LINE, "size": 24}}, x=x, y=y),
@@ -111,11 +120,25 @@ def inflation_bars(domains: Rows, total: float) -> Chart:
     rows = [{"domain": r["domain"], "inflation": r["inflation"]} for r in domains]
     shown = [{**r, "label": change(r["inflation"])} for r in rows[:BARS]]
     most, least = max(r["inflation"] for r in shown), min(r["inflation"] for r in shown)
-    x = {"field": "inflation", **_axis("tokens added", ".1%" if most < 0.05 else ".0%", [min(least, 0), max(most, 1e-4) * 1.16])}
-    y = {"field": "domain", "type": "nominal", "sort": None, "axis": {"title": None, "labelLimit": 170, "ticks": False, "grid": False}}
+    x = {
+        "field": "inflation",
+        **_axis("tokens added", ".1%" if most < 0.05 else ".0%", [min(least, 0), max(most, 1e-4) * 1.16]),
+    }
+    y = {
+        "field": "domain",
+        "type": "nominal",
+        "sort": None,
+        "axis": {"title": None, "labelLimit": 170, "ticks": False, "grid": False},
+    }
     layers = [
         _layer(shown, {"type": "bar", "color": LINE, "height": {"band": 0.66}}, x=x, y=y),
-        _layer(shown, {"type": "text", "align": "left", "dx": 4, "color": INK, "fontSize": 11}, x=x, y=y, text={"field": "label"}),
+        _layer(
+            shown,
+            {"type": "text", "align": "left", "dx": 4, "color": INK, "fontSize": 11},
+            x=x,
+            y=y,
+            text={"field": "label"},
+        ),
         _layer([{"inflation": total}], {"type": "rule", "color": MARK, "strokeDash": [4, 3]}, x=x),
     ]
     caption = f"Dashed: all held-out text, {change(total)}."
@@ -143,10 +166,24 @@ def _spec(layers: list[Spec], height: int = HEIGHT) -> Spec:
             "view": {"stroke": None},
             "text": {"fontSize": 11},
             "axis": {
-                **{"labelColor": SOFT, "titleColor": SOFT, "gridColor": GRID, "tickColor": GRID, "domainColor": SOFT},
-                **{"labelFontSize": 12, "titleFontSize": 12, "titleFontWeight": "normal", "titlePadding": 8},
+                "labelColor": SOFT,
+                "titleColor": SOFT,
+                "gridColor": GRID,
+                "tickColor": GRID,
+                "domainColor": SOFT,
+                "labelFontSize": 12,
+                "titleFontSize": 12,
+                "titleFontWeight": "normal",
+                "titlePadding": 8,
             },
-            "legend": {"orient": "bottom", "title": None, "labelColor": INK, "labelFontSize": 12, "labelLimit": 360, "columns": 1},
+            "legend": {
+                "orient": "bottom",
+                "title": None,
+                "labelColor": INK,
+                "labelFontSize": 12,
+                "labelLimit": 360,
+                "columns": 1,
+            },
         },
     }
 

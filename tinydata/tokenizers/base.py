@@ -115,6 +115,8 @@ def read_tokenizer(path: str) -> dict[str, bytes]:
         main = main or next((n for n in sorted(names) if n.endswith(".model")), None)
         if main is None:
             raise _unknown(path, f"the directory holds {', '.join(sorted(names)[:8]) or 'nothing'}")
+        if main == "vocab.json" and "merges.txt" not in names:
+            raise _no_merges(where)
         beside = ["merges.txt"] if main == "vocab.json" else ["tokenizer.json"]
         wanted = [main, *(n for n in (*beside, *_COMPANIONS) if n in names and n != main)]
         return {n: read_bytes(names[n]) for n in wanted}
@@ -129,33 +131,33 @@ def read_tokenizer(path: str) -> dict[str, bytes]:
     if where.name.endswith(("vocab.json", "encoder.json")):
         beside_it = where.parent / "merges.txt"
         if not beside_it.exists():
-            raise TinydataError(
-                "merges.txt is missing beside vocab.json",
-                where=str(where.parent),
-                fix="put the two files of the tokenizer into one directory",
-                code=UNREADABLE,
-            )
+            raise _no_merges(where.parent)
         files["merges.txt"] = read_bytes(beside_it)
     return files
 
 
 def load(files: dict[str, bytes], path: str = "") -> Tokenizer:
     """{name: content} -> Tokenizer; what a worker does with the files it was sent."""
-    name, content = next(iter(files.items()))
-    if name == "tokenizer.json" or (name.endswith(".json") and b'"model"' in content[-len(content) :]):
-        if "merges.txt" not in files:
-            from tinydata.tokenizers.bytebpe import ByteLevelBPE
-
-            return ByteLevelBPE.from_json(files, path)
-    if "merges.txt" in files:
+    name = next(iter(files))
+    if name.endswith(".json"):
         from tinydata.tokenizers.bytebpe import ByteLevelBPE
 
-        return ByteLevelBPE.from_vocab_merges(files, path)
+        make = ByteLevelBPE.from_vocab_merges if "merges.txt" in files else ByteLevelBPE.from_json
+        return make(files, path)
     if name.endswith(".model"):
         from tinydata.tokenizers.spm import SentencePieceBPE
 
         return SentencePieceBPE.from_files(files, path)
     raise _unknown(path, f"{name} is no format that is known")
+
+
+def _no_merges(where: Location) -> TinydataError:
+    return TinydataError(
+        "merges.txt is missing beside vocab.json",
+        where=str(where),
+        fix="put the two files of the tokenizer into one directory",
+        code=UNREADABLE,
+    )
 
 
 def _unknown(path: str, why: str) -> TinydataError:

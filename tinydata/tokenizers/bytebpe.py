@@ -133,8 +133,7 @@ class ByteLevelBPE:
 
     @cached_property
     def _normalizer(self) -> str:
-        kind = (self.config.get("normalizer") or {"type": ""})["type"]
-        return kind
+        return (self.config.get("normalizer") or {"type": ""})["type"]
 
     @cached_property
     def unsafe(self) -> np.ndarray | None:

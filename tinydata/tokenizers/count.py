@@ -110,12 +110,13 @@ class TextCounter:
         end = word_at(data, at, stop, self.cutter)
         n = 2 * (end - at) + 16
         sym, value, chars = np.empty(n, np.int32), np.empty(n, np.int64), np.empty(n, np.int32)
-        prefix = self.cutter.prefix if at == first else -1
+        prefix = self.cutter.prefix if self.cutter and at == first else -1
         k = encode(data, at, end, prefix, self.tokenizer.symbols, self.tokenizer.pairs, sym, value, chars, -1)
         self.counts[group] += np.bincount(sym[:k], minlength=self.tokenizer.size)
         return end
 
     def _flush(self) -> None:
+        assert self.cutter is not None and self._table is not None
         t = self.tokenizer
         encode_words(self._table, self.cutter.prefix, t.symbols, t.pairs, self.counts, self._scratch)
         clear(self._table)

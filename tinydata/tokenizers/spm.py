@@ -8,12 +8,15 @@ src/bpe_model.cc, src/sentencepiece_model.proto.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from functools import cached_property
+from itertools import groupby, pairwise
 from typing import Any
 
 import numpy as np
 
 from tinydata.errors import UNREADABLE, TinydataError, missing_extra
+from tinydata.tokenizers import companions
 from tinydata.tokenizers.base import ADDED, BYTE, CONTROL, NORMAL, Tokenizer
 from tinydata.tokenizers.bpe import Pairs, Symbols, build_pairs
 from tinydata.tokenizers.words import Cutter, PairCuts, add_pairs, atoms
@@ -31,10 +34,14 @@ class SentencePieceBPE:
     def __init__(self, files: dict[str, bytes], proto: Any):
         self.files = files
         self.proto = proto
-        self.size = len(proto.pieces)
-        self.kinds = np.array([_KIND[p.type] for p in proto.pieces], np.uint8)
+        inside = len(proto.pieces)
+        extra = {i: t for i, t in companions.added_tokens(files).items() if i >= inside}
+        self.size = max([inside, *(i + 1 for i in extra)])  # tokens added behind the model, as Hugging Face does
+        self.kinds = np.full(self.size, ADDED, np.uint8)
+        self.kinds[:inside] = [_KIND[p.type] for p in proto.pieces]
         self.pieces = [_piece_bytes(p) for p in proto.pieces]
-        self.gap = np.zeros(self.size, np.bool_)
+        self.pieces += [extra.get(i, "").encode() for i in range(inside, self.size)]
+        self.gap = np.array([i >= inside and i not in extra for i in range(self.size)])
 
     @classmethod
     def from_files(cls, files: dict[str, bytes], path: str) -> SentencePieceBPE:
@@ -64,7 +71,15 @@ class SentencePieceBPE:
         return self._native.encode(texts, num_threads=1)
 
     def decode(self, ids: list[int]) -> str:
-        return self._native.decode(ids)
+        inside = len(self.proto.pieces)
+        if all(i < inside for i in ids):
+            return self._native.decode(ids)
+        runs = groupby(ids, key=lambda i: i < inside)
+        known = (self._native.decode(list(run)) if old else self._literal(run) for old, run in runs)
+        return "".join(known)
+
+    def _literal(self, ids: Iterable[int]) -> str:
+        return b"".join(self.pieces[i] for i in ids).decode()
 
     # -- text before it is cut ----------------------------------------------------------------
 
@@ -108,7 +123,7 @@ class SentencePieceBPE:
             if p.type != _NORMAL:
                 continue
             text = p.piece
-            for a, b in zip(text, text[1:], strict=False):
+            for a, b in pairwise(text):
                 for c in _faces(a):
                     for d in _faces(b):
                         if c < 128 and d < 128:
@@ -177,9 +192,9 @@ class SentencePieceBPE:
 
     def removable(self) -> np.ndarray:
         """NORMAL pieces; single characters only where bytes can stand in, ASCII and the blank never."""
-        may = self.kinds == NORMAL
+        may = (self.kinds == NORMAL) | self.gap
         fallback = (self.kinds == BYTE).sum() == 256
-        for i in np.flatnonzero(may):
+        for i in np.flatnonzero(self.kinds == NORMAL):
             text = self.proto.pieces[i].piece
             if len(text) == 1 and (not fallback or "\0" < text < "\x80" or text == SPACE):
                 may[i] = False
@@ -197,6 +212,8 @@ class SentencePieceBPE:
 
         def place(i: int) -> tuple[int, float, int]:
             kind = self.kinds[i]
+            if i >= len(pieces):
+                return 3, 0.0, i
             return (1, -pieces[i].score, i) if kind == NORMAL else (2 if kind == ADDED else 0, 0.0, i)
 
         return np.array(sorted((int(i) for i in keep), key=place), np.int64)
@@ -204,7 +221,7 @@ class SentencePieceBPE:
     def subset(self, keep: np.ndarray) -> Tokenizer:
         proto = _parse(next(iter(self.files.values())), "")
         order = self.order(keep)
-        pieces = [self.proto.pieces[int(i)] for i in order]
+        pieces = [self.proto.pieces[int(i)] for i in order if i < len(self.proto.pieces)]
         del proto.pieces[:]
         proto.pieces.extend(pieces)
         new_id = {int(old): new for new, old in enumerate(order)}
@@ -217,8 +234,6 @@ class SentencePieceBPE:
         for field in ("self_test_data", "selfTestData"):  # its expected pieces are the big model's
             if field in proto.DESCRIPTOR.fields_by_name:
                 proto.ClearField(field)
-        from tinydata.tokenizers import companions
-
         main = "tokenizer.model"
         files = {main: proto.SerializeToString(deterministic=True)}
         files.update(companions.renumber(self.files, new_id))
@@ -260,10 +275,10 @@ def _piece_bytes(p: Any) -> bytes:
 
 def _parse(content: bytes, path: str) -> Any:
     try:
-        from sentencepiece import sentencepiece_model_pb2
+        from sentencepiece import sentencepiece_model_pb2 as pb
     except ImportError:
         raise missing_extra("sentencepiece (with protobuf)", "spm") from None
-    proto = sentencepiece_model_pb2.ModelProto()
+    proto: Any = pb.ModelProto()  # type: ignore[attr-defined]
     try:
         proto.ParseFromString(content)
     except Exception:  # protobuf's DecodeError: imported only where protobuf is

@@ -7,7 +7,7 @@ Anything else means that encoding its own text never makes the piece.
 
 from __future__ import annotations
 
-from itertools import accumulate
+from itertools import accumulate, pairwise
 
 import numpy as np
 from numba import njit
@@ -69,7 +69,7 @@ def spell(tokenizer: Tokenizer, pieces: list[bytes]) -> list[np.ndarray]:
     out = np.empty(4 * len(data) + len(pieces) + 8, np.int32)
     ends = np.zeros(len(pieces) + 1, np.int64)
     _spell_all(data, offsets, tokenizer.symbols, tokenizer.pairs, longest, out, ends)
-    return [out[a:b] for a, b in zip(ends[:-1], ends[1:], strict=True)]
+    return [out[a:b] for a, b in pairwise(ends)]
 
 
 @njit(cache=True)

@@ -14,7 +14,7 @@ whatever the number of distinct words. Price of a cut per byte: about 3 ns; of e
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from llvmlite import ir
@@ -31,6 +31,7 @@ _HIGH = np.array([(1 << 8 * max(n - 8, 0)) - 1 for n in range(17)], np.uint64)
 _PRIME = np.uint64(0x100000001B3)
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX = np.uint64(0xFF51AFD7ED558CCD)
+_OPTIONS: Any = {"forceinline": True, "_nrt": False}  # as bpe.inlined
 
 
 class Gpt2(NamedTuple):
@@ -123,7 +124,7 @@ def add_pairs(bits, first, second):
 
 
 @intrinsic
-def _word64(typingctx, data, i):
+def _load_word(typingctx, data, i):
     """data uint8[n], i -> the 8 bytes at i as one little-endian uint64; unaligned, unchecked."""
 
     def codegen(context, builder, signature, args):
@@ -135,6 +136,9 @@ def _word64(typingctx, data, i):
         return load
 
     return types.uint64(data, types.intp), codegen
+
+
+_word64: Any = _load_word
 
 
 @inlined()
@@ -310,7 +314,7 @@ def _word_end(data, i, stop, cut):
     raise AssertionError("compiled code only")
 
 
-@overload(_word_end, jit_options={"forceinline": True, "_nrt": False})
+@overload(_word_end, jit_options=_OPTIONS)
 def _word_end_of(data, i, stop, cut):
     if cut.instance_class is Gpt2:
         return lambda data, i, stop, cut: _gpt2(data, i, stop, cut.classes)
@@ -462,7 +466,7 @@ def word_at(data, i, stop, cut):
 def encode_words(table, prefix, symbols, pairs, counts, scratch):
     """Encodes each distinct word once and adds its ids times its count: counts int64[groups, ids]."""
     sym, value, chars = scratch
-    slots, long_slots, entries, arena, state = table
+    slots, _, entries, arena, state = table
     word = np.empty(16, np.uint8)
     for p in range(0, len(slots), 4):
         meta = slots[p + 2]

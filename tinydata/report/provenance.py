@@ -1,0 +1,138 @@
+"""Where the numbers come from, and what a reader must know before using them."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from tinydata.console import seconds, size
+from tinydata.report.blocks import Facts, Notes, Section, Table
+from tinydata.report.inputs import CountsDir, VocabDir
+from tinydata.report.text import number, share
+
+Directory = CountsDir | VocabDir
+
+
+def provenance(dirs: list[Directory]) -> Section:
+    """Command, time, options, fingerprints of each directory; its files folded away."""
+    blocks: list[Any] = []
+    for d in dirs:
+        blocks += [_facts(d), _inputs(d), _outputs(d)]
+    return Section("provenance", "How this was made", blocks)
+
+
+def _facts(d: Directory) -> Facts:
+    m = d.manifest
+    big = m["tokenizer"]
+    items = [
+        ("made by", "text", f"tinydata {m['tinydata']}, {m['verb']}"),
+        ("command", "code", str(d.run.get("command") or "not recorded")),
+        ("run time", "text", _run_time(d.run)),
+        (
+            "options",
+            "code",
+            ", ".join(f"{k} = {json.dumps(v, ensure_ascii=False)}" for k, v in sorted(m["options"].items())),
+        ),
+        ("tokenizer", "text", f"{big['path']} ({big['family']}, {number(big['size'])} ids)"),
+        ("its fingerprint", "code", big["fingerprint"]),
+    ]
+    if isinstance(d, VocabDir):
+        items.append(("vocabulary fingerprint", "code", m["vocabulary"]["fingerprint"]))
+    return Facts(d.path, items)
+
+
+def _run_time(run: dict[str, Any]) -> str:
+    """{"seconds", "engine", "workers", "bytes"}, any of them missing -> one line."""
+    if not isinstance(run.get("seconds"), (int, float)):
+        return "not recorded"
+    told = seconds(run["seconds"])
+    if run.get("engine"):
+        told += f", {run['engine']} engine"
+    if run.get("workers"):
+        told += f", {number(run['workers'])} worker" + ("s" if run["workers"] != 1 else "")
+    if run.get("bytes"):
+        told += f"; {size(run['bytes'])} read, {size(run['bytes'] / max(run['seconds'], 1e-9))}/s"
+    return told
+
+
+def _inputs(d: Directory) -> Table:
+    rows = []
+    for path, about in sorted(d.manifest["inputs"].items()):
+        if "files" in about:  # a directory that tinydata made
+            rows += [[f"{path}/{n}", number(f["bytes"]), f["sha256"]] for n, f in sorted(about["files"].items())]
+        else:
+            rows.append([path, number(about["bytes"]), about["fingerprint"]])
+    return Table(
+        [("input", "code"), ("bytes", "number"), ("fingerprint", "code")],
+        rows,
+        folded=f"{number(len(rows))} input files of {d.path}",
+    )
+
+
+def _outputs(d: Directory) -> Table:
+    files = sorted(d.manifest["files"].items())
+    return Table(
+        [("output", "code"), ("bytes", "number"), ("sha256", "code")],
+        [[n, number(f["bytes"]), f["sha256"]] for n, f in files],
+        folded=f"{number(len(files))} output files of {d.path}",
+    )
+
+
+def same_tokenizer(vocab: VocabDir, counts: list[CountsDir]) -> CountsDir | None:
+    """The counts on the page that are of the vocabulary's big tokenizer; those it was made from, if they are there."""
+    alike = [c for c in counts if c.manifest["tokenizer"]["fingerprint"] == vocab.manifest["tokenizer"]["fingerprint"]]
+    return next((c for c in alike if _made_from(vocab, c)), alike[0] if alike else None)
+
+
+def _made_from(vocab: VocabDir, counts: CountsDir) -> bool:
+    return any(about.get("files") == counts.manifest["files"] for about in vocab.manifest["inputs"].values())
+
+
+# -- what must not be overlooked --------------------------------------------------------------
+
+
+def concerns(counts: list[CountsDir], vocabs: list[VocabDir]) -> Notes:
+    """One sentence for everything that makes a number on the page weaker than it looks."""
+    out = []
+    for c in counts:
+        out += [f"{c.path}: {text}" for text in _about_counts(c)]
+    for v in vocabs:
+        out += [f"{v.path}: {text}" for text in _about_vocabulary(v, counts)]
+    return Notes(out, warn=True)
+
+
+def _about_counts(c: CountsDir) -> list[str]:
+    m = c.manifest
+    out = []
+    bad, good = m["quarantined"]["documents"], m["totals"]["documents"]
+    if bad:
+        out.append(f"{number(bad)} of {number(bad + good)} documents could not be used; see Quarantine.")
+    if m["skipped_files"]:
+        some = ", ".join(m["skipped_files"][:3])
+        out.append(f"{number(len(m['skipped_files']))} files of no known format were skipped: {some}.")
+    if not m["totals"]["heldout_tokens"]:
+        out.append("no document is held out, so that no inflation can be measured on these counts.")
+    return out
+
+
+def _about_vocabulary(v: VocabDir, counts: list[CountsDir]) -> list[str]:
+    trade, out = v.manifest["trade"], []
+    near = same_tokenizer(v, counts)
+    if counts and near is None:
+        out.append("made from counts of another tokenizer than those on this page.")
+    elif near is not None and not _made_from(v, near):
+        out.append(f"made from other counts than {near.path} on this page: the two need not agree.")
+    dead = trade["dead_pieces"]["after"]
+    if dead:
+        of = dead / max(trade["ids"]["after"], 1)
+        out.append(f"{number(dead)} of its ids ({share(of)}) are dead: no text ever becomes them.")
+    held = trade["heldout"]
+    if not held:
+        return [*out, "there was no held-out text: its inflation was not measured."]
+    trip = held["round_trip"]
+    if trip["same_text"] < trip["documents"]:
+        differ = trip["documents"] - trip["same_text"]
+        out.append(
+            f"{number(differ)} of {number(trip['documents'])} documents decode to another text than with the big tokenizer."
+        )
+    return out
