@@ -62,7 +62,7 @@ def count(
     files = read_tokenizer(tokenizer)
     tok = load(files, tokenizer)
     found = found or plan(corpus, settings.wanted)
-    output = Output(out, header(corpus, tokenizer, tok, found, settings, json_freq), force=force)
+    output = Output(out, header(corpus, tokenizer, tok, found, settings), force=force)
     partials = reduce(
         engine,
         found.splits,
@@ -84,9 +84,7 @@ def count(
     return output.publish(result, contents)
 
 
-def header(
-    corpus: list[str], path: str, tok: Tokenizer, found: Plan, settings: Settings, json_freq: bool
-) -> dict[str, Any]:
+def header(corpus: list[str], path: str, tok: Tokenizer, found: Plan, settings: Settings) -> dict[str, Any]:
     """The part of the manifest that is known beforehand: it decides whether a run may be resumed."""
     return {
         "tinydata": __version__,
@@ -95,9 +93,7 @@ def header(
         "options": {
             "corpus": corpus,
             "heldout": settings.heldout,
-            "max_bad": settings.max_bad,
             **{f"{k}_column": v for k, v in settings.wanted._asdict().items() if v},
-            **({"json_freq": True} if json_freq else {}),
         },
         "kind": found.kind,
         "tokenizer": describe(path, tok),
@@ -148,12 +144,12 @@ class _Tally:
         self.text = TextCounter(tok, words_first=exact)
         self.text.grow(len(self.totals))
         self.whole: TextCounter | None = None  # for splits whose check failed
-        self.checked = ("", 0, 0)
+        self.checked = ("", 0, 0)  # split, documents and bytes compared in it
         self.from_ids = False
         self.lengths = np.array([len(p) for p in tok.pieces], np.int64)
         self.heldout: list[pa.Table] = []
         self.bad: list[tuple[str, int, str, str]] = []
-        self.failed: set[str] = set()
+        self.failed: dict[str, str] = {}  # split -> its path
 
     def add(self, batch: pa.RecordBatch) -> None:
         groups, hashes = self._groups(batch)
@@ -192,7 +188,8 @@ class _Tally:
         np.add.at(self.totals[:, 0], groups, 1)
         np.add.at(self.totals[:, 2], groups, sizes)
         path = batch.schema.metadata[b"path"].decode()
-        if self.text.cutter is not None and self._agrees(path, texts, sizes):
+        split = f"{path} {batch.schema.metadata[b'start'].decode()}"
+        if self.text.cutter is not None and self._agrees(split, path, texts, sizes):
             self.text.add(texts, groups)
             return
         if self.whole is None:
@@ -200,10 +197,10 @@ class _Tally:
         self.whole.grow(len(self.totals))
         self.whole.add(texts, groups)
 
-    def _agrees(self, path: str, texts: pa.StringArray, sizes: np.ndarray) -> bool:
-        """Compares the first documents of each file's stretch with the library; once it differs, it stays off."""
+    def _agrees(self, split: str, path: str, texts: pa.StringArray, sizes: np.ndarray) -> bool:
+        """Compares the first documents of a split with the library; where they differ, it is encoded whole."""
         last, documents, size = self.checked
-        if last != path:
+        if last != split:
             documents, size = 0, 0
         sample = []
         for i in range(len(texts)):
@@ -213,10 +210,10 @@ class _Tally:
             size += int(sizes[i])
             if sizes[i] <= 4 * CHECKED[1]:
                 sample.append(texts[i].as_py())
-        self.checked = (path, documents, size)
+        self.checked = (split, documents, size)
         if not agrees(self.tok, sample):
-            self.failed.add(path)
-        return path not in self.failed
+            self.failed[split] = path
+        return split not in self.failed
 
     def _add_ids(
         self, batch: pa.RecordBatch, groups: np.ndarray, hashes: np.ndarray
@@ -266,7 +263,8 @@ class _Tally:
             self.totals[:, 2] = counts @ self.lengths
         names = sorted(self.domains)
         out = [quarantined(self.bad)]
-        out.append(partial_rows("check", path=sorted(self.failed), position=[0] * len(self.failed)))
+        failed = sorted(set(self.failed.values()))
+        out.append(partial_rows("check", path=failed, position=[0] * len(failed)))
         for name in names:
             d = 2 * self.domains[name]
             both = counts[d] + counts[d + 1]

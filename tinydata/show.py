@@ -85,7 +85,8 @@ def count_plan(found: Plan, tokenizer: str, settings: Settings, workers: int) ->
     top = _most_frequent(rows["counts"], tok)
     lines = [
         f"{files_of(facts['files'], found.kind)}, {size(total)} on disk, {facts['splits']} splits",
-        f"about {facts['tokens_estimated']:,} tokens, {facts['tokens_per_byte']:.3f} per byte of text (from {size(disk)} of it)",
+        f"about {facts['tokens_estimated']:,} tokens, {facts['tokens_per_byte']:.3f} per byte of text"
+        f" (from {size(disk)} of it)",
         f"about {seconds(took * scale)} on one core",
         "text is counted words first" if exact and found.kind == "text" else "",
         f"text is encoded whole, about 10 times slower: {why}" if why else "",

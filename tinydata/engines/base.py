@@ -77,7 +77,7 @@ def reduce(
         groups = [(parts.path, sorted(names)[i : i + FAN_IN], level) for i in range(0, len(names), FAN_IN)]
         names = [n for _, n in engine.run(groups, partial(_fold, merge), progress=lambda n: None, label="merge")]
         level += 1
-    return merge([read_table(parts / f"{n}.parquet") for n in sorted(names)])
+    return _merged(merge, parts, sorted(names))
 
 
 def _place(split: Split) -> list[Any]:
@@ -117,7 +117,7 @@ def _work(fn: BatchFn, task: Task, tell: Callable[[int], None]) -> str:
 
     def batches() -> Iterator[pa.RecordBatch]:
         for split in task.splits:
-            yield from read(split, lambda p, r, e, path=split.path: bad.append((path, p, r, excerpt(e))))
+            yield from read(split, partial(_note, bad, split.path))
             tell(split.bytes)
 
     out = list(fn(batches()))
@@ -129,12 +129,26 @@ def _work(fn: BatchFn, task: Task, tell: Callable[[int], None]) -> str:
     return task.name
 
 
+def _note(bad: list[tuple[str, int, str, str]], path: str, position: int, reason: str, start: bytes) -> None:
+    bad.append((path, position, reason, excerpt(start)))
+
+
+def _merged(merge: Merge, parts: Location, names: list[str]) -> pa.Table:
+    """Partial results -> one, a few in memory at a time: each may hold 64 MB of held-out text."""
+    tables: list[pa.Table] = []
+    for name in names:
+        tables.append(read_table(parts / f"{name}.parquet"))
+        if len(tables) == 8:
+            tables = [merge(tables)]
+    return merge(tables)
+
+
 def _fold(merge: Merge, group: tuple[str, list[str], int], tell: Callable[[int], None]) -> str:
     """Merges some partial results into one. Not marked as finished: a killed merge is cheap to repeat."""
     parts, names, level = group
     where = Location.of(parts)
     name = f"merged-{level}-{hashlib.blake2b(repr(names).encode(), digest_size=12).hexdigest()}"
-    table = merge([read_table(where / f"{n}.parquet") for n in names])
+    table = _merged(merge, where, names)
     (where / f"{name}.parquet").write(table_bytes(table))
     return name
 

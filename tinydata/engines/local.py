@@ -21,7 +21,7 @@ class LocalEngine:
     name = "local"
 
     def __init__(self, workers: int = 0):
-        self.slots = workers or len(os.sched_getaffinity(0))
+        self.slots = workers or _cores()
 
     def run(
         self, tasks: list[Any], work: Callable[..., Any], *, progress: Callable[[int], None], label: str
@@ -54,6 +54,11 @@ class LocalEngine:
             pool.shutdown(wait=False, cancel_futures=True)
             for process in list((pool._processes or {}).values()):
                 process.terminate()
+
+
+def _cores() -> int:
+    """Cores this process may use; macOS only knows how many there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _start(counter: Any, parent: int) -> None:

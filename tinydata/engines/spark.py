@@ -101,7 +101,7 @@ def connect(workers: int = 0) -> tuple[Any, bool]:
 
 
 def java() -> str:
-    """Path of a Java home: JAVA_HOME, `java` on PATH ("" then), or the embedded one, which it sets. Or TinydataError."""
+    """-> JAVA_HOME, or "" for `java` on PATH, or the embedded one, which it sets; TinydataError if there is none."""
     if os.environ.get("JAVA_HOME"):
         return os.environ["JAVA_HOME"]
     if shutil.which("java"):

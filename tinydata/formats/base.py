@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 from typing import Any, NamedTuple
 
@@ -87,26 +88,20 @@ def plan(paths: list[str], wanted: Wanted = USUAL) -> Plan:
     unreadable: list[tuple[str, str]] = []
     skipped: list[str] = []
     kinds: dict[str, str] = {}
-    for path in paths:
-        for file, name in expand(path):
-            module = _format_of(file)
-            if module is None:
-                if not name.endswith((".idx", ".meta")):
-                    skipped.append(file.path)
-                continue
-            files.append(file)
-            if file.size == 0:
-                continue
-            try:
-                columns = module.columns(file, wanted)
-                pieces = module.splits(file)
-            except (pa.ArrowInvalid, OSError) as e:
-                unreadable.append((file.path, " ".join(str(e).split())[:200]))
-                continue
-            kinds.setdefault("text" if columns.text else "ids", file.path)
-            form = module.__name__.rpartition(".")[2]
-            domain = domain_of(name)
-            splits += [Split(file.absolute, name, domain, form, a, b, n, columns) for a, b, n in pieces]
+    named = [pair for path in paths for pair in expand(path)]
+    with ThreadPoolExecutor(16) as pool:  # on object stores each look is a round trip
+        looks = list(pool.map(lambda pair: _look(*pair, wanted), named))
+    for (file, name), look in zip(named, looks, strict=True):
+        if look is None:
+            if not name.endswith((".idx", ".meta")):
+                skipped.append(file.path)
+            continue
+        files.append(file)
+        if isinstance(look, str):
+            unreadable.append((file.path, look))
+        elif look:
+            kinds.setdefault("text" if look[0].columns.text else "ids", file.path)
+            splits += look
     if not files:
         raise TinydataError(
             "no file of a known format",
@@ -136,6 +131,22 @@ def plan(paths: list[str], wanted: Wanted = USUAL) -> Plan:
 def read(split: Split, bad: Bad) -> Iterator[pa.RecordBatch]:
     """One split -> batches of TEXT or TOKENS; schema metadata has `path` and `name`."""
     return import_module(f"tinydata.formats.{split.format}").read(split, bad)
+
+
+def _look(file: Location, name: str, wanted: Wanted) -> list[Split] | str | None:
+    """One file -> its splits, or why it cannot be read, or None if its format is not known."""
+    module = _format_of(file)
+    if module is None:
+        return None
+    if file.size == 0:
+        return []
+    try:
+        columns = module.columns(file, wanted)
+        pieces = module.splits(file)
+    except (pa.ArrowInvalid, OSError) as e:
+        return " ".join(str(e).split())[:200]
+    form = module.__name__.rpartition(".")[2]
+    return [Split(file.absolute, name, domain_of(name), form, a, b, n, columns) for a, b, n in pieces]
 
 
 def _format_of(file: Location) -> Any:
@@ -219,6 +230,6 @@ def batch(split: Split, body: pa.Array, position: pa.Array, doc_id: pa.Array | N
         [ids, labels, position, body],
         schema=pa.schema(
             [schema.TEXT.field(0), schema.TEXT.field(1), schema.TEXT.field(2), pa.field(name, body.type)],
-            metadata={"path": split.path, "name": split.name},
+            metadata={"path": split.path, "name": split.name, "start": str(split.start)},
         ),
     )

@@ -39,17 +39,19 @@ def splits(file: Location) -> list[tuple[int, int, int]]:
 
 
 def _written_once(file: Location) -> None:
-    """Raises OSError if the .bin goes on behind the last line that its .meta knows."""
+    """Raises OSError if the .bin goes on behind the last line that its .meta knows, or ends before it."""
     meta = file.parent / (file.name + ".meta")
     if not meta.exists():
         return
     with meta.open() as f:
         try:
             rows = np.load(f, allow_pickle=False)
-        except ValueError as e:
+        except (ValueError, EOFError) as e:
             raise OSError(f"its .meta is no numpy file: {e}") from None
     if rows.ndim != 2 or not len(rows) or file.size >= 1 << 31:
         return
+    if file.size <= rows[-1, 0]:
+        raise OSError("it ends before the last line of its .meta: it was not written or copied whole")
     with file.open() as f:
         f.seek(int(rows[-1, 0]))
         rest = f.read()
@@ -105,7 +107,7 @@ def parse_lines(data, starts, ids, ends, ok):
                 sign = -1
                 i += 1
             digits = i
-            value = 0
+            value = np.int64(0)
             while i < stop and 0x30 <= data[i] <= 0x39:
                 value = value * 10 + np.int64(data[i] - 0x30)
                 i += 1

@@ -10,7 +10,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.json as pj
 
-from tinydata.errors import UNREADABLE, TinydataError
 from tinydata.formats import streams
 from tinydata.formats.base import Bad, Columns, Split, Wanted, batch, choose
 from tinydata.store import Location
@@ -28,7 +27,7 @@ def splits(file: Location) -> list[tuple[int, int, int]]:
 
 
 def columns(file: Location, wanted: Wanted) -> Columns:
-    """From the first line that is a JSON object."""
+    """From the first line that is a JSON object; OSError if there is none."""
     for n, piece in enumerate(streams.lines(file, 0, 1)):
         for line in piece.data.splitlines():
             try:
@@ -39,12 +38,7 @@ def columns(file: Location, wanted: Wanted) -> Columns:
                 return choose({k: _type(v) for k, v in row.items()}, wanted, file)
         if n == 4:
             break
-    raise TinydataError(
-        "no line here is a JSON object",
-        where=str(file),
-        fix="one JSON object a line is expected; rename the file if it is of another format",
-        code=UNREADABLE,
-    )
+    raise OSError("no line here is a JSON object")
 
 
 def _type(value: Any) -> str:

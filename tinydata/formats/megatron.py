@@ -58,7 +58,10 @@ def read_index(file: Location) -> tuple[type, np.ndarray, np.ndarray]:
     lengths = np.frombuffer(body, np.int32, sequences).astype(np.int64)
     bounds = np.frombuffer(body, np.int64, documents, sequences * 12)
     starts = np.concatenate([[0], np.cumsum(lengths)])
-    if documents and (bounds[0] != 0 or bounds[-1] > sequences or (np.diff(bounds) < 0).any()):
+    if (lengths < 0).any():
+        raise OSError(f"{index.name} has sequences of negative length")
+    rising = documents and bounds[0] == 0 and bounds[-1] <= sequences and (np.diff(bounds) >= 0).all()
+    if not rising and (documents or sequences):
         raise OSError(f"{index.name} has document boundaries that do not fit its sequences")
     first = starts[np.append(bounds, sequences) if not documents or bounds[-1] < sequences else bounds]
     size = np.dtype(DTYPES[code]).itemsize

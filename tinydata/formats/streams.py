@@ -1,9 +1,9 @@
 """A text file, plain or compressed -> whole lines, for any stretch of it.
 
-Units of a split: bytes (plain), frames (zstd), the whole file (gzip, single-frame zstd is one
-frame). A split owns the lines that begin after its first unit's start, up to and including one
-that begins exactly at its end; the first split also owns the line at 0. So every line has one
-owner, wherever the boundaries fall.
+Units of a split: bytes (plain), frames (zstd), the whole file (gzip; zstd that is not on a local
+disk, where finding frames would be a request each). A split owns the lines that begin after its
+first unit's start, up to and including one that begins exactly at its end; the first split also
+owns the line at 0. So every line has one owner, wherever the boundaries fall.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from tinydata.formats.base import SPLIT_BYTES
 from tinydata.store import Location
 
 CHUNK = 4 << 20
+READ = 1 << 18  # decompressed at once; what a broken stream takes with it
 _ZSTD = b"\x28\xb5\x2f\xfd"
 
 
@@ -36,7 +37,7 @@ def codec(name: str) -> str:
 def splits(file: Location) -> list[tuple[int, int, int]]:
     """File -> [(start, stop, bytes)]: byte ranges, frame ranges, or (0, 1) for gzip."""
     kind = codec(file.name)
-    if kind == "gzip":
+    if kind == "gzip" or (kind and not file.local):
         return [(0, 1, file.size)]
     if kind == "zstd":
         frames = zstd_frames(file)
@@ -59,12 +60,22 @@ def lines(file: Location, start: int, stop: int) -> Iterator[Piece]:
     """
     skipping = start > 0
     carry, at = b"", 0
-    for data, position, past in _bytes(file, start, stop):
+    source = _bytes(file, start, stop)
+    while True:
+        try:
+            data, position, past = next(source)
+        except StopIteration:
+            break
+        except OSError:
+            whole = carry.rfind(b"\n") + 1
+            if whole:  # what was read before the break is good
+                yield Piece(carry[:whole], at)
+            raise
         if skipping:
+            if past:  # no line begins in this split
+                return
             cut = data.find(b"\n") + 1
             if not cut:
-                if past:
-                    return
                 continue
             data, position, skipping = data[cut:], position + cut, False
         if past:  # finish the line under way, or take the one that begins right at the end
@@ -91,14 +102,14 @@ def _bytes(file: Location, start: int, stop: int) -> Iterator[tuple[bytes, int, 
     """(bytes, position, whether past the split's end), on and on: the consumer stops when it has its line."""
     kind = codec(file.name)
     with file.open() as f:
-        if kind == "zstd":
+        if kind == "zstd" and file.local:
             frames = zstd_frames(file)
             for k in range(start, len(frames)):
                 f.seek(frames[k][0])
                 frame = pa.BufferReader(f.read_buffer(frames[k][1] - frames[k][0]))
                 yield from _stream(pa.CompressedInputStream(frame, "zstd"), k << 40, k >= stop)
-        elif kind == "gzip":
-            yield from _stream(pa.CompressedInputStream(f, "gzip"), 0, False)
+        elif kind:
+            yield from _stream(pa.CompressedInputStream(f, kind), 0, False)
         else:
             f.seek(start)
             at = start
@@ -108,7 +119,7 @@ def _bytes(file: Location, start: int, stop: int) -> Iterator[tuple[bytes, int, 
 
 
 def _stream(stream: pa.NativeFile, at: int, past: bool) -> Iterator[tuple[bytes, int, bool]]:
-    while data := stream.read(1 << 20):
+    while data := stream.read(READ):
         yield data, at, past
         at += len(data)
 

@@ -1,0 +1,73 @@
+"""Docs cannot drift: docs/cli.md is generated, and what README shows exists."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from pathlib import Path
+
+import click
+import pytest
+
+from tinydata.cli import cli
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def generated() -> str:
+    """Every --help, as docs/cli.md holds it."""
+    parts = ["# Command line", "", "Written by `UPDATE_DOCS=1 pytest tests/test_docs.py`.", ""]
+    commands: list[tuple[str, click.Command]] = [("tinydata", cli)]
+    commands += [(f"tinydata {name}", command) for name, command in sorted(cli.commands.items())]
+    for name, command in commands:
+        context = click.Context(command, info_name=name, max_content_width=100, terminal_width=100)
+        parts += [f"## {name}", "", "```", command.get_help(context), "```", ""]
+    return "\n".join(parts)
+
+
+def test_cli_page_is_what_help_says() -> None:
+    page = ROOT / "docs" / "cli.md"
+    if os.environ.get("UPDATE_DOCS"):
+        page.write_text(generated(), encoding="utf-8")
+    assert page.read_text(encoding="utf-8") == generated()
+
+
+def shown_commands() -> list[tuple[str, list[str]]]:
+    """(page, words) of each `tinydata …` command line in a code block or a table."""
+    found = []
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        lines = re.findall(r"^(?:\$ )?(tinydata [^\n#]*)", text, re.M) + re.findall(r"`(tinydata [^`]*)`", text)
+        for line in lines:
+            if page.name != "cli.md" and "│" not in line and not line.startswith("tinydata/"):
+                found.append((page.name, shlex.split(line.replace("…", ""))))
+    return found
+
+
+@pytest.mark.parametrize(("page", "words"), shown_commands(), ids=lambda v: v if isinstance(v, str) else " ".join(v))
+def test_shown_commands_exist(page: str, words: list[str]) -> None:
+    if words[1].startswith(("-", "VERB")):
+        assert words[1] in ("--version", "--help", "VERB")
+        return
+    command = cli.commands[words[1]]
+    options = {o for p in command.params for o in [*p.opts, *p.secondary_opts]}
+    for word in words[2:]:
+        if re.fullmatch(r"-{1,2}[a-z][a-z-]*", word):
+            assert word in options, f"{page}: {' '.join(words)} has no {word}"
+
+
+def test_the_tree_in_the_readme_exists() -> None:
+    block = (ROOT / "README.md").read_text(encoding="utf-8").split("## The tree")[1].split("```")[1]
+    for line in block.strip().splitlines():
+        name = line.split()[0]
+        inside = ROOT / "tinydata" if line.startswith("  ") else ROOT
+        assert (inside / name).exists(), name
+
+
+def test_links_between_pages_lead_somewhere() -> None:
+    for page in PAGES:
+        for link in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
+            if "://" not in link:
+                assert (page.parent / link).exists(), f"{page.name} -> {link}"

@@ -1,0 +1,119 @@
+"""Outputs appear whole or not at all; nothing that is not ours is ever replaced."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tinydata.errors import TinydataError
+from tinydata.store import MANIFEST, Location, Output, expand, fingerprint, read_manifest
+
+HEADER = {"verb": "count", "options": {"n": 1}}
+
+
+def made(path: Path, **options: object) -> Output:
+    return Output(str(path), HEADER, **options)  # type: ignore[arg-type]
+
+
+def test_nothing_is_visible_before_publish_and_all_of_it_after(tmp_path: Path) -> None:
+    out = made(tmp_path / "out")
+    (out.parts / "a.parquet").write(b"part")
+    assert not (tmp_path / "out").exists()
+    manifest = out.publish({"totals": {}}, {"x.txt": b"abc"})
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [MANIFEST, "x.txt"]
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+    assert manifest["files"]["x.txt"]["bytes"] == 3
+    assert read_manifest(str(tmp_path / "out"), "count") == json.loads((tmp_path / "out" / MANIFEST).read_bytes())
+
+
+def test_the_same_command_continues_and_another_is_refused(tmp_path: Path) -> None:
+    (made(tmp_path / "out").parts / "a.parquet").write(b"part")
+    assert (made(tmp_path / "out").parts / "a.parquet").exists()
+    with pytest.raises(TinydataError, match="unfinished run of another command"):
+        Output(str(tmp_path / "out"), {**HEADER, "options": {"n": 2}})
+    again = Output(str(tmp_path / "out"), {**HEADER, "options": {"n": 2}}, force=True)
+    assert not (again.parts / "a.parquet").exists()
+
+
+def test_force_replaces_our_own_only_when_the_new_one_is_whole(tmp_path: Path) -> None:
+    made(tmp_path / "out").publish({}, {"old": b"1"})
+    with pytest.raises(TinydataError, match="exists already"):
+        made(tmp_path / "out")
+    new = made(tmp_path / "out", force=True)
+    assert (tmp_path / "out" / "old").exists()
+    new.publish({}, {"new": b"2"})
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [MANIFEST, "new"]
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_what_is_not_ours_is_never_touched(tmp_path: Path, force: bool) -> None:
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "thesis.txt").write_text("ten years")
+    (tmp_path / "file").write_text("x")
+    for name in ("home", "file"):
+        with pytest.raises(TinydataError, match="exists already") as e:
+            made(tmp_path / name, force=force)
+        assert "--force" not in e.value.fix
+    assert (tmp_path / "home" / "thesis.txt").read_text() == "ten years"
+
+
+def test_an_empty_directory_may_be_the_output(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    made(tmp_path / "out").publish({}, {"x": b"1"})
+    assert (tmp_path / "out" / "x").exists()
+
+
+def test_without_rename_the_manifest_comes_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on an object store: files go to their place, and count only once the manifest is there."""
+    out = made(tmp_path / "out")
+    out.rename, out.place = False, out.final
+    written: list[str] = []
+    real = Location.write
+    monkeypatch.setattr(Location, "write", lambda self, content: (written.append(self.name), real(self, content))[1])
+    out.publish({}, {"b": b"1", "a": b"2"})
+    assert written == ["a", "b", MANIFEST]
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a", "b", MANIFEST]
+
+
+def test_readers_refuse_what_is_unfinished_or_of_another_verb(tmp_path: Path) -> None:
+    (tmp_path / "half").mkdir()
+    with pytest.raises(TinydataError, match="unfinished"):
+        read_manifest(str(tmp_path / "half"), "count")
+    made(tmp_path / "out").publish({}, {})
+    with pytest.raises(TinydataError, match="not by `tinydata compact`"):
+        read_manifest(str(tmp_path / "out"), "compact")
+
+
+def test_a_place_that_cannot_be_written_is_an_error_with_a_fix(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(TinydataError) as e:
+        made(tmp_path / "file" / "below")
+    assert e.value.fix
+
+
+def test_expand_is_sorted_and_skips_what_is_hidden(tmp_path: Path) -> None:
+    for name in ("b/2.txt", "a/1.txt", ".git/x.txt", "a/_tmp.txt", "c.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("x")
+    assert [n for _, n in expand(str(tmp_path))] == ["a/1.txt", "b/2.txt", "c.txt"]
+    assert [n for _, n in expand(f"{tmp_path}/*/*.txt")] == ["a/1.txt", "b/2.txt"]
+    with pytest.raises(TinydataError, match="no such file") as e:
+        expand(str(tmp_path / "a" / "nothing" / "*.txt"))
+    assert f"{tmp_path}/a; it holds 1.txt" in e.value.fix
+
+
+def test_fingerprint_sees_both_ends_and_the_size(tmp_path: Path) -> None:
+    big = bytearray(1 << 20)
+    seen = set()
+    for change in (None, 0, len(big) - 1):
+        content = bytearray(big)
+        if change is not None:
+            content[change] = 1
+        (tmp_path / "f").write_bytes(content)
+        seen.add(fingerprint(Location.of(tmp_path / "f"))["fingerprint"])
+    (tmp_path / "f").write_bytes(big + b"\0")
+    seen.add(fingerprint(Location.of(tmp_path / "f"))["fingerprint"])
+    assert len(seen) == 4
