@@ -444,11 +444,13 @@ def idmap(big: Tokenizer, small: Tokenizer, keep: np.ndarray) -> pa.Table:
 
 
 def dropped(choice: Choice, counts: Counts, top: int = 200) -> list[dict[str, Any]]:
-    """The removed tokens that occurred most, and what spells them now."""
+    """The removed tokens whose going adds most tokens, and what spells them now."""
     train = counts.train.sum(0)
     gone = np.flatnonzero(~choice.keep)
-    best = gone[np.argsort(-train[gone], kind="stable")][:top]
-    parts = spell(choice.small, [choice.big.pieces[i] for i in best])
+    spelled = spell(choice.small, [choice.big.pieces[i] for i in gone])
+    added = train[gone] * (np.array([len(p) for p in spelled], np.int64) - 1)
+    order = np.argsort(-added, kind="stable")[:top]
+    best, parts = gone[order], [spelled[k] for k in order]
     return [
         {
             "id": int(i),

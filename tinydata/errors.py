@@ -38,6 +38,6 @@ def _rebuild(what: str, where: str, fix: str, code: int) -> TinydataError:
 
 def missing_extra(package: str, extra: str) -> TinydataError:
     return TinydataError(
-        f"{package} is not installed",
+        f"not installed: {package}",
         fix=f"pip install 'tinydata[{extra}]'",
     )

@@ -154,10 +154,14 @@ class Location:
 
 
 def _unwritable(where: Location, error: OSError) -> TinydataError:
+    if isinstance(error, FileNotFoundError):
+        return TinydataError(
+            "the folder does not exist", where=str(where.parent), fix="create it, or choose another place with -o"
+        )
     return TinydataError(
         f"cannot write: {error.strerror or error}",
         where=str(where),
-        fix="free space or permissions, or another place with -o",
+        fix="make room or get permission, or choose another place with -o",
     )
 
 
@@ -258,7 +262,15 @@ def read_manifest(path: str, verb: str) -> dict[str, Any]:
             fix=f"run `tinydata {verb} -o {path}` (again, to finish it)",
             code=UNREADABLE,
         )
-    manifest = json.loads(read_bytes(where / MANIFEST))
+    try:
+        manifest = json.loads(read_bytes(where / MANIFEST))
+    except ValueError as e:
+        raise TinydataError(
+            f"{MANIFEST} is damaged: {e}",
+            where=path,
+            fix=f"make the directory anew with `tinydata {verb} --force`",
+            code=UNREADABLE,
+        ) from None
     if manifest.get("verb") != verb:
         raise TinydataError(
             f"this directory was made by `tinydata {manifest.get('verb')}`, not by `tinydata {verb}`",

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any, NamedTuple, Protocol
@@ -65,8 +66,8 @@ def reduce(
     commutative. `partitions`: number of tasks; 0: by bytes.
     """
     done = _finished(parts)
-    covered = {tuple(s) for _, got in done for s in got}
-    todo = [s for s in splits if tuple(_place(s)) not in covered]
+    covered = Counter(tuple(place) for _, got in done for place in got)
+    todo = [s for s in splits if not _taken(covered, tuple(_place(s)))]
     progress(sum(s.bytes for s in splits) - sum(s.bytes for s in todo))
     tasks = [Task(group, parts.path) for group in grouped(todo, engine.slots, partitions)]
     names = [name for name, _ in done]
@@ -81,8 +82,13 @@ def reduce(
 
 
 def _place(split: Split) -> list[Any]:
-    """What tells a split from the others of a run."""
+    """What tells a split from the others of a run; a file that was given twice has each of its places twice."""
     return [split.path, split.format, split.start, split.stop]
+
+
+def _taken(covered: Counter[tuple[Any, ...]], place: tuple[Any, ...]) -> bool:
+    covered[place] -= 1
+    return covered[place] >= 0
 
 
 def _finished(parts: Location) -> list[tuple[str, list[list[Any]]]]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from typing import Any
 
 from tinydata.errors import TinydataError
@@ -35,9 +37,12 @@ class LocalEngine:
         counter = context.Value("q", 0)
         workers = min(self.slots, len(tasks))
         pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start, initargs=(counter, os.getpid()))
+        processes: list[Any] = []
         told = 0
         try:
-            futures = {pool.submit(_call, work, task): i for i, task in enumerate(tasks)}
+            with _ctrl_c_held():
+                futures = {pool.submit(_call, work, task): i for i, task in enumerate(tasks)}
+                processes += pool._processes.values()  # shutdown forgets them
             while futures:
                 done, _ = wait(futures, timeout=0.2, return_when=FIRST_COMPLETED)
                 now = counter.value
@@ -52,8 +57,25 @@ class LocalEngine:
             ) from None
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
-            for process in list((pool._processes or {}).values()):
+            for process in processes:
                 process.terminate()
+
+
+@contextmanager
+def _ctrl_c_held() -> Iterator[None]:
+    """Processes started inside never hear of Ctrl-C: it is the parent's to handle, and it does so afterwards."""
+    heard: list[int] = []
+    main = threading.current_thread() is threading.main_thread()
+    handler = signal.signal(signal.SIGINT, lambda number, frame: heard.append(number)) if main else None
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # this is what they inherit
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        if main:
+            signal.signal(signal.SIGINT, handler)
+    if heard:
+        signal.raise_signal(signal.SIGINT)
 
 
 def _cores() -> int:
@@ -64,9 +86,6 @@ def _cores() -> int:
 def _start(counter: Any, parent: int) -> None:
     global _counter
     _counter = counter
-    import signal
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
 
 

@@ -21,7 +21,7 @@ import pyarrow as pa
 
 from tinydata import schema
 from tinydata.errors import UNREADABLE, TinydataError
-from tinydata.store import Location, expand
+from tinydata.store import MANIFEST, Location, expand
 
 SPLIT_BYTES = 64 << 20
 Bad = Callable[[int, str, bytes], None]  # position, reason, the first bytes of what cannot be used
@@ -32,6 +32,11 @@ TEXT_NAMES = ("text", "content")
 IDS_NAMES = ("input_ids", "tokens", "token_ids", "ids")
 ID_NAMES = ("doc_id", "id")
 DOMAIN_NAMES = ("domain",)
+
+# What a file's name holds besides its domain: endings, what Spark and `datasets` append, shard numbers.
+_ENDINGS = re.compile(r"(\.(jsonl?|ndjson|parquet|pq|txt|bin|idx|meta|gz|zst|zstd|snappy))+$")
+_HASH = re.compile(r"-([0-9a-f]{16}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}([-.]c\d+)?)$")
+_NUMBER = re.compile(r"((^|[-_.]+)(part|shard|chunk)?[-_.]*\d+([-_.]?of[-_.]?\d+)?|\d{3,})+$")
 
 
 class Wanted(NamedTuple):
@@ -93,7 +98,7 @@ def plan(paths: list[str], wanted: Wanted = USUAL) -> Plan:
         looks = list(pool.map(lambda pair: _look(*pair, wanted), named))
     for (file, name), look in zip(named, looks, strict=True):
         if look is None:
-            if not name.endswith((".idx", ".meta")):
+            if not name.endswith((".idx", ".meta", MANIFEST)):
                 skipped.append(file.path)
             continue
         files.append(file)
@@ -146,10 +151,12 @@ def _look(file: Location, name: str, wanted: Wanted) -> list[Split] | str | None
     except (pa.ArrowInvalid, OSError) as e:
         return " ".join(str(e).split())[:200]
     form = module.__name__.rpartition(".")[2]
-    return [Split(file.absolute, name, domain_of(name), form, a, b, n, columns) for a, b, n in pieces]
+    return [Split(file.absolute, name, domain_of(name, file.parent.name), form, a, b, n, columns) for a, b, n in pieces]
 
 
 def _format_of(file: Location) -> Any:
+    if file.name == MANIFEST:  # of a directory of shards: not data
+        return None
     for name in FORMATS:
         module = import_module(f"tinydata.formats.{name}")
         if module.matches(file):
@@ -157,16 +164,17 @@ def _format_of(file: Location) -> Any:
     return None
 
 
-def domain_of(name: str) -> str:
-    """Path below the corpus -> its first folder, or the file's name without suffixes and shard numbers.
+def domain_of(name: str, folder: str = "") -> str:
+    """Path below the corpus -> its first folder, or the file's name without endings and shard numbers.
 
-    `en/part-00000.bin` -> `en`; `c4-train.00001-of-01024.json.gz` -> `c4-train`.
+    `en/part-00000.bin` -> `en`; `c4-train.00001-of-01024.json.gz` -> `c4-train`. A name that is
+    nothing but a shard number says nothing: then it is `folder`, the one the file lies in.
     """
-    folder, _, rest = name.partition("/")
+    first, _, rest = name.partition("/")
     if rest:
-        return folder
-    stem = re.sub(r"(\.(jsonl?|ndjson|parquet|txt|bin|idx|meta|gz|zst|zstd))+$", "", name)
-    return re.sub(r"([-_.]*(part|shard|chunk)?[-_.]*\d+([-_.]?of[-_.]?\d+)?)+$", "", stem) or stem
+        return first
+    stem = _HASH.sub("", _ENDINGS.sub("", name))
+    return _NUMBER.sub("", stem) or folder or stem
 
 
 def pick(names: list[str], asked: str, usual: tuple[str, ...], option: str, where: Location) -> str:

@@ -89,12 +89,14 @@ def parse_lines(data, starts, ids, ends, ok):
         stop = starts[k + 1] if k + 1 < len(starts) else len(data)
         first = n
         good = True
+        quoted = False
         for c in b'{"tokens":[':
-            while i < stop and data[i] == 0x20:
+            while not quoted and i < stop and data[i] == 0x20:
                 i += 1
             if i >= stop or data[i] != c:
                 good = False
                 break
+            quoted ^= c == 0x22
             i += 1
         need = False  # a number must follow
         while good and i < stop:
@@ -152,14 +154,16 @@ def _parse_rest(piece, starts, ids, ends, ok, bad):
         if ok[k]:
             rows.append(ids[begins[k] : ends[k]])
             continue
-        line = piece.data[starts[k] : stops[k]]
+        line = piece.data[starts[k] : stops[k]].strip()
+        if not line:
+            continue
         try:
             values = json.loads(line)["tokens"]
             if not isinstance(values, list) or any(type(v) is not int for v in values):
                 raise ValueError("tokens is no list of integers")
             rows.append(np.array(values, np.int32))
             ok[k] = True
-        except (ValueError, KeyError, TypeError, OverflowError) as e:
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as e:
             what = str(e) if isinstance(e, (ValueError, OverflowError)) else "no tokens here"
             bad(piece.position + int(starts[k]), f"broken JSON line: {what}", bytes(line[:400]))
     ends = np.cumsum([len(r) for r in rows], dtype=np.int64)

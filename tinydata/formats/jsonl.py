@@ -8,13 +8,16 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.json as pj
 
 from tinydata.formats import streams
 from tinydata.formats.base import Bad, Columns, Split, Wanted, batch, choose
 from tinydata.store import Location
 
+FIRST = 20  # lines that tell the columns: one alone may lack some, or have nulls
 _ENDINGS = (".jsonl", ".json", ".ndjson")
+_REASON = {AttributeError: "not a JSON object", RecursionError: "nested too deep"}
 _TYPES = {"text": pa.string(), "ids": pa.list_(pa.int64()), "integer": pa.int64()}
 
 
@@ -27,18 +30,38 @@ def splits(file: Location) -> list[tuple[int, int, int]]:
 
 
 def columns(file: Location, wanted: Wanted) -> Columns:
-    """From the first line that is a JSON object; OSError if there is none."""
-    for n, piece in enumerate(streams.lines(file, 0, 1)):
-        for line in piece.data.splitlines():
-            try:
-                row = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(row, dict):
-                return choose({k: _type(v) for k, v in row.items()}, wanted, file)
-        if n == 4:
-            break
-    raise OSError("no line here is a JSON object")
+    """From the first lines that are JSON objects; OSError if there is none."""
+    types: dict[str, str] = {}
+    for row in _objects(file):
+        types.update({k: _type(v) for k, v in row.items() if types.get(k, "null") == "null"})
+    if not types:
+        raise OSError("no line here is a JSON object")
+    return choose(types, wanted, file)
+
+
+def _objects(file: Location) -> list[dict[str, Any]]:
+    """The first FIRST objects near the file's beginning; what is no object is for `read` to report."""
+    found: list[dict[str, Any]] = []
+    try:
+        for piece in streams.lines(file, 0, 1 if streams.codec(file.name) else 1 << 16):
+            for line in piece.data.split(b"\n"):
+                row = _loads(line) if len(found) < FIRST else None
+                if isinstance(row, dict):
+                    found.append(row)
+            if found:
+                break
+    except OSError:
+        if not found:
+            raise
+    return found
+
+
+def _loads(line: bytes) -> Any:
+    """A line -> its value, or None if it is no JSON."""
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError):
+        return None
 
 
 def _type(value: Any) -> str:
@@ -70,7 +93,7 @@ def read(split: Split, bad: Bad) -> Iterator[pa.RecordBatch]:
         last = piece.position + len(piece.data)
         starts = line_starts(piece.data)
         table = _parse(piece.data, wanted)
-        if table is None or len(table) != len(starts) or table[_body(split)].null_count:
+        if table is None or len(table) != len(starts) or _holes(table[_body(split)]):
             table, starts = _parse_each(piece, starts, wanted, _body(split), bad)
         if len(table):
             yield _batch(split, table, starts + piece.position)
@@ -78,6 +101,12 @@ def read(split: Split, bad: Bad) -> Iterator[pa.RecordBatch]:
 
 def _body(split: Split) -> str:
     return split.columns.text or split.columns.ids
+
+
+def _holes(body: pa.ChunkedArray) -> int:
+    """Documents without a value, and nulls among ids."""
+    inside = pc.list_flatten(body).null_count if pa.types.is_list(body.type) else 0
+    return body.null_count + inside
 
 
 def line_starts(data: bytes) -> np.ndarray:
@@ -117,7 +146,9 @@ def _parse_each(
     good: list[int] = []
     stops = np.append(starts[1:], len(piece.data))
     for a, b in zip(starts.tolist(), stops.tolist(), strict=True):
-        line = piece.data[a:b]
+        line = piece.data[a:b].strip()
+        if not line:
+            continue
         try:
             row = json.loads(line)
             value = {f.name: row.get(f.name) for f in wanted}
@@ -125,8 +156,8 @@ def _parse_each(
                 raise ValueError(f"no value for {body!r}")
             rows.append({n: _checked(v, wanted.field(n).type) for n, v in value.items()})
             good.append(a)
-        except (ValueError, AttributeError) as e:
-            what = str(e) if not isinstance(e, AttributeError) else "not a JSON object"
+        except (ValueError, AttributeError, RecursionError) as e:
+            what = str(e) if isinstance(e, ValueError) else _REASON[type(e)]
             bad(piece.position + a, f"broken JSON line: {what}", line[:400])
     return pa.Table.from_pylist(rows, schema=wanted), np.array(good, np.int64)
 
@@ -139,7 +170,7 @@ def _checked(value: Any, kind: pa.DataType) -> Any:
             raise ValueError(f"a string is expected, not {type(value).__name__}")
         value.encode()  # a lone surrogate is no text
     elif pa.types.is_integer(kind):
-        if not isinstance(value, int):
+        if type(value) is not int or not -(2**63) <= value < 2**63:
             raise ValueError(f"an integer is expected, not {type(value).__name__}")
     elif not isinstance(value, list) or not all(type(v) is int and -(2**63) <= v < 2**63 for v in value):
         raise ValueError("a list of integers is expected")

@@ -65,7 +65,7 @@ def read(split: Split, bad: Bad) -> Iterator[pa.RecordBatch]:
         for group in range(split.start, split.stop):
             try:
                 table = file.read_row_group(group, columns=list(dict.fromkeys(names)), use_threads=False)
-                table.validate(full=bool(split.columns.text))
+                table.validate()
                 for part in table.to_batches(max_chunksize=ROWS):
                     yield from _batch(split, part, row, bad)
                     row += len(part)
@@ -76,8 +76,14 @@ def read(split: Split, bad: Bad) -> Iterator[pa.RecordBatch]:
 
 def _batch(split: Split, part: pa.RecordBatch, row: int, bad: Bad) -> Iterator[pa.RecordBatch]:
     names = split.columns
-    body = part.column(names.text or names.ids)
     positions = pa.array(np.arange(row, row + len(part), dtype=np.int64))
+    broken = _not_utf8(part)
+    if broken:
+        for i, value in sorted(broken.items()):
+            bad(row + i, "not UTF-8", value[:320])
+        good = pa.array([i not in broken for i in range(len(part))])
+        part, positions = part.filter(good), positions.filter(good)
+    body = part.column(names.text or names.ids)
     if pa.types.is_dictionary(body.type):
         body = body.dictionary_decode()
     if names.text and body.type != pa.string():
@@ -92,10 +98,33 @@ def _batch(split: Split, part: pa.RecordBatch, row: int, bad: Bad) -> Iterator[p
         nulls = pc.or_(nulls, hole)
     if pc.any(nulls).as_py():
         for i in np.flatnonzero(nulls.to_numpy(zero_copy_only=False)):
-            bad(row + int(i), f"no value for {names.text or names.ids!r}", b"")
+            bad(positions[int(i)].as_py(), f"no value for {names.text or names.ids!r}", b"")
         good = pc.invert(nulls)
         body, positions = body.filter(good), positions.filter(good)
         doc_id = doc_id if doc_id is None else doc_id.filter(good)
         domain = domain if domain is None else domain.filter(good)
     if len(body):
         yield batch(split, body, positions, doc_id, domain)
+
+
+def _not_utf8(part: pa.RecordBatch) -> dict[int, bytes]:
+    """{row: value} of the strings that are no UTF-8, which Parquet does not prevent."""
+    out: dict[int, bytes] = {}
+    for column in part.columns:
+        if _type(column.type) != "text":
+            continue
+        try:
+            column.validate(full=True)
+        except pa.ArrowInvalid:
+            plain = column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
+            values = plain.cast(pa.binary()).to_pylist()
+            out.update((i, v) for i, v in enumerate(values) if v is not None and not _decodes(v))
+    return out
+
+
+def _decodes(value: bytes) -> bool:
+    try:
+        value.decode()
+    except UnicodeDecodeError:
+        return False
+    return True

@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 
 from tinydata.report.charts import Chart
 
+ROWS = 100  # of a table; a page is read, and the rest is in the files it was made from
+
 
 class Table(NamedTuple):
     """Columns are (heading, kind); kind says how a cell is set:
@@ -39,6 +41,14 @@ class Facts(NamedTuple):
 class Figures(NamedTuple):
     charts: list[Chart]
     block = "figures"
+
+
+class Beside(NamedTuple):
+    """A chart and its table: next to each other where there is room."""
+
+    left: Figures
+    right: Table
+    block = "beside"
 
 
 class Notes(NamedTuple):

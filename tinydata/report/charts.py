@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tinydata import curves
-from tinydata.report.text import change, share, thousands
+from tinydata.report.text import change, number, share, thousands
 
 Spec = dict[str, Any]
 Rows = list[dict[str, Any]]
@@ -34,6 +34,9 @@ OTHERS = ("#8a5fb5", "#3a9270", "#b08428", "#c04f7d", "#6b7f94")  # readable on 
 FONT = "Liberation Sans, Arial, Helvetica, sans-serif"
 
 
+_POINT = {"type": "point", "filled": True, "size": 75, "opacity": 1}
+
+
 class Chart(NamedTuple):
     name: str  # of its data and spec when saved
     title: str
@@ -46,32 +49,34 @@ def coverage(by_rank: np.ndarray, sizes: dict[str, tuple[int, float]]) -> Chart:
     """Counts by rank, {vocabulary: (ids, coverage)} -> share of tokens covered by the top k ids."""
     covered = curves.coverage(by_rank)
     size = len(covered)
-    first = 10 if size > 1000 else 1
+    first = 100 if size > 10_000 else 1  # with all five powers of ten the marks would stand too close
     ks = sorted({*curves.log_spaced(first, size, POINTS).tolist(), *(m for m in MARKS if m <= size)})
     rows = [{"ids": k, "coverage": float(covered[k - 1])} for k in ks]
-    marks = [{"ids": m, "at": f"{thousands(m)}: {share(covered[m - 1])}", "y": 0.02} for m in MARKS if m < size]
-    x = {"field": "ids", **_log("token ids, most frequent first", [first, size])}
+    ends = [k for k, _ in sizes.values()]  # a vocabulary may keep ids that never occur
+    x = {"field": "ids", **_log("token ids, most frequent first", [min(first, *ends, size), max(size, *ends, 2)])}
     y = {"field": "coverage", **_axis("share of tokens", ".0%", [0, 1])}
+    marks = [{"ids": m, "at": f"{thousands(m)}: {share(covered[m - 1])}", "coverage": 0.02} for m in MARKS if m < size]
+    rule = {"type": "rule", "color": SOFT, "strokeDash": [2, 3], "opacity": 0.7}
+    label = {
+        "type": "text",
+        "angle": 270,
+        "align": "left",
+        "baseline": "bottom",
+        "fontSize": 10,
+        "dy": -1,
+        "color": SOFT,
+    }
     layers = [
-        _layer(marks, {"type": "rule", "color": SOFT, "strokeDash": [2, 3], "opacity": 0.7}, x=x),
-        _layer(
-            marks,
-            {"type": "text", "angle": 270, "align": "left", "baseline": "bottom", "dx": 2, "dy": -3, "color": SOFT},
-            x=x,
-            y={"field": "y", **_axis("share of tokens", ".0%", [0, 1])},
-            text={"field": "at"},
-        ),
+        _layer(marks, rule, x=x),
+        _layer(marks, label, x=x, y=y, text={"field": "at"}),
         _layer(rows, {"type": "line", "color": LINE, "strokeWidth": 2}, x=x, y=y),
     ]
+    caption = "Dotted: what the most frequent ids alone would cover." if marks else ""
     if sizes:
         points = [{"vocabulary": f"{n} ({k:,})", "ids": k, "coverage": c} for n, (k, c) in sizes.items()]
-        layers.append(
-            _layer(points, {"type": "point", "filled": True, "size": 70, "opacity": 1}, x=x, y=y, color=_legend(points))
-        )
-    caption = "Dotted: what the most frequent ids alone would cover."
-    if sizes:
-        caption += " Points: vocabularies; they lie below the curve by what they keep for the sake of merges."
-    return Chart("coverage", "Coverage of the corpus by the top ids", caption, _spec(layers), rows)
+        layers.append(_layer(points, _POINT, x=x, y=y, color=_legend(points)))
+        caption += " Points: vocabularies; below the curve by what they keep for the sake of merges."
+    return Chart("coverage", "Share of tokens that the top ids cover", caption.strip(), _spec(layers), rows)
 
 
 def rank_frequency(by_rank: np.ndarray, fit: curves.Zipf | None) -> Chart:
@@ -89,7 +94,7 @@ def rank_frequency(by_rank: np.ndarray, fit: curves.Zipf | None) -> Chart:
             f"Dashed: fitted slope {fit.slope:.2f}".replace("-", "−")
             + f" between ranks {fit.first:,} and {fit.last:,}."
         )
-    return Chart("rank-frequency", "Rank and frequency", caption, _spec(layers), rows)
+    return Chart("rank-frequency", "Occurrences by rank", caption, _spec(layers), rows)
 
 
 def size_against(points: Rows, chosen: int, field: str) -> Chart:
@@ -97,17 +102,13 @@ def size_against(points: Rows, chosen: int, field: str) -> Chart:
     rows = [{"vocab": p["vocab"], field: p[field]} for p in points if p[field] is not None]
     inflated = field == "inflation"
     title = "tokens added to held-out text" if inflated else "parameters"
-    x = {"field": "vocab", **_axis("vocabulary size", "~s", [0, max(r["vocab"] for r in rows)])}
+    x = {"field": "vocab", **_axis("vocabulary size", ",d", [0, max(r["vocab"] for r in rows)])}
     y = {"field": field, **_axis(title, ".0%" if inflated else "~s", [0, max(max(r[field] for r in rows), 1e-4)])}
-    here = [
-        {**r, "label": change(r[field]) if inflated else f"{r[field] / 1e6:,.0f} M"}
-        for r in rows
-        if r["vocab"] == chosen
-    ]
+    here = [{**r, "label": change(r[field]) if inflated else number(r[field])} for r in rows if r["vocab"] == chosen]
     label = {"type": "text", "align": "left" if inflated else "right", "dx": 6 if inflated else -6, "dy": -10}
     layers = [
         _layer(rows, {"type": "line", "color": LINE, "strokeWidth": 2, "point": {"color": LINE, "size": 24}}, x=x, y=y),
-        _layer(here, {"type": "point", "filled": True, "size": 80, "color": MARK, "opacity": 1}, x=x, y=y),
+        _layer(here, {**_POINT, "color": MARK}, x=x, y=y),
         _layer(here, {**label, "color": INK, "fontWeight": "bold"}, x=x, y=y, text={"field": "label"}),
     ]
     name = "inflation" if inflated else "parameters"
@@ -118,33 +119,22 @@ def size_against(points: Rows, chosen: int, field: str) -> Chart:
 def inflation_bars(domains: Rows, total: float) -> Chart:
     """Rows of the trade, worst first -> inflation by domain as bars."""
     rows = [{"domain": r["domain"], "inflation": r["inflation"]} for r in domains]
-    shown = [{**r, "label": change(r["inflation"])} for r in rows[:BARS]]
+    whole = {"domain": "all held-out text", "inflation": total}
+    shown = [{**r, "label": change(r["inflation"])} for r in (whole, *rows[:BARS])]
     most, least = max(r["inflation"] for r in shown), min(r["inflation"] for r in shown)
-    x = {
-        "field": "inflation",
-        **_axis("tokens added", ".1%" if most < 0.05 else ".0%", [min(least, 0), max(most, 1e-4) * 1.16]),
-    }
-    y = {
-        "field": "domain",
-        "type": "nominal",
-        "sort": None,
-        "axis": {"title": None, "labelLimit": 170, "ticks": False, "grid": False},
-    }
+    scale = [min(least, 0), max(most, 1e-4) * 1.25]  # room for the longest bar's label
+    x = {"field": "inflation", **_axis("tokens added", ".1%" if most < 0.05 else ".0%", scale)}
+    axis = {"title": None, "labelLimit": 170, "ticks": False, "grid": False, "domain": False, "labelPadding": 6}
+    y = {"field": "domain", "type": "nominal", "sort": [r["domain"] for r in shown], "axis": axis}
+    bar = {"type": "bar", "height": {"band": 0.66}}
+    label = {"type": "text", "align": "left", "dx": 4, "color": INK}
     layers = [
-        _layer(shown, {"type": "bar", "color": LINE, "height": {"band": 0.66}}, x=x, y=y),
-        _layer(
-            shown,
-            {"type": "text", "align": "left", "dx": 4, "color": INK, "fontSize": 11},
-            x=x,
-            y=y,
-            text={"field": "label"},
-        ),
-        _layer([{"inflation": total}], {"type": "rule", "color": MARK, "strokeDash": [4, 3]}, x=x),
+        _layer(shown[1:], {**bar, "color": LINE}, x=x, y=y),
+        _layer(shown[:1], {**bar, "color": MARK}, x=x, y=y),
+        _layer(shown, label, x=x, y=y, text={"field": "label"}),
     ]
-    caption = f"Dashed: all held-out text, {change(total)}."
-    if len(rows) > BARS:
-        caption += f" The {BARS} worst of {len(rows)} domains."
-    return Chart("inflation-by-domain", "Inflation by domain", caption, _spec(layers, 19 * len(shown) + 50), rows)
+    caption = f"Worst first; {BARS} of {len(rows)} domains." if len(rows) > BARS else "Worst first."
+    return Chart("inflation-by-domain", "Tokens added by domain", caption, _spec(layers, 19 * len(shown) + 50), rows)
 
 
 # -- parts of a spec --------------------------------------------------------------------------

@@ -8,11 +8,10 @@ import numpy as np
 
 from tinydata import curves
 from tinydata.report import charts
-from tinydata.report.blocks import Figures, Notes, Section, Table, Tiles
+from tinydata.report.blocks import ROWS, Beside, Figures, Notes, Section, Table, Tiles
 from tinydata.report.inputs import CountsDir
-from tinydata.report.text import change, number, ratio, share, thousands
+from tinydata.report.text import number, ratio, share, thousands
 
-ROWS = 100  # of a table; a page is read, the rest is in the Parquet file
 SHARES = (0.9, 0.95, 0.98, 0.99, 0.995, 0.999)
 
 
@@ -74,13 +73,13 @@ def _coverage(c: CountsDir, by_rank: np.ndarray, sizes: dict[str, tuple[int, flo
     top = {m for m in charts.MARKS if m < len(covered)}
     rows = [[f"top {thousands(k)}", number(k), share(curves.coverage_at(covered, k))] for k in sorted(top)]
     rows += [[name, number(k), share(x)] for name, (k, x) in sizes.items()]
-    rows += [[f"fewest ids for {x:.1%}", number(curves.ids_for(covered, x)), f"{x:.1%}"] for x in SHARES]
+    rows += [[f"fewest ids for {100 * x:g}%", number(curves.ids_for(covered, x)), share(x)] for x in SHARES]
     rows.append(["all that occur", number(len(covered)), "100.00%"])
     note = (
         f"Counted without the held-out documents, {number(int(by_rank.sum()))} tokens. Coverage is not quality:"
         " what is not covered is spelled with other ids, and only inflation says with how many."
     )
-    return [Figures([charts.coverage(by_rank, sizes)]), Table(columns, rows, note=note)]
+    return [Beside(Figures([charts.coverage(by_rank, sizes)]), Table(columns, rows, note=note))]
 
 
 def _rank_frequency(by_rank: np.ndarray) -> list[Any]:
@@ -95,7 +94,7 @@ def _rank_frequency(by_rank: np.ndarray) -> list[Any]:
     if fit:
         rows.insert(0, ["fitted slope", f"{fit.slope:.3f}".replace("-", "−"), ""])
     table = Table([("", "text"), ("", "number"), ("share of ids", "number")], rows)
-    return [Figures([charts.rank_frequency(by_rank, fit)]), table]
+    return [Beside(Figures([charts.rank_frequency(by_rank, fit)]), table)]
 
 
 def _quarantine(c: CountsDir) -> list[Any]:
@@ -106,7 +105,7 @@ def _quarantine(c: CountsDir) -> list[Any]:
     told = c.manifest["quarantined"]
     lost = told["documents"] / max(told["documents"] + c.manifest["totals"]["documents"], 1)
     reasons = "; ".join(f"{number(n)} × {reason}" for reason, n in sorted(told["reasons"].items()))
-    text = f"{number(told['documents'])} documents ({change(-lost)} of all) are not in the counts: {reasons}."
+    text = f"{number(told['documents'])} documents ({share(lost)} of all) are not in the counts: {reasons}."
     columns = [("path", "code"), ("position", "number"), ("reason", "text"), ("excerpt", "token")]
     note = (
         f"The first {ROWS} of {number(len(c.quarantine))}; all are in quarantine.parquet."

@@ -10,16 +10,17 @@ import base64
 import csv
 import io
 import json
-from importlib.resources import files
+from importlib import resources
+from itertools import groupby
 from typing import Any
 
 from tinydata.errors import missing_extra
 from tinydata.report import text
-from tinydata.report.blocks import Notes, Section
+from tinydata.report.blocks import Facts, Notes, Section
 from tinydata.report.charts import PALETTE, Chart, Rows
 from tinydata.report.corpus import corpus_sections
 from tinydata.report.inputs import CountsDir, VocabDir, open_all
-from tinydata.report.provenance import concerns, provenance, same_tokenizer
+from tinydata.report.provenance import Directory, concerns, files, made, same_tokenizer
 from tinydata.report.vocabulary import comparison, vocabulary_sections
 from tinydata.store import Location
 
@@ -33,13 +34,15 @@ def report(dirs: list[str], out: str) -> dict[str, Any]:
     _require_extra()
     counts, vocabs = open_all(list(dirs))
     sections = arrange(counts, vocabs)
-    page = render(_title(counts, vocabs), concerns(counts, vocabs), sections).encode("utf-8", "replace")
+    every: list[Directory] = [*counts, *vocabs]
+    facts = [made(d) for d in every]
+    page = render(_title(counts, vocabs), facts, concerns(counts, vocabs), sections).encode("utf-8", "replace")
     Location.of(out).write(page)
     return {"report": out, "bytes": len(page), "sections": [s.anchor for s in sections]}
 
 
 def arrange(counts: list[CountsDir], vocabs: list[VocabDir]) -> list[Section]:
-    """What is in which order: what was decided, then what it was decided on, then how it was made."""
+    """What is in which order: what was decided, what it was decided on, the files."""
     out = [comparison(vocabs)] if len(vocabs) > 1 else []
     made_of = {v.path: same_tokenizer(v, counts) for v in vocabs}
     for n, v in enumerate(vocabs, 1):
@@ -48,25 +51,24 @@ def arrange(counts: list[CountsDir], vocabs: list[VocabDir]) -> list[Section]:
         trades = {v.path: v.manifest["trade"] for v in vocabs if made_of[v.path] is c}
         sizes = {path: (t["ids"]["after"], t["coverage"]) for path, t in trades.items()}
         out += corpus_sections(c, sizes, f"-{n}" if n > 1 else "")
-    return [*out, provenance([*counts, *vocabs])]
+    return [*out, files([*counts, *vocabs])]
 
 
 def _title(counts: list[CountsDir], vocabs: list[VocabDir]) -> str:
     if vocabs:
-        sizes = [f"{text.number(v.manifest['trade']['ids']['after'])}" for v in vocabs]
+        sizes = [text.number(v.manifest["trade"]["ids"]["after"]) for v in vocabs]
         big = {v.manifest["trade"]["ids"]["before"] for v in vocabs}
-        return f"Vocabulary of {' and '.join(sizes)} ids" + (
-            f" out of {text.number(big.pop())}" if len(big) == 1 else ""
-        )
+        what = "Vocabulary of" if len(vocabs) == 1 else "Vocabularies of"
+        return f"{what} {' and '.join(sizes)} ids" + (f" out of {text.number(big.pop())}" if len(big) == 1 else "")
     return f"{text.number(sum(c.manifest['totals']['tokens'] for c in counts))} tokens counted"
 
 
-def render(title: str, warnings: Notes, sections: list[Section]) -> str:
+def render(title: str, facts: list[Facts], warnings: Notes, sections: list[Section]) -> str:
     import jinja2
     from markupsafe import Markup
 
     def template(name: str) -> str:
-        return files("tinydata.report").joinpath(name).read_text(encoding="utf-8")
+        return resources.files("tinydata.report").joinpath(name).read_text(encoding="utf-8")
 
     environment = jinja2.Environment(
         loader=jinja2.FunctionLoader(template),
@@ -77,8 +79,10 @@ def render(title: str, warnings: Notes, sections: list[Section]) -> str:
     )
     return environment.get_template("page.html.j2").render(
         title=title,
+        made=facts,
         warnings=warnings,
         sections=sections,
+        contents=[(of, list(group)) for of, group in groupby(sections, key=lambda s: s.of)],
         css=Markup(template("page.css")),
         palette=PALETTE,
         svg=lambda chart: Markup(draw(chart)),

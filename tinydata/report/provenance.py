@@ -6,39 +6,38 @@ import json
 from typing import Any
 
 from tinydata.console import seconds, size
-from tinydata.report.blocks import Facts, Notes, Section, Table
+from tinydata.report.blocks import ROWS, Facts, Notes, Section, Table
 from tinydata.report.inputs import CountsDir, VocabDir
 from tinydata.report.text import number, share
 
 Directory = CountsDir | VocabDir
 
 
-def provenance(dirs: list[Directory]) -> Section:
-    """Command, time, options, fingerprints of each directory; its files folded away."""
-    blocks: list[Any] = []
-    for d in dirs:
-        blocks += [_facts(d), _inputs(d), _outputs(d)]
-    return Section("provenance", "How this was made", blocks)
-
-
-def _facts(d: Directory) -> Facts:
+def made(d: Directory) -> Facts:
+    """What made the directory: version, command line, time, fingerprints."""
     m = d.manifest
     big = m["tokenizer"]
     items = [
         ("made by", "text", f"tinydata {m['tinydata']}, {m['verb']}"),
         ("command", "code", str(d.run.get("command") or "not recorded")),
         ("run time", "text", _run_time(d.run)),
-        (
-            "options",
-            "code",
-            ", ".join(f"{k} = {json.dumps(v, ensure_ascii=False)}" for k, v in sorted(m["options"].items())),
-        ),
         ("tokenizer", "text", f"{big['path']} ({big['family']}, {number(big['size'])} ids)"),
-        ("its fingerprint", "code", big["fingerprint"]),
+        ("fingerprint", "code", big["fingerprint"]),
     ]
     if isinstance(d, VocabDir):
-        items.append(("vocabulary fingerprint", "code", m["vocabulary"]["fingerprint"]))
+        items.append(("new fingerprint", "code", m["vocabulary"]["fingerprint"]))
     return Facts(d.path, items)
+
+
+def files(dirs: list[Directory]) -> Section:
+    """Options of each run, what it read and what it wrote."""
+    rows = [
+        [d.path, k, json.dumps(v, ensure_ascii=False)] for d in dirs for k, v in sorted(d.manifest["options"].items())
+    ]
+    blocks = [Table([("directory", "code"), ("option", "text"), ("value", "code")], rows)]
+    for d in dirs:
+        blocks += [_inputs(d), _outputs(d)]
+    return Section("files", "Options and files", blocks)
 
 
 def _run_time(run: dict[str, Any]) -> str:
@@ -64,8 +63,9 @@ def _inputs(d: Directory) -> Table:
             rows.append([path, number(about["bytes"]), about["fingerprint"]])
     return Table(
         [("input", "code"), ("bytes", "number"), ("fingerprint", "code")],
-        rows,
+        rows[:ROWS],
         folded=f"{number(len(rows))} input files of {d.path}",
+        note=f"The first {ROWS}; all are in manifest.json." if len(rows) > ROWS else "",
     )
 
 
@@ -133,6 +133,7 @@ def _about_vocabulary(v: VocabDir, counts: list[CountsDir]) -> list[str]:
     if trip["same_text"] < trip["documents"]:
         differ = trip["documents"] - trip["same_text"]
         out.append(
-            f"{number(differ)} of {number(trip['documents'])} documents decode to another text than with the big tokenizer."
+            f"{number(differ)} of {number(trip['documents'])} documents decode to another text"
+            " than with the big tokenizer."
         )
     return out

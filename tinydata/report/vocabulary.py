@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tinydata.report import charts
-from tinydata.report.blocks import Figures, Notes, Section, Table, Tiles
+from tinydata.report.blocks import ROWS, Figures, Notes, Section, Table, Tiles
 from tinydata.report.inputs import CountsDir, VocabDir
 from tinydata.report.text import change, number, ratio, share
 
@@ -71,7 +71,13 @@ def vocabulary_tiles(trade: dict[str, Any]) -> Tiles:
         per = f"{ratio(held['bytes_per_token_before'])} → {ratio(held['bytes_per_token_after'])} bytes per token"
         items.insert(1, (change(held["inflation"]), "inflation", per))
         worst = held["domains"][0]
-        items.append((change(worst["inflation"]), "worst domain", worst["domain"]))
+        items.append(
+            (
+                change(worst["inflation"]),
+                "worst domain",
+                f"{worst['domain']}, {number(worst['tokens_before'])} held-out tokens",
+            )
+        )
     dead = trade["dead_pieces"]
     return Tiles([*items, (number(dead["after"]), "dead pieces", f"{number(dead['before'])} before")])
 
@@ -91,7 +97,8 @@ def _curve(manifest: dict[str, Any]) -> list[Any]:
         for p in points
     ]
     columns = ["vocabulary size", "inflation", "coverage", "embedding + head parameters"]
-    note = f"Inflation is measured on the held-out text at each size; parameters at d_model {number(manifest['trade']['d_model'])}, untied."
+    width = number(manifest["trade"]["d_model"])
+    note = f"Inflation is measured on the held-out text at each size; parameters at d_model {width}, untied."
     return [Figures(figures), Table([(c, "number") for c in columns], rows, note=note)]
 
 
@@ -108,20 +115,28 @@ def _trade(held: dict[str, Any], counts: CountsDir | None) -> list[Any]:
     ]
     columns = [("domain", "text"), *((h, "number") for h in heads)]
     rows = []
-    for r in held["domains"]:
+    for r in held["domains"][:ROWS]:
         rough = " *" if r["tokens_before"] < ROUGH else ""
         rows.append([r["domain"] + rough, *_trade_cells(r), *([share(shares.get(r["domain"], 0.0))] if shares else [])])
     foot = ["all", *_trade_cells(held), *(["100.00%"] if shares else [])]
-    notes = ["Worst first. Byte tokens: single bytes that are no characters by themselves."]
-    if any(r["tokens_before"] < ROUGH for r in held["domains"]):
-        notes.append(f"* fewer than {number(ROUGH)} held-out tokens: a rough figure.")
-    missing = sorted(shares.keys() - {r["domain"] for r in held["domains"]})
-    if missing:
-        notes.append(f"Without held-out text, not measured: {', '.join(missing)}.")
     if shares:
         columns.append(("share of corpus", "number"))
     figure = charts.inflation_bars(held["domains"], held["inflation"])
-    return [Figures([figure]), Table(columns, rows, foot, note=" ".join(notes))]
+    return [Figures([figure]), Table(columns, rows, foot, note=" ".join(_trade_notes(held["domains"], shares)))]
+
+
+def _trade_notes(domains: list[dict[str, Any]], shares: dict[str, float]) -> list[str]:
+    """What to know of the table: its order, and what is roughly measured or not at all."""
+    notes = ["Worst first. Byte tokens: single bytes that are no characters by themselves."]
+    if any(r["tokens_before"] < ROUGH for r in domains):
+        notes.append(f"* fewer than {number(ROUGH)} held-out tokens: a rough figure.")
+    if len(domains) > ROWS:
+        notes.append(f"{ROWS} of {number(len(domains))} domains; all are in manifest.json.")
+    missing = sorted(shares.keys() - {r["domain"] for r in domains})
+    if missing:
+        more = f" and {number(len(missing) - 20)} more" if len(missing) > 20 else ""
+        notes.append(f"Without held-out text, not measured: {', '.join(missing[:20])}{more}.")
+    return notes
 
 
 def _shares(counts: CountsDir) -> dict[str, float]:
@@ -172,5 +187,6 @@ def _checks(trade: dict[str, Any]) -> list[Any]:
         ]
     note = ""
     if held and trade.get("predicted_inflation") is not None:
-        note = f"Predicted from the counts: {change(trade['predicted_inflation'])} inflation; measured: {change(held['inflation'])}."
+        told = change(trade["predicted_inflation"])
+        note = f"Predicted from the counts: {told} inflation; measured: {change(held['inflation'])}."
     return [Table([("", "text"), ("before", "number"), ("after", "number")], rows, note=note)]
