@@ -24,7 +24,7 @@ def main(args: list[str] | None = None) -> None:
     try:
         from tinydata.workspace import load
 
-        code = cli.main(args, prog_name="tinydata", standalone_mode=False, default_map=load()) or 0
+        code = cli.main(args, prog_name="tinydata", standalone_mode=False, default_map=load(), obj=args) or 0
     except TinydataError as e:
         if {"-v", "--verbose"} & set(args):
             import traceback
@@ -139,7 +139,7 @@ def record(out: str, began: float, **facts: Any) -> None:
     """Leaves the run's time and command beside the manifest, which stays the same whatever they are."""
     from tinydata.store import Location, to_json
 
-    command = shlex.join(["tinydata", *sys.argv[1:]]) if sys.argv else "tinydata"
+    command = shlex.join(["tinydata", *(click.get_current_context().obj or [])])
     (Location.of(out) / ".run.json").write(to_json({"command": command, "seconds": time.time() - began, **facts}))
 
 

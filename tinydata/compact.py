@@ -20,12 +20,11 @@ from tinydata import __version__, schema
 from tinydata.count import describe
 from tinydata.errors import TinydataError
 from tinydata.store import Location, Output, read_bytes, read_manifest, read_table, table_bytes
-from tinydata.tokenizers.base import ADDED, BYTE, CONTROL, NORMAL, Tokenizer, Tree, load, read_tokenizer
+from tinydata.tokenizers.base import ADDED, BYTE, CONTROL, Tokenizer, load, read_tokenizer
 from tinydata.tokenizers.base import fingerprint as tokenizer_fingerprint
-from tinydata.tokenizers.count import TextCounter, agrees
+from tinydata.tokenizers.prune import Order, kept, most_frequent, protected, real_size, removal_order
 from tinydata.tokenizers.tree import build_tree, spell
-
-SAMPLE = (256, 2 << 20)  # documents and bytes of held-out text checked with the native library
+from tinydata.trade import Heldout, measure
 
 
 class Goal(NamedTuple):
@@ -48,13 +47,6 @@ class Counts(NamedTuple):
     train: np.ndarray  # int64[domains, ids], held-out slice taken off
     heldout: pa.Table  # HELDOUT
     table: pa.Table  # DOMAINS
-
-
-class Order(NamedTuple):
-    """Pieces in the order of their removal; `cost[k]` tokens are added by taking off the first k + 1."""
-
-    removed: np.ndarray  # int32[removable]
-    cost: np.ndarray  # int64[removable], cumulative
 
 
 class Choice(NamedTuple):
@@ -85,13 +77,13 @@ def choose(counts: Counts, tokenizer: str, goal: Goal, *, d_model: int = 2048) -
     big = load(read_tokenizer(tokenizer), tokenizer)
     _same_tokenizer(counts, big, tokenizer)
     tree = build_tree(big)
-    locked = protected(big, tree, counts, goal)
+    locked = protected(big, tree, counts.train, goal.keep_tokens, goal.min_per_domain)
     order = removal_order(big, tree, counts.train.sum(0), locked)
     held = Heldout(counts.heldout, big)
     size = wanted_size(big, counts, order, goal, held)
-    keep = kept(big, order, size) if goal.method == "leaf" else most_frequent(big, counts, size)
+    keep = kept(big, order, size) if goal.method == "leaf" else most_frequent(big, counts.train.sum(0), size)
     small = big.subset(np.flatnonzero(keep))
-    trade = measure(big, small, keep, counts, held, d_model)
+    trade = measure(big, small, keep, counts.train.sum(0), held, d_model)
     trade["predicted_inflation"] = _predicted(order, keep, counts) if goal.method == "leaf" else None
     return Choice(big, small, keep, trade, order)
 
@@ -156,100 +148,7 @@ def _same_tokenizer(counts: Counts, big: Tokenizer, path: str) -> None:
         )
 
 
-# -- what may go, and in which order ----------------------------------------------------------
-
-
-def protected(big: Tokenizer, tree: Tree, counts: Counts, goal: Goal) -> np.ndarray:
-    """bool[ids]: what no goal may remove, with all that it is merged from."""
-    lock = ~big.removable()
-    if goal.keep_tokens:
-        lock[_named(big, goal.keep_tokens)] = True
-    if goal.min_per_domain:
-        for row in counts.train:
-            best = np.argsort(-row, kind="stable")[: goal.min_per_domain]
-            lock[best[row[best] > 0]] = True
-    lock &= tree.reachable | ~big.removable()
-    stack = list(np.flatnonzero(lock))
-    while stack:
-        i = stack.pop()
-        for p in tree.parts[tree.offsets[i] : tree.offsets[i + 1]]:
-            if not lock[p]:
-                lock[p] = True
-                stack.append(p)
-    return lock
-
-
-def _named(big: Tokenizer, tokens: tuple[str, ...]) -> list[int]:
-    """Lines of --keep-tokens -> ids; a token is its text, or #ID."""
-    by_piece: dict[bytes, int] = {}
-    for i, piece in enumerate(big.pieces):
-        by_piece.setdefault(piece, i)
-    out = []
-    for token in tokens:
-        i = int(token[1:]) if token[:1] == "#" and token[1:].isdigit() else by_piece.get(token.encode(), -1)
-        if not 0 <= i < big.size:
-            raise TinydataError(
-                f"--keep-tokens: no token {token!r} in the big tokenizer",
-                fix="one token a line, blanks as they are in text, or #ID",
-            )
-        out.append(i)
-    return out
-
-
-def removal_order(big: Tokenizer, tree: Tree, count: np.ndarray, locked: np.ndarray) -> Order:
-    """Leaf removal to the end, by sorting: tree, count int64[ids] -> Order.
-
-    What a leaf costs when it goes is its count and all that flowed to it from the pieces made of
-    it: how often the tokenizer performs this merge at all. That number does not depend on the
-    order of removal, and no piece has less than what is made of it; so the cheapest pieces are
-    always leaves, and taking them in order of cost is leaf removal, and optimal for this cost.
-    Pieces that encoding never produces cost nothing.
-    """
-    used = merge_uses(big, tree, count)
-    each = np.diff(tree.offsets) - 1
-    cost = np.where(tree.reachable, used * each, 0)
-    size = np.array([len(p) for p in big.pieces])
-    late = np.arange(big.size)  # highest id among a piece and all it is made of
-    for i in np.argsort(size, kind="stable"):
-        late[i] = max(i, late[tree.parts[tree.offsets[i] : tree.offsets[i + 1]]].max(initial=0))
-    may = np.flatnonzero(~locked)
-    # equal cost: the later id first, but never a piece before what is made of it
-    order = may[np.lexsort((-size[may], -late[may], cost[may], tree.reachable[may]))]
-    return Order(order.astype(np.int32), np.cumsum(cost[order]))
-
-
-def merge_uses(big: Tokenizer, tree: Tree, count: np.ndarray) -> np.ndarray:
-    """count int64[ids] of final tokens -> int64[ids]: how often each piece is made, inside others too."""
-    used = count.tolist()
-    parts, offsets = tree.parts.tolist(), tree.offsets.tolist()
-    for i in sorted(range(big.size), key=lambda i: (tree.reachable[i], -len(big.pieces[i]))):
-        a, b = offsets[i], offsets[i + 1]
-        if b - a > 1 and used[i]:
-            for p in parts[a:b]:
-                used[p] += used[i]
-    return np.array(used, np.int64)
-
-
-def real_size(big: Tokenizer) -> int:
-    """Ids that stand for something; gaps in the id space do not."""
-    return big.size - int(big.gap.sum())
-
-
-def kept(big: Tokenizer, order: Order, size: int) -> np.ndarray:
-    """Order, number of ids to keep -> bool[ids]."""
-    keep = np.ones(big.size, np.bool_)
-    keep[order.removed[: max(big.size - size, 0)]] = False
-    return keep
-
-
-def most_frequent(big: Tokenizer, counts: Counts, size: int) -> np.ndarray:
-    """The paper's selection: what is special or a byte, then the most frequent ids, whatever they are merged from."""
-    keep = big.kinds != NORMAL
-    keep &= ~big.gap
-    rest = np.flatnonzero(~keep)
-    best = rest[np.argsort(-counts.train.sum(0)[rest], kind="stable")]
-    keep[best[: size - int(keep.sum())]] = True
-    return keep
+# -- how far to go ----------------------------------------------------------------------------
 
 
 def wanted_size(big: Tokenizer, counts: Counts, order: Order, goal: Goal, held: Heldout) -> int:
@@ -305,106 +204,6 @@ def _predicted(order: Order, keep: np.ndarray, counts: Counts) -> float:
     steps = int((~keep).sum())
     total = int(counts.train.sum())
     return float(order.cost[steps - 1] / total) if steps and total else 0.0
-
-
-# -- the trade, measured ----------------------------------------------------------------------
-
-
-class Heldout:
-    """Held-out text by domain, and its tokens under the big tokenizer or any part of it."""
-
-    def __init__(self, texts: pa.Table, big: Tokenizer):
-        self.big = big
-        self.domains = sorted(set(texts["domain"].to_pylist()))
-        self.texts = texts["text"].combine_chunks() if len(texts) else pa.array([], pa.string())
-        if isinstance(self.texts, pa.ChunkedArray):
-            self.texts = self.texts.chunk(0)
-        at = {d: i for i, d in enumerate(self.domains)}
-        self.groups = np.array([at[d] for d in texts["domain"].to_pylist()], np.int32)
-        self.bytes = np.bincount(
-            self.groups, pc.binary_length(self.texts).to_numpy(zero_copy_only=False), len(self.domains)
-        ).astype(np.int64)
-        self.measurable = len(self.texts) > 0
-        self.tokens = self.count(big) if self.measurable else np.zeros((0, big.size), np.int64)
-
-    def count(self, tokenizer: Any) -> np.ndarray:
-        """-> int64[domains, ids]."""
-        counter = TextCounter(tokenizer, words_first=bool(agrees(tokenizer, self._probe())))
-        counter.grow(len(self.domains))
-        counter.add(self.texts, self.groups)
-        return counter.finish()
-
-    def _probe(self) -> list[str]:
-        return [t.as_py() for t in self.texts[:8] if len(t.as_py()) < 1 << 16]
-
-    def sample(self) -> list[str]:
-        """The first documents, as many as the native library is asked about."""
-        size = np.cumsum(pc.binary_length(self.texts).to_numpy(zero_copy_only=False))
-        n = min(SAMPLE[0], max(1, int(np.searchsorted(size, SAMPLE[1]))), len(self.texts))
-        return self.texts[:n].to_pylist()
-
-    def inflation(self, keep: np.ndarray) -> float:
-        """Tokens with only the kept pieces / with all, - 1."""
-        return float(self.count(self.big.subset(np.flatnonzero(keep))).sum() / max(self.tokens.sum(), 1) - 1)
-
-
-def measure(
-    big: Tokenizer, small: Tokenizer, keep: np.ndarray, counts: Counts, held: Heldout, d_model: int
-) -> dict[str, Any]:
-    """Both tokenizers on the held-out text, by domain -> the trade as JSON."""
-    train = counts.train.sum(0)
-    dead = int((~build_tree(small).reachable).sum())
-    trade: dict[str, Any] = {
-        "ids": {"before": real_size(big), "after": small.size, "removed": real_size(big) - small.size},
-        "coverage": float(train[keep].sum() / max(train.sum(), 1)),
-        "dead_pieces": {"before": int((~build_tree(big).reachable).sum()), "after": dead},
-        "d_model": d_model,
-        "embedding_and_head_parameters": {
-            "before": 2 * real_size(big) * d_model,
-            "after": 2 * small.size * d_model,
-        },
-        "heldout": None,
-    }
-    if not held.measurable:
-        return trade
-    after = held.count(small)
-    rows = []
-    for d, name in enumerate(held.domains):
-        rows.append({"domain": name, **_lengths(held.tokens[d], after[d], int(held.bytes[d]), big, small)})
-    total = _lengths(held.tokens.sum(0), after.sum(0), int(held.bytes.sum()), big, small)
-    texts = held.sample()
-    before_ids, after_ids = big.encode(texts), small.encode(texts)
-    trade["heldout"] = {
-        **total,
-        "documents": len(held.texts),
-        "domains": sorted(rows, key=lambda r: -r["inflation"]),
-        "round_trip": {
-            "documents": len(texts),
-            "before": sum(big.decode(i) == t for i, t in zip(before_ids, texts, strict=True)),
-            "after": sum(small.decode(i) == t for i, t in zip(after_ids, texts, strict=True)),
-            "same_text": sum(big.decode(a) == small.decode(b) for a, b in zip(before_ids, after_ids, strict=True)),
-        },
-    }
-    return trade
-
-
-def _lengths(before: np.ndarray, after: np.ndarray, size: int, big: Tokenizer, small: Tokenizer) -> dict[str, Any]:
-    a, b = int(before.sum()), int(after.sum())
-    return {
-        "bytes": size,
-        "tokens_before": a,
-        "tokens_after": b,
-        "inflation": b / a - 1 if a else 0.0,
-        "bytes_per_token_before": size / a if a else 0.0,
-        "bytes_per_token_after": size / b if b else 0.0,
-        "byte_tokens_before": float(before[_byte_ids(big)].sum() / a) if a else 0.0,
-        "byte_tokens_after": float(after[_byte_ids(small)].sum() / b) if b else 0.0,
-    }
-
-
-def _byte_ids(tok: Tokenizer) -> np.ndarray:
-    """bool[ids]: single bytes that are no characters by themselves."""
-    return (tok.kinds == BYTE) & np.array([len(p) == 1 and p[0] >= 0x80 for p in tok.pieces])
 
 
 def curve(

@@ -9,8 +9,9 @@ from __future__ import annotations
 import os
 import pickle
 import shutil
-import threading
+import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any
 
 import pyarrow as pa
@@ -33,29 +34,44 @@ class SparkEngine:
     def run(
         self, tasks: list[Any], work: Callable[..., Any], *, progress: Callable[[int], None], label: str
     ) -> Iterator[tuple[int, Any]]:
-        """Yields (task number, result) once all are done; progress follows Spark's own task counter."""
+        """Yields (task number, result) once all are done; progress follows Spark's own task counter.
+
+        The job is waited for in a thread of its own: Ctrl-C in the middle of a call to the JVM prints py4j's traces.
+        """
         if not tasks:
             return
         context = self._session.sparkContext
-        context.setJobGroup(label, label)
-        rows = [(i, bytearray(pickle.dumps((work, task)))) for i, task in enumerate(tasks)]
-        frame = self._session.createDataFrame(context.parallelize(rows, len(rows)), _ROW)
-        sizes = sum(s.bytes for t in tasks for s in getattr(t, "splits", ()))
-        done = threading.Event()
-        follower = threading.Thread(target=_follow, args=(context, label, len(rows), sizes, progress, done))
-        follower.start()
+        group = f"{label} {uuid.uuid4().hex[:8]}"
+        job = ThreadPoolExecutor(1).submit(self._collect, tasks, work, group, label)
+        size = sum(s.bytes for t in tasks for s in getattr(t, "splits", ()))
+        told = 0
         try:
-            found = frame.mapInArrow(_call, _ROW).collect()
+            while not job.done():
+                wait([job], timeout=0.5)
+                now = size * min(_completed(context, group), len(tasks)) // len(tasks)
+                progress(now - told)
+                told = now
+            found = job.result()
+        except KeyboardInterrupt:
+            context.setLogLevel("OFF")  # that tasks were cancelled is no news
+            context.cancelJobGroup(group)
+            raise
         except Exception as e:
             raise _failure(e) from e
-        finally:
-            done.set()
-            follower.join()
+        progress(size - told)
         for row in found:
             result = pickle.loads(bytes(row["content"]))
             if isinstance(result, TinydataError):
                 raise result
             yield row["task"], result
+
+    def _collect(self, tasks: list[Any], work: Callable[..., Any], group: str, label: str) -> list[Any]:
+        """Tasks -> rows of (task, pickled result), one task a partition."""
+        context = self._session.sparkContext
+        context.setJobGroup(group, label)
+        rows = [(i, bytearray(pickle.dumps((work, task)))) for i, task in enumerate(tasks)]
+        frame = self._session.createDataFrame(context.parallelize(rows, len(rows)), _ROW)
+        return frame.mapInArrow(_call, _ROW).collect()
 
     def close(self) -> None:
         if self._owned:
@@ -151,27 +167,12 @@ def _call(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
             yield pa.RecordBatch.from_pydict({"task": [i], "content": [pickle.dumps(result)]}, schema=_FIELDS)
 
 
-def _follow(
-    context: Any, group: str, tasks: int, size: int, progress: Callable[[int], None], done: threading.Event
-) -> None:
-    """Turns finished Spark tasks into bytes done, as if they were equal."""
-    told = 0
-    while not done.wait(0.5):
-        tracker = context.statusTracker()
-        stages = [
-            tracker.getStageInfo(s)
-            for job in tracker.getJobIdsForGroup(group)
-            for s in (tracker.getJobInfo(job) or _NO_JOB).stageIds
-        ]
-        finished = max((s.numCompletedTasks for s in stages if s), default=0)
-        now = size * min(finished, tasks) // tasks
-        progress(now - told)
-        told = now
-    progress(size - told)
-
-
-class _NO_JOB:
-    stageIds: tuple[int, ...] = ()
+def _completed(context: Any, group: str) -> int:
+    """Spark tasks of this group's jobs that are done."""
+    tracker = context.statusTracker()
+    jobs = [tracker.getJobInfo(job) for job in tracker.getJobIdsForGroup(group)]
+    stages = [tracker.getStageInfo(stage) for job in jobs if job for stage in job.stageIds]
+    return max((stage.numCompletedTasks for stage in stages if stage), default=0)
 
 
 def _failure(error: Exception) -> TinydataError:

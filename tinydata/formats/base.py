@@ -95,7 +95,7 @@ def plan(paths: list[str], wanted: Wanted = USUAL) -> Plan:
     kinds: dict[str, str] = {}
     named = [pair for path in paths for pair in expand(path)]
     with ThreadPoolExecutor(16) as pool:  # on object stores each look is a round trip
-        looks = list(pool.map(lambda pair: _look(*pair, wanted), named))
+        looks = list(pool.map(lambda pair: _look(pair[0], pair[1], wanted), named))
     for (file, name), look in zip(named, looks, strict=True):
         if look is None:
             if not name.endswith((".idx", ".meta", MANIFEST)):

@@ -97,8 +97,8 @@ def _batch(split: Split, part: pa.RecordBatch, row: int, bad: Bad) -> Iterator[p
         hole = pc.is_in(pa.array(np.arange(len(body))), pc.list_parent_indices(body).filter(body.flatten().is_null()))
         nulls = pc.or_(nulls, hole)
     if pc.any(nulls).as_py():
-        for i in np.flatnonzero(nulls.to_numpy(zero_copy_only=False)):
-            bad(positions[int(i)].as_py(), f"no value for {names.text or names.ids!r}", b"")
+        for at in positions.filter(nulls).to_pylist():
+            bad(at, f"no value for {names.text or names.ids!r}", b"")
         good = pc.invert(nulls)
         body, positions = body.filter(good), positions.filter(good)
         doc_id = doc_id if doc_id is None else doc_id.filter(good)

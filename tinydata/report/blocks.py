@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, NamedTuple
 
 from tinydata.report.charts import Chart
 
 ROWS = 100  # of a table; a page is read, and the rest is in the files it was made from
 
 
-class Table(NamedTuple):
+@dataclass(frozen=True)
+class Table:
     """Columns are (heading, kind); kind says how a cell is set:
 
     text | number | code: a string; token: a string whose blanks are shown; tokens: a list of such
@@ -17,46 +19,51 @@ class Table(NamedTuple):
 
     columns: list[tuple[str, str]]
     rows: list[list[Any]]
-    foot: list[Any] = []  # noqa: RUF012 - never changed; a NamedTuple's default
+    foot: list[Any] = field(default_factory=list)
     folded: str = ""  # what to click on to see it; empty: always open
     note: str = ""
-    block = "table"
+    block: ClassVar[str] = "table"
 
 
-class Tiles(NamedTuple):
+@dataclass(frozen=True)
+class Tiles:
     """The few numbers to see first: (number, what it is, remark)."""
 
     items: list[tuple[str, str, str]]
-    block = "tiles"
+    block: ClassVar[str] = "tiles"
 
 
-class Facts(NamedTuple):
+@dataclass(frozen=True)
+class Facts:
     """(name, kind as in Table, value)"""
 
     title: str
     items: list[tuple[str, str, str]]
-    block = "facts"
+    block: ClassVar[str] = "facts"
 
 
-class Figures(NamedTuple):
+@dataclass(frozen=True)
+class Figures:
     charts: list[Chart]
-    block = "figures"
+    block: ClassVar[str] = "figures"
 
 
-class Beside(NamedTuple):
+@dataclass(frozen=True)
+class Beside:
     """A chart and its table: next to each other where there is room."""
 
     left: Figures
     right: Table
-    block = "beside"
+    block: ClassVar[str] = "beside"
 
 
-class Notes(NamedTuple):
+@dataclass(frozen=True)
+class Notes:
     """Paragraphs; `warn`: what a reader must not overlook."""
 
     items: list[str]
     warn: bool = False
-    block = "notes"
+    block: ClassVar[str] = "notes"
 
 
 class Section(NamedTuple):

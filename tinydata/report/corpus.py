@@ -17,7 +17,7 @@ SHARES = (0.9, 0.95, 0.98, 0.99, 0.995, 0.999)
 
 def corpus_sections(c: CountsDir, sizes: dict[str, tuple[int, float]], tag: str) -> list[Section]:
     """Counts, {vocabulary: (ids, coverage)} made of them, suffix of anchors -> sections."""
-    by_rank = curves.ranked(c.count)
+    by_rank = curves.ranked(c.per_id)
     found = [Section(f"corpus{tag}", "Corpus", [_tiles(c), _domains(c)], c.path)]
     if len(by_rank):
         found += [

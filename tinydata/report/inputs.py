@@ -19,7 +19,7 @@ class CountsDir(NamedTuple):
     path: str
     manifest: dict[str, Any]
     run: dict[str, Any]  # command, seconds, engine, workers, bytes; {} if nobody wrote them down
-    count: np.ndarray  # int64[ids], held-out documents left out
+    per_id: np.ndarray  # int64[ids], held-out documents left out
     domains: pa.Table  # DOMAINS
     quarantine: pa.Table  # QUARANTINE
 
