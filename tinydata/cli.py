@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from tinydata.console import Console
+from tinydata.console import Console, many
 from tinydata.errors import INTERRUPTED, QUARANTINED, TinydataError
 
 Command = Callable[..., Any]
@@ -24,7 +24,8 @@ def main(args: list[str] | None = None) -> None:
     try:
         from tinydata.workspace import load
 
-        code = cli.main(args, prog_name="tinydata", standalone_mode=False, default_map=load(), obj=args) or 0
+        options = {name: [str(p.name) for p in command.params] for name, command in cli.commands.items()}
+        code = cli.main(args, prog_name="tinydata", standalone_mode=False, default_map=load(options), obj=args) or 0
     except TinydataError as e:
         if {"-v", "--verbose"} & set(args):
             import traceback
@@ -73,7 +74,7 @@ def common(command: Command) -> Command:
     for option in reversed(
         [
             click.option("--json", "as_json", is_flag=True, help="Result as JSON on stdout."),
-            click.option("-q", "--quiet", is_flag=True, help="Errors only."),
+            click.option("-q", "--quiet", is_flag=True, help="Only the result, and errors."),
             click.option("-v", "--verbose", is_flag=True, help="Traces of errors."),
         ]
     ):
@@ -170,7 +171,7 @@ def init(
 
     CORPUS: files, directories or globs of text or token ids.
     """
-    from tinydata import show, workspace
+    from tinydata import workspace
     from tinydata.formats.base import plan
     from tinydata.store import Location
     from tinydata.tokenizers.base import open_tokenizer
@@ -185,7 +186,7 @@ def init(
     files, size = len(found.files), sum(s.bytes for s in found.splits)
     console.result(
         {"files": files, "bytes": size, "kind": found.kind, "ids": tok.size},
-        f"{show.files_of(files, found.kind)}, {size:,} bytes; {tok.family} tokenizer of {tok.size:,} ids\n"
+        f"{many(files, 'file')} of {found.kind}, {size:,} bytes; {tok.family} tokenizer of {tok.size:,} ids\n"
         "wrote tinydata.toml; next: tinydata count",
     )
     return 0

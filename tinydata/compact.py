@@ -154,6 +154,11 @@ def _same_tokenizer(counts: Counts, big: Tokenizer, path: str) -> None:
 def wanted_size(big: Tokenizer, counts: Counts, order: Order, goal: Goal, held: Heldout) -> int:
     """Goal -> number of ids, a multiple of `multiple_of` (rounded up, never beyond the big tokenizer)."""
     floor, top = big.size - len(order.removed), real_size(big)
+    if goal.method == "frequency" and not goal.vocab:
+        raise TinydataError(
+            "--method frequency goes with --vocab: the other goals are searched along the order of leaf removal",
+            fix="pass --vocab, with the size that the other method came to",
+        )
     if goal.vocab:
         size = goal.vocab if goal.vocab > 0 else top
         _check_size(size, floor, top, big)

@@ -101,6 +101,11 @@ def _shown(value: Any) -> str:
     return str(value)
 
 
+def many(n: int, word: str) -> str:
+    """3, "file" -> "3 files"."""
+    return f"{n:,} {word}{'s' * (n != 1)}"
+
+
 def size(n: float) -> str:
     """Bytes -> "1.96 GB" (10**9)."""
     for unit in ("B", "kB", "MB", "GB", "TB"):

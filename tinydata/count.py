@@ -17,17 +17,17 @@ import pyarrow.compute as pc
 from numba import njit
 
 from tinydata import __version__, schema
-from tinydata.engines.base import Engine, excerpt, partial_rows, quarantined, reduce
+from tinydata.engines.base import Engine, Unusable, excerpt, partial_rows, quarantined, reduce
 from tinydata.errors import FIXABLE, UNREADABLE, TinydataError
 from tinydata.formats.base import Plan, Wanted, plan
-from tinydata.store import Output, fingerprint, table_bytes
+from tinydata.formats.streams import show as in_text
+from tinydata.heldout import Slice, lowest
+from tinydata.store import Location, Output, fingerprint, table_bytes
 from tinydata.tokenizers.base import Tokenizer, load, read_tokenizer
 from tinydata.tokenizers.base import fingerprint as tokenizer_fingerprint
 from tinydata.tokenizers.bpe import compiled, inlined
 from tinydata.tokenizers.count import PROBE, TextCounter, agrees, buffers
-from tinydata.tokenizers.decode import Decoder
 
-HELDOUT_BYTES = 64 << 20
 MAX_DOMAINS = 1024
 STRETCH = 1 << 13  # ids looked at together: they stay in the first-level cache between the two looks
 CHECKED = (8, 1 << 14)  # documents and bytes per split on which words first is compared with the library
@@ -75,7 +75,7 @@ def count(
         partitions=partitions,
         label=f"tinydata count {', '.join(corpus)}",
     )
-    partials = pa.concat_tables([partials, quarantined([(p, 0, r, "") for p, r in found.unreadable])])
+    partials = pa.concat_tables([partials, quarantined([Unusable(p, 0, r) for p, r in found.unreadable])])
     tables = split_parts(partials)
     whole = sorted(set(partials.filter(pc.equal(partials["part"], "check"))["path"].to_pylist()))
     _check(tables, settings, found)
@@ -145,9 +145,8 @@ class _Tally:
         self.counters: dict[bool, TextCounter] = {}  # True: words first; False: ids, and text encoded whole
         self.checked = ("", 0, 0)  # split, documents and bytes compared in it
         self.from_ids = False
-        self.decoder: Decoder | None = None
-        self.heldout: list[pa.Table] = []
-        self.bad: list[tuple[str, int, str, str]] = []
+        self.heldout = Slice(tok)
+        self.bad: list[Unusable] = []
         self.failed: dict[str, str] = {}  # split -> its path
 
     def add(self, batch: pa.RecordBatch) -> None:
@@ -158,7 +157,7 @@ class _Tally:
             batch, groups, hashes = self._add_ids(batch, groups, hashes)
         keep = np.flatnonzero(groups & 1)
         if len(keep):
-            self._keep(batch, keep, hashes[keep])
+            self.heldout.add(batch, keep, hashes[keep])
 
     def _groups(self, batch: pa.RecordBatch) -> tuple[np.ndarray, np.ndarray]:
         """-> (group int32[docs], hash uint64[docs]); makes room for new domains."""
@@ -167,11 +166,7 @@ class _Tally:
         for name in labels.dictionary.to_pylist():
             index.append(self.domains.setdefault(name, len(self.domains)))
         if len(self.domains) > MAX_DOMAINS:
-            raise TinydataError(
-                f"more than {MAX_DOMAINS} domains",
-                where=batch.schema.metadata[b"path"].decode(),
-                fix="a domain is a source or language, not an id: name another column with --domain-column",
-            )
+            raise _many_domains(batch.schema.metadata[b"path"].decode())
         rows = 2 * len(self.domains)
         if rows > len(self.totals):
             self.totals = _taller(self.totals, 2 * rows)
@@ -225,33 +220,20 @@ class _Tally:
         values = body.values.to_numpy()
         wrong = np.full(len(body), -1, np.int64)
         counts = self._counter(False).counts
-        count_ids(values, values.view(f"u{values.itemsize}"), offsets, groups, counts, self.totals, wrong)
+        # an id beyond int64 must not become a small negative one
+        ids = values if values.dtype != np.uint64 else np.minimum(values, np.uint64(2**63 - 1)).view(np.int64)
+        count_ids(ids, ids.view(f"u{ids.itemsize}"), offsets, groups, counts, self.totals, wrong)
         if (wrong >= 0).any():
-            for i in np.flatnonzero(wrong >= 0):
+            path = batch.schema.metadata[b"path"].decode()
+            for i in map(int, np.flatnonzero(wrong >= 0)):
                 reason = f"token id {abs(int(values[wrong[i]]))} is outside the vocabulary of {self.tok.size}"
-                near = values[offsets[i] : offsets[i] + 16].tolist()
-                place = int(batch.column("position")[int(i)].as_py())
-                self.bad.append((batch.schema.metadata[b"path"].decode(), place, reason, excerpt(str(near).encode())))
+                near = excerpt(str(values[offsets[i] : min(offsets[i] + 16, offsets[i + 1])].tolist()).encode())
+                doc_id, place = batch.column("doc_id")[i].as_py(), batch.column("position")[i].as_py()
+                self.bad.append(Unusable(path, place, reason, near, doc_id))
             good = wrong < 0
             batch = batch.filter(pa.array(good))
             groups, hashes = groups[good], hashes[good]
         return batch, groups, hashes
-
-    def _keep(self, batch: pa.RecordBatch, keep: np.ndarray, hashes: np.ndarray) -> None:
-        """Texts of the held-out documents; token ids are decoded. Only what may make the final cut is kept."""
-        part = batch.take(pa.array(keep))
-        name = batch.schema.metadata[b"name"].decode()
-        ids = [d or f"{name}:{p}" for d, p in zip(part.column(0).to_pylist(), part.column(2).to_pylist(), strict=True)]
-        if part.schema.names[-1] == "text":
-            texts = part.column("text")
-        else:
-            self.decoder = self.decoder or Decoder(self.tok)
-            texts = self.decoder.texts(part.column("ids"))
-        domain = part.column("domain").cast(pa.string())
-        signed = pa.array((hashes >> np.uint64(1)).astype(np.int64))
-        self.heldout.append(pa.table([signed, pa.array(ids), domain, texts], schema=schema.HELDOUT))
-        if len(self.heldout) % 64 == 0:
-            self.heldout = [lowest(pa.concat_tables(self.heldout))]
 
     def rows(self) -> pa.Table:
         """-> rows of PARTIAL."""
@@ -260,7 +242,7 @@ class _Tally:
             counts += other
         self.totals[:, 1] = counts.sum(1)
         if self.from_ids:
-            self.totals[:, 2] = counts @ np.array([len(p) for p in self.tok.pieces], np.int64)
+            self.totals[:, 2] = counts @ np.fromiter(map(len, self.tok.pieces), np.int64, self.tok.size)
         names = sorted(self.domains)
         out = [quarantined(self.bad)]
         failed = sorted(set(self.failed.values()))
@@ -283,9 +265,17 @@ class _Tally:
                 **{f"heldout_{c}": held[:, i] for i, c in enumerate(("documents", "tokens", "bytes"))},
             )
         )
-        kept = lowest(pa.concat_tables([schema.HELDOUT.empty_table(), *self.heldout]))
+        kept = self.heldout.table()
         out.append(partial_rows("heldout", **{c: kept[c].combine_chunks() for c in schema.HELDOUT.names}))
         return pa.concat_tables(out)
+
+
+def _many_domains(where: str) -> TinydataError:
+    return TinydataError(
+        f"more than {MAX_DOMAINS} domains",
+        where=where,
+        fix="a domain is a source or language, not an id: name another column with --domain-column",
+    )
 
 
 def _taller(table: np.ndarray, rows: int) -> np.ndarray:
@@ -398,14 +388,6 @@ def _hash_strings(data, offsets, valid, out):
 # -- merging ----------------------------------------------------------------------------------
 
 
-def lowest(texts: pa.Table) -> pa.Table:
-    """HELDOUT -> its documents of lowest hash, at most HELDOUT_BYTES of text: the same whatever the grouping."""
-    by = ("hash", "doc_id", "domain", "text")  # all of them: a document may be in two domains
-    texts = texts.sort_by([(c, "ascending") for c in by])
-    size = np.cumsum(pc.binary_length(texts["text"]).fill_null(0).to_numpy())
-    return texts.slice(0, int(np.searchsorted(size, HELDOUT_BYTES, side="right")))
-
-
 def merge(partials: list[pa.Table]) -> pa.Table:
     """Tables of PARTIAL -> one: sums for counts and domains, the lowest hashes, all that was bad, in order."""
     rows = pa.concat_tables([schema.PARTIAL.empty_table(), *partials])
@@ -421,7 +403,7 @@ def split_parts(rows: pa.Table) -> dict[str, pa.Table]:
     """Rows of PARTIAL -> {"counts", "domains", "heldout", "quarantine"}, each summed and sorted."""
 
     def part(name: str, like: pa.Schema) -> pa.Table:
-        return rows.filter(pc.equal(rows["part"], name)).select(like.names).cast(like)
+        return rows.select(like.names).filter(pc.equal(rows["part"], name)).cast(like)
 
     counts = part("counts", schema.COUNTS)
     counts = counts.group_by(["domain", "token_id"], use_threads=False).aggregate(
@@ -448,14 +430,15 @@ def _check(tables: dict[str, pa.Table], settings: Settings, found: Plan) -> None
     """Raises TinydataError if nothing was read or too much was bad."""
     good = pc.sum(tables["domains"]["documents"]).as_py() or 0
     bad = tables["quarantine"]
+    if len(tables["domains"]) > MAX_DOMAINS:  # of all tasks together
+        raise _many_domains(", ".join(f.path for f in found.files[:3]))
     if len(bad) and len(bad) > settings.max_bad * (good + len(bad)):
         first = bad.slice(0, 1).to_pylist()[0]
         outside = "outside the vocabulary" in first["reason"]
-        shown = f": {first['excerpt']}" if first["excerpt"] else ""
         raise TinydataError(
             f"{len(bad)} of {good + len(bad)} documents cannot be used, more than --max-bad {settings.max_bad:g};"
             f" the first: {first['reason']}",
-            where=f"{first['path']}, position {first['position']}{shown}",
+            where=_place(first, found),
             fix=(
                 "the corpus was tokenized with another tokenizer; pass its own with --tokenizer"
                 if outside
@@ -470,6 +453,19 @@ def _check(tables: dict[str, pa.Table], settings: Settings, found: Plan) -> None
             fix="check that the files were written or downloaded whole",
             code=UNREADABLE,
         )
+
+
+def _place(bad: dict[str, Any], found: Plan) -> str:
+    """A row of QUARANTINE -> where a reader of the file finds it: path, row or byte, document, first characters."""
+    form = next((s.format for s in found.splits if s.path == bad["path"]), "")
+    parts = [bad["path"]]
+    if form in ("parquet", "megatron"):
+        parts.append(f"{'row' if form == 'parquet' else 'document'} {bad['position']}")
+    elif form:
+        parts.append(in_text(Location.of(bad["path"]), bad["position"]))
+    if bad["doc_id"]:
+        parts.append(f"document {bad['doc_id']}")
+    return ", ".join(parts) + (f": {bad['excerpt']}" if bad["excerpt"] else "")
 
 
 def summary(tables: dict[str, pa.Table], found: Plan) -> dict[str, Any]:

@@ -114,7 +114,8 @@ def _kernels() -> Check:
 
         ids = np.array([3, 1, -1, 2], np.int32)
         counts, totals, wrong = np.zeros((1, 4), np.int64), np.zeros((1, 4), np.int64), np.full(1, -1, np.int64)
-        count_ids(ids, np.array([0, 4], np.int32), np.zeros(1, np.int32), counts, totals, wrong)
+        offsets, groups = np.array([0, 4], np.int32), np.zeros(1, np.int32)
+        count_ids(ids, ids.view(np.uint32), offsets, groups, counts, totals, wrong)
         good = counts[0].tolist() == [0, 2, 1, 1]
         return _check(
             "compiled kernels", good, "count as they should" if good else "count wrongly", "reinstall numba and numpy"

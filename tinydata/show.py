@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import os
 import time
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from tinydata.console import seconds, size, table, visible
+from tinydata.console import many, seconds, size, table, visible
 from tinydata.count import Settings, count_batches, split_parts, words_first
 from tinydata.errors import TinydataError
 from tinydata.formats.base import Plan, plan, read
@@ -22,17 +24,14 @@ _DISK_PER_BYTE = {"gzip": 0.3, "zstd": 0.28}  # of text; only where no whole fil
 Result = tuple[Any, str]  # as JSON, as text
 
 
-def files_of(number: int, kind: str) -> str:
-    return f"{number:,} file{'s' * (number != 1)} of {kind}"
-
-
 def counted(manifest: dict[str, Any], out: str, took: float) -> str:
     t = manifest["totals"]
     rate = t["bytes"] / max(took, 1e-9)
     return (
-        f"{t['tokens']:,} tokens in {t['documents']:,} documents, {size(t['bytes'])} of text, {t['domains']} domains;"
+        f"{t['tokens']:,} tokens in {many(t['documents'], 'document')}, {size(t['bytes'])} of text,"
+        f" {many(t['domains'], 'domain')};"
         f" {t['distinct_tokens']:,} of {manifest['tokenizer']['size']:,} ids occur\n"
-        f"{t['heldout_tokens']:,} tokens in {t['heldout_documents']:,} documents are held out\n"
+        f"{t['heldout_tokens']:,} tokens in {many(t['heldout_documents'], 'document')} are held out\n"
         f"wrote {out} in {seconds(took)} ({size(rate)}/s)"
     )
 
@@ -43,7 +42,12 @@ def warnings(manifest: dict[str, Any]) -> list[str]:
     bad = manifest["quarantined"]
     if bad["documents"]:
         why = "; ".join(f"{n} x {r}" for r, n in bad["reasons"].items())
-        out.append(f"warning: {bad['documents']} documents quarantined ({why}); see quarantine.parquet")
+        out.append(f"warning: {many(bad['documents'], 'document')} quarantined ({why}); see quarantine.parquet")
+    if not manifest["totals"]["heldout_documents"] and manifest["options"]["heldout"]:
+        share = manifest["options"]["heldout"]
+        out.append(
+            f"note: no document fell into the held-out {share:.0%}, so `compact` cannot measure; --heldout takes more"
+        )
     if manifest["totals"]["masked"]:
         out.append(
             f"note: {manifest['totals']['masked']:,} negative ids (masked labels) counted as their absolute value"
@@ -84,7 +88,7 @@ def count_plan(found: Plan, tokenizer: str, settings: Settings, workers: int) ->
     }
     top = _most_frequent(rows["counts"], tok)
     lines = [
-        f"{files_of(facts['files'], found.kind)}, {size(total)} on disk, {facts['splits']} splits",
+        f"{many(facts['files'], 'file')} of {found.kind}, {size(total)} on disk, {many(facts['splits'], 'split')}",
         f"about {facts['tokens_estimated']:,} tokens, {facts['tokens_per_byte']:.3f} per byte of text"
         f" (from {size(disk)} of it)",
         f"about {seconds(took * scale)} on one core",
@@ -141,7 +145,7 @@ def trade(trade: dict[str, Any]) -> str:
     if held:
         rows += [
             {
-                "": f"held-out tokens ({held['documents']} documents)",
+                "": f"held-out tokens ({many(held['documents'], 'document')})",
                 "before": held["tokens_before"],
                 "after": held["tokens_after"],
             },
@@ -191,33 +195,51 @@ def curve(points: list[dict[str, Any]] | None) -> str:
 
 def listing(paths: list[str]) -> Result:
     """What each path holds: a directory tinydata made, an unfinished one, or a corpus."""
-    import json
-
     facts = []
     for path in paths:
-        where = Location.of(path)
-        inside = [path]
-        if where.is_dir() and not (where / MANIFEST).exists() and where.local:
-            import os
-
-            made = sorted(
-                e.path for e in os.scandir(where.path) if e.is_dir() and (Location.of(e.path) / MANIFEST).exists()
-            )
-            inside = made or [path]
-        for one in inside:
-            here = Location.of(one)
-            if (here / MANIFEST).exists():
-                facts.append(_made(one, json.loads(read_bytes(here / MANIFEST))))
-            else:
-                facts.append(_corpus(one))
+        for one in _outputs(path) or [path]:
+            manifest = _manifest(one)
+            facts.append(_made(one, manifest) if manifest else _unfinished(one) or _corpus(one))
     return facts, table(facts, {"path": "path", "holds": "holds", "size": "size", "detail": ""})
+
+
+def _outputs(path: str) -> list[str]:
+    """Directories inside that tinydata made or began to make."""
+    where = Location.of(path)
+    if not where.is_dir() or not where.local or _manifest(path):
+        return []
+    found = []
+    for entry in os.scandir(where.absolute):
+        name = entry.name[1:-8] if entry.name.startswith(".") and entry.name.endswith(".partial") else entry.name
+        if entry.is_dir() and (name != entry.name or _manifest(entry.path)):
+            found.append(os.path.join(path, name))
+    return sorted(set(found))
+
+
+def _manifest(path: str) -> dict[str, Any] | None:
+    """Of a directory that tinydata made; other programs have files of that name too."""
+    try:
+        found = json.loads(read_bytes(Location.of(path) / MANIFEST))
+    except (TinydataError, ValueError):
+        return None
+    return found if isinstance(found, dict) and found.get("verb") in ("count", "compact") else None
+
+
+def _unfinished(path: str) -> dict[str, Any] | None:
+    where = Location.of(path)
+    parts = where.parent / f".{where.name}.partial" / "parts"
+    if not parts.exists():
+        return None
+    done = sum(f.name.endswith(".json") for f in parts.children())
+    detail = f"{many(done, 'part')} done; the command that began it goes on"
+    return {"path": path, "holds": "unfinished", "size": "", "detail": detail}
 
 
 def _made(path: str, manifest: dict[str, Any]) -> dict[str, Any]:
     on_disk = size(sum(f["bytes"] for f in manifest["files"].values()))
     if manifest["verb"] == "count":
         t = manifest["totals"]
-        detail = f"{t['tokens']:,} tokens, {t['documents']:,} documents, {t['domains']} domains"
+        detail = f"{t['tokens']:,} tokens, {many(t['documents'], 'document')}, {many(t['domains'], 'domain')}"
         return {
             "path": path,
             "holds": "counts",

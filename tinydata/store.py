@@ -99,6 +99,11 @@ class Location:
         """Bytes of the file."""
         return self._info.size or 0
 
+    @property
+    def changed(self) -> int:
+        """When the file was last written, in nanoseconds; 0 where the filesystem does not say."""
+        return self._info.mtime_ns or 0
+
     def open(self) -> pa.NativeFile:
         """Random-access input; errors name the path."""
         try:
@@ -233,16 +238,24 @@ def to_json(value: Any) -> bytes:
     return json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False).encode() + b"\n"
 
 
-def table_bytes(table: pa.Table) -> bytes:
-    """Parquet, zstd; the same table gives the same bytes."""
+def table_bytes(table: pa.Table, compression: str = "zstd") -> bytes:
+    """Parquet; the same table gives the same bytes."""
     sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd")
+    pq.write_table(table, sink, compression=compression)
     return sink.getvalue().to_pybytes()
 
 
 def read_table(where: Location, **options: Any) -> pa.Table:
     with where.open() as f:
         return pq.read_table(f, **options)
+
+
+def _verb(where: Location) -> str:
+    """The verb that made a directory; "" if its manifest is damaged, or another program's."""
+    try:
+        return json.loads(read_bytes(where / MANIFEST)).get("verb", "")
+    except (ValueError, AttributeError):
+        return ""
 
 
 def read_manifest(path: str, verb: str) -> dict[str, Any]:
@@ -297,10 +310,11 @@ class Output:
     def _claim(self, force: bool) -> None:
         if self.final.exists():
             whole = (self.final / MANIFEST).exists()
+            same_verb = whole and _verb(self.final) == self.header["verb"]
             empty = self.final.is_dir() and not self.final.children(recursive=True)
             unfinished = not self.rename and not whole
-            if not (empty or unfinished or (force and whole)):
-                self._refuse(whole)
+            if not (empty or unfinished or (force and same_verb)):
+                self._refuse(whole, same_verb)
             if whole and not self.rename:
                 (self.final / MANIFEST).delete()
         mark = self._hidden / "command.json"
@@ -317,9 +331,9 @@ class Output:
         if not mark.exists():
             mark.write(wanted)
 
-    def _refuse(self, whole: bool) -> None:
+    def _refuse(self, whole: bool, same_verb: bool) -> None:
         what = "something that tinydata did not make"
-        if whole:
+        if whole and _verb(self.final):
             made = json.loads(read_bytes(self.final / MANIFEST))
             what = f"the result of `tinydata {made.get('verb')}`"
             if {k: made.get(k) for k in self.header} == json.loads(to_json(self.header)):
@@ -329,7 +343,7 @@ class Output:
         raise TinydataError(
             f"the output exists already: {what}",
             where=str(self.final),
-            fix="choose another place with -o" + (", or replace it with --force" if whole else ""),
+            fix="choose another place with -o" + (", or replace it with --force" if same_verb else ""),
             code=FIXABLE,
         )
 

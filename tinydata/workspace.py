@@ -16,17 +16,38 @@ from tinydata.errors import TinydataError
 FILE = "tinydata.toml"
 
 
-def load() -> dict[str, dict[str, Any]]:
-    """tinydata.toml of this directory -> {verb: {option: value}}; {} if there is none."""
+def load(options: dict[str, list[str]]) -> dict[str, dict[str, Any]]:
+    """tinydata.toml of this directory -> {verb: {option: value}}; {} if there is none.
+
+    `options`: those of each verb. Raises TinydataError for one that is not there: a slip of the
+    pen must not mean the default. Tables of other names are somebody else's.
+    """
     if not os.path.exists(FILE):
         return {}
     try:
         with open(FILE, "rb") as f:
-            return tomllib.load(f)
-    except tomllib.TOMLDecodeError as e:
+            found = tomllib.load(f)
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
         raise TinydataError(
             f"not valid TOML: {e}", where=FILE, fix="mend the line, or run `tinydata init` anew"
         ) from None
+    for verb in options.keys() & found.keys():
+        _check(verb, found[verb], options[verb])
+    return found
+
+
+def _check(verb: str, table: Any, options: list[str]) -> None:
+    if not isinstance(table, dict):
+        raise TinydataError(
+            f"{verb} is a value, not a table", where=FILE, fix=f"write a line [{verb}], and its options below it"
+        )
+    for name in table:
+        if name not in options:
+            raise TinydataError(
+                f"`tinydata {verb}` has no option {name!r}",
+                where=f"{FILE}, table [{verb}]",
+                fix=f"its options are {', '.join(options)}",
+            )
 
 
 def text(corpus: list[str], tokenizer: str, columns: dict[str, str]) -> str:

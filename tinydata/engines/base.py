@@ -119,7 +119,7 @@ def grouped(splits: list[Split], slots: int, partitions: int = 0) -> list[list[S
 
 def _work(fn: BatchFn, task: Task, tell: Callable[[int], None]) -> str:
     """Reads the splits of one task, applies fn, writes the result and then the mark that it is whole."""
-    bad: list[tuple[str, int, str, str]] = []
+    bad: list[Unusable] = []
 
     def batches() -> Iterator[pa.RecordBatch]:
         for split in task.splits:
@@ -130,13 +130,13 @@ def _work(fn: BatchFn, task: Task, tell: Callable[[int], None]) -> str:
     rows = quarantined(bad)
     table = pa.Table.from_batches([*out, *rows.to_batches()], schema.PARTIAL)
     parts = Location.of(task.parts)
-    (parts / f"{task.name}.parquet").write(table_bytes(table))
+    (parts / f"{task.name}.parquet").write(table_bytes(table, "none"))  # read once, soon: not worth compressing
     (parts / f"{task.name}.json").write(json.dumps([_place(s) for s in task.splits]).encode())
     return task.name
 
 
-def _note(bad: list[tuple[str, int, str, str]], path: str, position: int, reason: str, start: bytes) -> None:
-    bad.append((path, position, reason, excerpt(start)))
+def _note(bad: list[Unusable], path: str, position: int, reason: str, start: bytes) -> None:
+    bad.append(Unusable(path, position, reason, excerpt(start)))
 
 
 def _merged(merge: Merge, parts: Location, names: list[str]) -> pa.Table:
@@ -155,7 +155,7 @@ def _fold(merge: Merge, group: tuple[str, list[str], int], tell: Callable[[int],
     where = Location.of(parts)
     name = f"merged-{level}-{hashlib.blake2b(repr(names).encode(), digest_size=12).hexdigest()}"
     table = _merged(merge, where, names)
-    (where / f"{name}.parquet").write(table_bytes(table))
+    (where / f"{name}.parquet").write(table_bytes(table, "none"))
     return name
 
 
@@ -170,7 +170,7 @@ def partial_rows(part: str, **columns: Any) -> pa.Table:
     arrays = []
     for field in schema.PARTIAL:
         if field.name == "part":
-            arrays.append(pa.array([part] * size, pa.string()))
+            arrays.append(pa.repeat(pa.scalar(part), size))
         elif field.name in columns:
             value = columns[field.name]
             arrays.append(value.cast(field.type) if isinstance(value, pa.Array) else pa.array(value, field.type))
@@ -179,7 +179,17 @@ def partial_rows(part: str, **columns: Any) -> pa.Table:
     return pa.Table.from_arrays(arrays, schema=schema.PARTIAL)
 
 
-def quarantined(bad: Iterable[tuple[str, int, str, str]]) -> pa.Table:
-    """[(path, position, reason, excerpt)] -> rows of PARTIAL."""
-    path, position, reason, text = zip(*bad, strict=True) if bad else ((), (), (), ())
-    return partial_rows("quarantine", path=path, position=position, reason=reason, excerpt=text)
+class Unusable(NamedTuple):
+    """A piece of input that cannot be used."""
+
+    path: str
+    position: int
+    reason: str
+    excerpt: str = ""
+    doc_id: str | None = None
+
+
+def quarantined(bad: Iterable[Unusable]) -> pa.Table:
+    """What could not be used -> rows of PARTIAL."""
+    columns = zip(*bad, strict=True) if bad else [()] * len(Unusable._fields)
+    return partial_rows("quarantine", **dict(zip(Unusable._fields, columns, strict=True)))

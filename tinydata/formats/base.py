@@ -124,8 +124,9 @@ def plan(paths: list[str], wanted: Wanted = USUAL) -> Plan:
     if not splits:
         first = unreadable[0] if unreadable else (", ".join(paths), "")
         raise TinydataError(
-            f"nothing to read: {len(unreadable)} of {len(files)} files unreadable, the rest empty"
-            + (f" ({first[1]})" if first[1] else ""),
+            f"nothing to read: {len(unreadable)} of {len(files)} files unreadable, the rest empty ({first[1]})"
+            if unreadable
+            else "the corpus is empty: there is nothing in its files",
             where=first[0],
             fix="check that the files were written or downloaded whole",
             code=UNREADABLE,

@@ -8,6 +8,7 @@ lengths (they overflowed in some versions). Source: Megatron-LM core/datasets/in
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 
 import numpy as np
 import pyarrow as pa
@@ -30,13 +31,18 @@ def _index_name(file: Location) -> str:
 
 
 def columns(file: Location, wanted: Wanted) -> Columns:
-    dtype, _, _ = read_index(file)
+    dtype, _ = read_index(file)
     return Columns(ids="ids", types=(("ids", np.dtype(dtype).name),))
 
 
-def read_index(file: Location) -> tuple[type, np.ndarray, np.ndarray]:
-    """x.bin -> (dtype, length of each document int64[documents], first token of each int64[documents + 1])."""
+def read_index(file: Location) -> tuple[type, np.ndarray]:
+    """x.bin -> (dtype, first token of each document int64[documents + 1])."""
     index = file.parent / _index_name(file)
+    return _read_index(file, file.size, index, index.changed)
+
+
+@lru_cache(maxsize=2)  # splits of one file follow one another, and each would read the whole index anew
+def _read_index(file: Location, size: int, index: Location, changed: int) -> tuple[type, np.ndarray]:
     with index.open() as f:
         head = f.read(34)
         if head[:8] == b"TNTIDX\x00\x00":
@@ -64,15 +70,15 @@ def read_index(file: Location) -> tuple[type, np.ndarray, np.ndarray]:
     if not rising and (documents or sequences):
         raise OSError(f"{index.name} has document boundaries that do not fit its sequences")
     first = starts[np.append(bounds, sequences) if not documents or bounds[-1] < sequences else bounds]
-    size = np.dtype(DTYPES[code]).itemsize
-    if starts[-1] * size != file.size:
-        raise OSError(f"{file.name} has {file.size} bytes, its index says {starts[-1] * size}")
-    return DTYPES[code], np.diff(first), first
+    indexed = starts[-1] * np.dtype(DTYPES[code]).itemsize
+    if indexed != size:
+        raise OSError(f"{file.name} has {size} bytes, its index says {indexed}")
+    return DTYPES[code], first
 
 
 def splits(file: Location) -> list[tuple[int, int, int]]:
     """Runs of whole documents of about SPLIT_BYTES: (first document, last + 1, bytes)."""
-    dtype, _, first = read_index(file)
+    dtype, first = read_index(file)
     size = np.dtype(dtype).itemsize
     out, a, n = [], 0, len(first) - 1
     while a < n:
@@ -86,7 +92,7 @@ def splits(file: Location) -> list[tuple[int, int, int]]:
 def read(split: Split, bad: Bad) -> Iterator[pa.RecordBatch]:
     """Whole documents, a few MB at a time, without a copy."""
     file = Location.of(split.path)
-    dtype, _, first = read_index(file)
+    dtype, first = read_index(file)
     size = np.dtype(dtype).itemsize
     kind = pa.from_numpy_dtype(dtype)
     with file.open() as f:

@@ -62,7 +62,9 @@ class ByteLevelBPE:
     def from_json(cls, files: dict[str, bytes], path: str) -> ByteLevelBPE:
         """{name: content}, tokenizer.json first -> ByteLevelBPE; raises TinydataError on another model."""
         config = _json(next(iter(files.values())), path)
-        model = config.get("model") or {}
+        model = config.get("model")
+        if not isinstance(model, dict):
+            raise _broken("JSON, but with no model in it", path)
         kind = model.get("type") or ("BPE" if "merges" in model else "nothing known")
         if kind != "BPE" or not _byte_level(config):
             what = kind if kind != "BPE" else "BPE, but not byte-level"
@@ -72,6 +74,7 @@ class ByteLevelBPE:
                 fix="byte-level BPE is supported in tokenizer.json; for a SentencePiece model pass its tokenizer.model",
                 code=UNREADABLE,
             )
+        _check_model(model, path)
         return cls(files, config)
 
     @classmethod
@@ -79,7 +82,10 @@ class ByteLevelBPE:
         """{vocab.json, merges.txt} -> the same tokenizer as GPT-2's tokenizer.json."""
         name = next(iter(files))
         vocab = _json(files[name], path)
-        lines = files["merges.txt"].decode().split("\n")
+        try:
+            lines = files["merges.txt"].decode().split("\n")
+        except UnicodeDecodeError as e:
+            raise _broken(f"its merges.txt is not UTF-8 ({e})", path) from None
         merges = [line for line in lines if line and not line.startswith("#version")]
         level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
         end = [t for t in ("<|endoftext|>",) if t in vocab]
@@ -118,7 +124,10 @@ class ByteLevelBPE:
     def _native(self) -> Any:
         import tokenizers
 
-        native = tokenizers.Tokenizer.from_str(json.dumps(self.config))
+        try:
+            native = tokenizers.Tokenizer.from_str(json.dumps(self.config))
+        except Exception as e:  # the library raises nothing narrower
+            raise _broken(f"the tokenizers library cannot read it ({e})", next(iter(self.files))) from None
         native.no_padding()
         native.no_truncation()
         return native
@@ -150,14 +159,23 @@ class ByteLevelBPE:
     def normal(self, text: str) -> str | None:
         if not self._normalizer:
             return text
-        if any(t["content"] in text for t in self._added if not t["normalized"]):
-            return None  # normalization stops at such a token
-        return self._native.normalizer.normalize_str(text)
+        out = self._native.normalizer.normalize_str(text)
+        raw = [t["content"] for t in self._added if not t["normalized"]]
+        if any(t in text or t in out for t in raw) or any(t in out for t in self.odd):
+            return None  # normalization stops at a raw token, and what it makes of other text is none
+        return out
+
+    @cached_property
+    def _literals(self) -> list[str]:
+        """What the library looks for in text, one for each added token: some are normalized like the text."""
+        normal = self._native.normalizer.normalize_str if self._normalizer else str
+        return [normal(t["content"]) if t["normalized"] else t["content"] for t in self._added]
 
     @cached_property
     def odd(self) -> list[str]:
         """Added tokens that take their surroundings with them: documents that hold one are encoded whole."""
-        return [t["content"] for t in self._added if t.get("lstrip") or t.get("rstrip") or t.get("single_word")]
+        marks = ("lstrip", "rstrip", "single_word")
+        return [s for s, t in zip(self._literals, self._added, strict=True) if any(t.get(m) for m in marks)]
 
     # -- what the compiled kernels follow -----------------------------------------------------
 
@@ -187,8 +205,8 @@ class ByteLevelBPE:
             return "it lacks some of the byte symbols that UTF-8 text needs"
         if model.get("ignore_merges") and not self._merges_reach_all:
             return "it looks up whole words that its merges never produce (ignore_merges)"
-        raw = {t["content"] for t in self._added if not t.get("normalized")}
-        late = {t["content"] for t in self._added if t.get("normalized")}
+        raw = {t["content"] for t in self._added if not t["normalized"]}
+        late = {s for s, t in zip(self._literals, self._added, strict=True) if t["normalized"]}
         if any(_can_overlap(a, b) or _can_overlap(b, a) for a in raw for b in late):
             return "its added tokens of the two passes could overlap"
         return ""
@@ -205,7 +223,8 @@ class ByteLevelBPE:
         if self.why_not:
             return None
         odd = set(self.odd)
-        nxt, ids = atoms({t["content"].encode(): t["id"] for t in self._added if t["content"] not in odd})
+        found = zip(self._literals, self._added, strict=True)
+        nxt, ids = atoms({s.encode(): t["id"] for s, t in found if s not in odd})
         if self._regex == _GPT2:
             return Gpt2(_classes(), nxt, ids, -1)
         return Cl100k(_classes(), _CL100K[self._regex], nxt, ids, -1)
@@ -220,12 +239,12 @@ class ByteLevelBPE:
 
     @cached_property
     def pairs(self) -> Pairs:
+        ranks = {companions.split_merge(m): rank for rank, m in enumerate(self.config["model"]["merges"])}
         rows = []
-        for rank, merge in enumerate(self.config["model"]["merges"]):
-            left, right = companions.split_merge(merge)
+        for (left, right), rank in ranks.items():  # of a merge that is listed twice the library takes the last
             if left in self._vocab and right in self._vocab and left + right in self._vocab:
                 rows.append((self._vocab[left], self._vocab[right], rank, self._vocab[left + right]))
-        return build_pairs(*np.array(rows or [(0, 0, 0, 0)], np.int64).T)
+        return build_pairs(*np.array(rows, np.int64).reshape(-1, 4).T)
 
     def removable(self) -> np.ndarray:
         return (self.kinds == NORMAL) | self.gap
@@ -265,21 +284,29 @@ def _byte_level(config: dict[str, Any]) -> bool:
 def _json(content: bytes, path: str) -> dict[str, Any]:
     try:
         value = json.loads(content)
-    except ValueError as e:
-        raise TinydataError(
-            f"tokenizer of an unknown kind: not valid JSON ({e})",
-            where=str(path),
-            fix="check that the file was downloaded whole",
-            code=UNREADABLE,
-        ) from None
+    except (ValueError, RecursionError) as e:
+        raise _broken(f"not valid JSON ({e})", path) from None
     if not isinstance(value, dict):
-        raise TinydataError(
-            "tokenizer of an unknown kind: JSON, but no object",
-            where=str(path),
-            fix="pass a tokenizer.json as Hugging Face tokenizers writes it",
-            code=UNREADABLE,
-        )
+        raise _broken("JSON, but no object", path)
     return value
+
+
+def _check_model(model: dict[str, Any], path: str) -> None:
+    """Raises TinydataError where the parts that every BPE has are missing or something else."""
+    vocab, merges = model.get("vocab"), model.get("merges")
+    if not isinstance(vocab, dict) or not vocab or any(type(i) is not int or i < 0 for i in vocab.values()):
+        raise _broken("its model has no vocab of {token: id}", path)
+    if not isinstance(merges, list):
+        raise _broken("its model has no list of merges", path)
+
+
+def _broken(why: str, path: str) -> TinydataError:
+    return TinydataError(
+        f"tokenizer of an unknown kind: {why}",
+        where=str(path),
+        fix="pass a tokenizer.json as Hugging Face tokenizers writes it, downloaded whole",
+        code=UNREADABLE,
+    )
 
 
 def _alphabet() -> dict[str, int]:
@@ -306,17 +333,14 @@ def _classes() -> np.ndarray:
 
     Its Unicode version is not Python's: unicodedata of 3.11 differs on thousands of letters.
     """
-    from tokenizers import Regex, pre_tokenizers
+    from tokenizers import Regex, normalizers
 
     table = np.zeros(0x110000, np.uint8)
-    every = "".join(chr(c) for c in range(0x110000) if not 0xD800 <= c < 0xE000)
-    for kind, pattern in ((LETTER, r"\p{L}+"), (NUMBER, r"\p{N}+"), (SPACE, r"\s+")):
-        rest = pre_tokenizers.Split(Regex(pattern), "removed").pre_tokenize_str(every)
-        inside = np.ones(len(every), np.bool_)
-        for _, (start, stop) in rest:
-            inside[start:stop] = False
-        hit = np.flatnonzero(inside)
-        table[hit + np.where(hit >= 0xD800, 0x800, 0)] = kind
+    points = np.delete(np.arange(0x110000, dtype="<u4"), slice(0xD800, 0xE000))  # surrogates are no text
+    every = points.tobytes().decode("utf-32-le")
+    for kind, others in ((LETTER, r"\P{L}+"), (NUMBER, r"\P{N}+"), (SPACE, r"\S+")):
+        left = normalizers.Replace(Regex(others), "").normalize_str(every)
+        table[np.frombuffer(left.encode("utf-32-le"), np.uint32)] = kind
     return table
 
 

@@ -11,6 +11,8 @@ import copy
 import json
 from typing import Any
 
+from tinydata.errors import UNREADABLE, TinydataError
+
 Json = dict[str, Any]
 
 
@@ -23,11 +25,11 @@ def renumber(files: dict[str, bytes], new_id: dict[int, int]) -> dict[str, bytes
     out = {}
     for name, content in files.items():
         if name == "tokenizer.json":
-            out[name] = dump(slice_json(json.loads(content), new_id))
+            out[name] = dump(slice_json(_parsed(files, name), new_id))
         elif name == "tokenizer_config.json":
-            out[name] = dump(_config(json.loads(content), new_id))
+            out[name] = dump(_config(_parsed(files, name), new_id))
         elif name == "added_tokens.json":
-            out[name] = dump({t: new_id[i] for t, i in json.loads(content).items() if i in new_id})
+            out[name] = dump({t: new_id[i] for t, i in _parsed(files, name).items() if i in new_id})
         elif name in ("special_tokens_map.json", "chat_template.jinja"):
             out[name] = content
     return out
@@ -37,13 +39,28 @@ def added_tokens(files: dict[str, bytes]) -> dict[int, str]:
     """{id: text} of the added tokens that any companion lists."""
     found: dict[int, str] = {}
     if "added_tokens.json" in files:
-        found.update({i: t for t, i in json.loads(files["added_tokens.json"]).items()})
+        found.update({i: t for t, i in _parsed(files, "added_tokens.json").items()})
     if "tokenizer_config.json" in files:
-        decoder = json.loads(files["tokenizer_config.json"]).get("added_tokens_decoder") or {}
+        decoder = _parsed(files, "tokenizer_config.json").get("added_tokens_decoder") or {}
         found.update({int(i): t["content"] for i, t in decoder.items()})
     if "tokenizer.json" in files:
-        found.update({t["id"]: t["content"] for t in json.loads(files["tokenizer.json"]).get("added_tokens", [])})
+        found.update({t["id"]: t["content"] for t in _parsed(files, "tokenizer.json").get("added_tokens", [])})
     return found
+
+
+def _parsed(files: dict[str, bytes], name: str) -> Json:
+    try:
+        value = json.loads(files[name])
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise TinydataError(
+            f"{name} beside the tokenizer is no JSON object",
+            where=name,
+            fix="repair or remove that file",
+            code=UNREADABLE,
+        )
+    return value
 
 
 def slice_json(tokenizer: Json, new_id: dict[int, int]) -> Json:

@@ -73,9 +73,25 @@ def removal_order(big: Tokenizer, tree: Tree, count: np.ndarray, locked: np.ndar
     for i in np.argsort(size, kind="stable"):
         late[i] = max(i, late[tree.parts[tree.offsets[i] : tree.offsets[i + 1]]].max(initial=0))
     may = np.flatnonzero(~locked)
-    # equal cost: the later id first, but never a piece before what is made of it
-    order = may[np.lexsort((-size[may], -late[may], cost[may], tree.reachable[may]))]
+    turn = _no_sooner(cost, size, tree)
+    # gaps, then what is never produced; equal cost: the later id first, but never a piece before what is made of it
+    order = may[np.lexsort((-size[may], -late[may], turn[may], tree.reachable[may], ~big.gap[may]))]
     return Order(order.astype(np.int32), np.cumsum(cost[order]))
+
+
+def _no_sooner(cost: np.ndarray, size: np.ndarray, tree: Tree) -> np.ndarray:
+    """cost int64[ids] -> the same, but for a part that costs less than what is made of it.
+
+    That is so only for a piece with a character that is no piece: without it, it is bytes, three
+    or four for the one part.
+    """
+    turn = cost.tolist()
+    parts, offsets = tree.parts.tolist(), tree.offsets.tolist()
+    for i in np.argsort(-size, kind="stable").tolist():
+        if tree.reachable[i]:
+            for p in parts[offsets[i] : offsets[i + 1]]:
+                turn[p] = max(turn[p], turn[i])
+    return np.array(turn, np.int64)
 
 
 def merge_uses(big: Tokenizer, tree: Tree, count: np.ndarray) -> np.ndarray:
@@ -109,7 +125,7 @@ def most_frequent(big: Tokenizer, count: np.ndarray, size: int) -> np.ndarray:
     """
     keep = big.kinds != NORMAL
     keep &= ~big.gap
-    rest = np.flatnonzero(~keep)
+    rest = np.flatnonzero(~keep & ~big.gap)
     best = rest[np.argsort(-count[rest], kind="stable")]
     keep[best[: size - int(keep.sum())]] = True
     return keep

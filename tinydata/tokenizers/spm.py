@@ -65,7 +65,16 @@ class SentencePieceBPE:
 
         if hasattr(sentencepiece, "SetMinLogLevel"):
             sentencepiece.SetMinLogLevel(2)  # errors: a warning about InternLM's NUL piece is no news
-        return sentencepiece.SentencePieceProcessor(model_proto=next(iter(self.files.values())))
+        name, content = next(iter(self.files.items()))
+        try:
+            return sentencepiece.SentencePieceProcessor(model_proto=content)
+        except RuntimeError as e:
+            raise TinydataError(
+                f"tokenizer of an unknown kind: the sentencepiece library cannot read it ({e})",
+                where=name,
+                fix="pass a tokenizer.model as sentencepiece writes it, downloaded whole",
+                code=UNREADABLE,
+            ) from None
 
     def encode(self, texts: list[str]) -> list[list[int]]:
         return self._native.encode(texts, num_threads=1)
@@ -103,6 +112,8 @@ class SentencePieceBPE:
             return "its normalizer rewrites the text"
         if not spec.escape_whitespaces or self.proto.trainer_spec.treat_whitespace_as_suffix:
             return "it treats blanks in a way of its own"
+        if all(p.piece != SPACE for p in self.proto.pieces):
+            return "it has no piece for the blank"
         if (self.kinds == BYTE).sum() != 256:
             return "it has no byte fallback, so runs of unknown characters depend on their neighbours"
         if any(p.type == _UNUSED for p in self.proto.pieces):
@@ -119,18 +130,18 @@ class SentencePieceBPE:
             return None
         ascii_pairs = np.zeros(128 * 128, np.bool_)
         first, second = [], []
+        found: set[tuple[str, str]] = set()
         for p in self.proto.pieces:
-            if p.type != _NORMAL:
-                continue
-            text = p.piece
-            for a, b in pairwise(text):
-                for c in _faces(a):
-                    for d in _faces(b):
-                        if c < 128 and d < 128:
-                            ascii_pairs[(c << 7) | d] = True
-                        else:
-                            first.append(c)
-                            second.append(d)
+            if p.type == _NORMAL:
+                found.update(pairwise(p.piece))
+        for a, b in found:
+            for c in _faces(a):
+                for d in _faces(b):
+                    if c < 128 and d < 128:
+                        ascii_pairs[(c << 7) | d] = True
+                    else:
+                        first.append(c)
+                        second.append(d)
         bits = np.zeros(1 << 19, np.uint8)  # 4M bits for some 300,000 pairs
         add_pairs(bits, np.array(first, np.int32), np.array(second, np.int32))
         nxt, ids = atoms({p.piece.encode(): i for i, p in enumerate(self.proto.pieces) if p.type == _USER})
@@ -187,8 +198,7 @@ class SentencePieceBPE:
                     left, right = names.get(text[:k]), names.get(text[k:])
                     if left is not None and right is not None:
                         rows.append((left, right, rank[p.score], i))
-        table = np.array(rows or [(0, 0, 0, 0)], np.int64).T
-        return build_pairs(*table)
+        return build_pairs(*np.array(rows, np.int64).reshape(-1, 4).T)
 
     def removable(self) -> np.ndarray:
         """NORMAL pieces; single characters only where bytes can stand in, ASCII and the blank never."""
