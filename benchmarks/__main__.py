@@ -1,4 +1,4 @@
-"""python -m benchmarks [--only shards,text] [--scale 0.1] [--rounds 7] [--json]: makes its data, measures, prints one table."""
+"""python -m benchmarks [--only shards,text] [--scale 0.1] [--rounds 7] [--json]: data, measurements, one table."""
 
 from __future__ import annotations
 

@@ -5,60 +5,68 @@ Goal: at least 0.55 of reading and summing, and twice the best np.bincount; in S
 
 from __future__ import annotations
 
-import shutil
+import statistics
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-from benchmarks import process
+from benchmarks import ours, process
 from benchmarks.place import Place
 from benchmarks.table import Peak, Row, alone, compare
 
 UNIT = "M tokens/CPU-s"
-# The difference is taken where the held-out text is complete (64 MB, at some 7 GB of shards).
-NAMES = {"once": 1, "twice": 2, "small": 8, "large": 16}
+FILES = 4
+# Our cost is the difference between 16 GB and 32 GB, where the held-out text is complete and only
+# counting is left. The others have no fixed cost, so any two sizes will do for them.
+NAMES = {
+    "int32": {"once": 1, "twice": 2, "small": 16, "large": 32},
+    "uint16": {"once": 1, "twice": 2, "small": 32, "large": 64},
+}
 
 
 def rows(place: Place) -> tuple[list[Row], list[Peak]]:
-    out: list[Row] = []
-    peaks: list[Peak] = []
-    for dtype in ("int32", "uint16"):
-        tokens = int(256e6 * place.scale)
-        made = process.call("benchmarks.made:shards", place.folder, dtype, tokens, 4, NAMES).value
-        tok = process.call("benchmarks.made:tokenizer", place.folder).value
-        speeds = process.call("benchmarks.shards:speeds", made, dtype, tok, place.rounds).value
-        best = max(
-            (n for n in speeds if n.startswith("bincount")), key=lambda n: sorted(speeds[n])[len(speeds[n]) // 2]
-        )
-        wanted = dtype == "int32"
-        name = f"{dtype} shards"
-        out.append(compare(f"{name} / read and sum", UNIT, speeds["ours"], speeds["sum"], ">= 0.55" if wanted else ""))
-        out.append(compare(f"{name} / np.{best}", UNIT, speeds["ours"], speeds[best], ">= 2" if wanted else ""))
-        counts = f"{place.folder}/counts"
-        run = process.tinydata("count", made["large"], "--tokenizer", tok, "--workers", "1", "-o", counts)
-        all_in = total(counts) / run.cpu / 1e6
-        out.append(alone(f"{name}, whole command", UNIT, [all_in], note=f"{run.cpu:.1f} CPU-s, {run.wall:.1f} s"))
-        peaks.append(Peak(f"count {name}", run.peak))
-        shutil.rmtree(counts)
-        if wanted:
-            out += in_spark(place, made, tok)
-    return out, peaks
+    tok = process.call("benchmarks.made:tokenizer", place.folder).value
+    made = {
+        d: process.call("benchmarks.made:shards", place.folder, d, int(256e6 * place.scale), FILES, n).value
+        for d, n in NAMES.items()
+    }
+    out, peaks = _outside(place, made["int32"], tok, "int32", place.rounds, (">= 0.55", ">= 2"))
+    out.append(_in_spark(place, made["int32"], tok))
+    more, peak = _outside(place, made["uint16"], tok, "uint16", max(place.rounds // 2, 1), ("", ""))
+    return out + more, peaks + peak
 
 
-def in_spark(place: Place, made: dict[str, str], tok: str) -> list[Row]:
-    """The same inside Spark, JVM and Python workers included."""
+def _outside(
+    place: Place, made: dict[str, str], tok: str, dtype: str, rounds: int, goals: tuple[str, str]
+) -> tuple[list[Row], list[Peak]]:
+    speeds = process.call("benchmarks.shards:speeds", made, dtype, tok, rounds).value
+    best = max((n for n in speeds if n.startswith("bincount")), key=lambda n: statistics.median(speeds[n]))
+    name = f"{dtype} shards"
+    whole = [ours.Whole(place, made[size], tok) for size in ("twice", "large")]
+    return [
+        compare(f"{name} / read and sum", UNIT, speeds["ours"], speeds["sum"], goals[0]),
+        compare(f"{name} / np.{best}", UNIT, speeds["ours"], speeds[best], goals[1]),
+        *(
+            alone(
+                f"{name}, the whole command, {w.totals['tokens'] / 1e9:.1f} G tokens",
+                UNIT,
+                [w.speed("tokens")],
+                note=w.cost,
+            )
+            for w in whole
+        ),
+    ], [Peak(f"count {name}", max(w.run.peak for w in whole))]
+
+
+def _in_spark(place: Place, made: dict[str, str], tok: str) -> Row:
+    """The same inside Spark: JVM and Python workers included."""
+    name = "int32 shards in Spark / outside"
     try:
-        speeds = process.call("benchmarks.shards:spark_speeds", made, tok, max(3, place.rounds // 2)).value
+        speeds = process.call("benchmarks.shards:spark_speeds", made, tok, max(place.rounds // 2, 1)).value
     except RuntimeError as e:
-        return [Row("int32 shards, in Spark / outside", note=f"skipped: {str(e).splitlines()[-1]}")]
-    return [compare("int32 shards, in Spark / outside", UNIT, speeds["spark"], speeds["ours"], ">= 0.8")]
-
-
-def total(counts: str) -> int:
-    """COUNTS directory -> tokens."""
-    from json import loads
-
-    return int(loads((Path(counts) / "manifest.json").read_text())["totals"]["tokens"])
+        return Row(name, note=f"skipped: {str(e).splitlines()[-1]}")
+    return compare(name, UNIT, speeds["spark"], speeds["ours"], ">= 0.9")
 
 
 # -- in a process of its own ------------------------------------------------------------------
@@ -66,14 +74,19 @@ def total(counts: str) -> int:
 
 def speeds(made: dict[str, str], dtype: str, tok: str, rounds: int) -> dict[str, list[float]]:
     """{contender: M tokens per CPU-second in each round}, all marginal."""
-    _same_counts(made["once"], dtype, tok)
-    read: dict[str, Callable[[str], int]] = {"sum": partial(read_and_sum, dtype=dtype)}
-    for ids in (1 << 16, 1 << 18):
-        read[f"bincount, chunks of {ids >> 10}k"] = partial(bincount, dtype=dtype, ids=ids)
-    work = {"ours": partial(counted, tok=tok), **read}
+    import numpy as np
+
+    if not np.array_equal(ours.counts(made["once"], tok), _bincount(made["once"], dtype, 1 << 18)):
+        raise AssertionError("our counts differ from np.bincount's")
+    work: dict[str, Callable[[str], int]] = {
+        "ours": partial(ours.tokens, tok=tok),
+        "sum": partial(read_and_sum, dtype=dtype),
+        "bincount, chunks of 64k": partial(bincount, dtype=dtype, ids=1 << 16),
+        "bincount, chunks of 256k": partial(bincount, dtype=dtype, ids=1 << 18),
+    }
     for contender in work.values():
         contender(made["once"])
-    sizes = {"ours": (made["small"], made["large"])}  # the others have no fixed cost: any two sizes will do
+    sizes = {"ours": (made["small"], made["large"])}
     plain = (made["once"], made["twice"])
     return process.alternate({n: partial(process.marginal, w, *sizes.get(n, plain)) for n, w in work.items()}, rounds)
 
@@ -82,30 +95,19 @@ def spark_speeds(made: dict[str, str], tok: str, rounds: int) -> dict[str, list[
     from tinydata.engines.spark import SparkEngine
 
     engine = SparkEngine(1)
-    inside = partial(counted, tok=tok, engine=engine)
-    outside = partial(counted, tok=tok)
-    for work in (inside, inside, outside):
-        work(made["large"])
+    inside, outside = partial(ours.tokens, tok=tok, engine=engine), partial(ours.tokens, tok=tok)
+    for work in (inside, inside, outside):  # the JVM compiles what is hot
+        work(made["small"])
+    sizes = (made["small"], made["large"])
     measured = process.alternate(
         {
-            "spark": partial(process.marginal, inside, made["small"], made["large"], clock=process.cpu),
-            "ours": partial(process.marginal, outside, made["small"], made["large"]),
+            "spark": partial(process.marginal, inside, *sizes, clock=process.cpu),
+            "ours": partial(process.marginal, outside, *sizes),
         },
         rounds,
     )
     engine.close()
     return measured
-
-
-def counted(path: str, tok: str, engine: object = None) -> int:
-    """Our count, one worker, to a directory that is removed again -> tokens."""
-    from tinydata.count import count
-    from tinydata.engines.local import LocalEngine
-
-    out = f"{Path(path).parent}/counts-{Path(path).name}"
-    manifest = count([path], tok, out, engine or LocalEngine(1))
-    shutil.rmtree(out)
-    return int(manifest["totals"]["tokens"])
 
 
 def read_and_sum(path: str, dtype: str) -> int:
@@ -123,13 +125,10 @@ def read_and_sum(path: str, dtype: str) -> int:
 
 
 def bincount(path: str, dtype: str, ids: int) -> int:
-    import numpy as np
-
-    counts = _bincount(path, dtype, ids)
-    return int(np.sum(counts))
+    return int(_bincount(path, dtype, ids).sum())
 
 
-def _bincount(path: str, dtype: str, ids: int) -> object:
+def _bincount(path: str, dtype: str, ids: int) -> Any:
     """np.bincount at its best: it wants int64, so chunks go through one int64 buffer that is used again."""
     import numpy as np
 
@@ -144,13 +143,3 @@ def _bincount(path: str, dtype: str, ids: int) -> object:
                 wide[:n] = buffer[:n]
                 counts += np.bincount(wide[:n], minlength=SIZE)
     return counts
-
-
-def _same_counts(path: str, dtype: str, tok: str) -> None:
-    import numpy as np
-
-    from benchmarks.place import counts_of
-
-    theirs = _bincount(path, dtype, 1 << 18)
-    if not np.array_equal(counts_of(path, tok), theirs):
-        raise AssertionError(f"{path}: our counts differ from np.bincount's")

@@ -43,6 +43,7 @@ REAL = {
     "internlm_103168": "tokenizers/sp_bpe/internlm_103168",
     "mistral_32000": "tokenizers/sp_bpe/mistral_v1_32000",
     "stories_512": "models/stories260K/hf/tokenizer.model",
+    "stories_hf": "models/stories260K/hf",  # with its tokenizer.json and tokenizer_config.json
     "nfkc_1000": "tokenizers/sp_bpe/transformers_fixture_1000",
     "gpt2_50257": "tokenizers/bytebpe/gpt2_50257",
     "neox_50280": "tokenizers/bytebpe/olmo_gpt_neox_v1_5",
@@ -498,6 +499,39 @@ def test_special_tokens_keep_their_text(tok: Tokenizer, small: Small) -> None:
             assert small.tok.encode([tok.pieces[i].decode()])[0] == [at[i]]
 
 
+PROCESSORS: dict[str, dict[str, Any]] = {
+    "template": {
+        "type": "TemplateProcessing",
+        "single": [{"SpecialToken": {"id": "<|im_start|>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+        "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+        "special_tokens": {"<|im_start|>": {"id": "<|im_start|>", "ids": [2501], "tokens": ["<|im_start|>"]}},
+    },
+    "roberta": {
+        "type": "RobertaProcessing",
+        "cls": ["<|im_start|>", 2501],
+        "sep": ["<|im_end|>", 2502],
+        "trim_offsets": True,
+        "add_prefix_space": False,
+    },
+    "bert": {"type": "BertProcessing", "cls": ["<|im_start|>", 2501], "sep": ["<|im_end|>", 2502]},
+}
+
+
+@pytest.mark.parametrize("deep", [False, True])
+@pytest.mark.parametrize("kind", PROCESSORS)
+def test_post_processors_are_renumbered(byte_bpe: Path, kind: str, deep: bool) -> None:
+    """`ids` and pairs of (token, id), inside a sequence of processors too."""
+    level = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": False, "use_regex": True}
+    node = {"type": "Sequence", "processors": [level, PROCESSORS[kind]]} if deep else PROCESSORS[kind]
+    tok = changed(byte_bpe / "gpt2", lambda c: c.update(post_processor=node))
+    keep = np.append(np.flatnonzero(~tok.removable()), 300)
+    small = tok.subset(keep)
+    at = dict(zip(tok.order(keep).tolist(), range(len(keep)), strict=True))
+    big_ids = native(tok).encode("a!").ids
+    assert big_ids[0] == 2501 and (kind == "template" or big_ids[-1] == 2502)
+    assert native(small).encode("a!").ids == [at[i] for i in big_ids]
+
+
 @pytest.fixture(scope="module")
 def auto(small: Small) -> Any:
     transformers = pytest.importorskip("transformers")
@@ -817,6 +851,25 @@ def test_models_that_still_allow_words(spm: Path, text: list[str], what: str, na
         "、、、",
     ]
     assert_counted(tok, [*near, *TRICKY, *text[::5]])
+
+
+def test_tokens_added_behind_a_model(spm: Path, tmp_path: Path, text: list[str]) -> None:
+    """Hugging Face numbers them from the model's size on, sometimes with gaps; sentencepiece does not know them."""
+    added = {"<extra>": 2000, "<é>": 2003}
+    model = (spm / "plain" / "tokenizer.model").read_bytes()
+    tok = load({"tokenizer.model": model, "added_tokens.json": json.dumps(added).encode()})
+    assert tok.size == 2004 and np.flatnonzero(tok.gap).tolist() == [2001, 2002]
+    assert_counted(tok, ["a <extra> b", *text[::9]])
+    assert tok.decode([*tok.encode(["ab"])[0], 2000, 2003]) == "ab<extra><é>"
+    train = np.ones((1, tok.size), np.int64)
+    tree = build_tree(tok)
+    order = removal_order(tok, tree, train[0], protected(tok, tree, train))
+    assert {2001, 2002} == set(order.removed[:2].tolist())
+    small = tok.subset(np.flatnonzero(kept(tok, order, 1000)))
+    unknown(tmp_path / "small", *small.files.items())
+    again = open_tokenizer(str(tmp_path / "small"))
+    assert again.size == 1000 and not again.gap.any() and fingerprint(again) == fingerprint(small)
+    assert [again.decode([i]) for i in (998, 999)] == ["<extra>", "<é>"]
 
 
 # -- what is no tokenizer of a known kind -------------------------------------------------------

@@ -40,8 +40,7 @@ def main(args: list[str] | None = None) -> None:
         again = shlex.join(["tinydata", *args])
         print(f"\ninterrupted; finished parts are kept. To go on: {again}", file=sys.stderr)
         code = INTERRUPTED
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except SystemExit:  # by click, which leaves so after completing a word, and when the reader of a pipe has gone
         code = 0
     sys.exit(code)
 

@@ -21,7 +21,7 @@ from tinydata.engines.base import Engine, Unusable, excerpt, partial_rows, quara
 from tinydata.errors import FIXABLE, UNREADABLE, TinydataError
 from tinydata.formats.base import Plan, Wanted, plan
 from tinydata.formats.streams import show as in_text
-from tinydata.heldout import Slice, lowest
+from tinydata.heldout import Slice, lowest, text_share
 from tinydata.store import Location, Output, fingerprint, table_bytes
 from tinydata.tokenizers.base import Tokenizer, load, read_tokenizer
 from tinydata.tokenizers.base import fingerprint as tokenizer_fingerprint
@@ -68,7 +68,7 @@ def count(
     partials = reduce(
         engine,
         found.splits,
-        partial(count_batches, files=files, settings=settings),
+        partial(count_batches, files=files, settings=settings, text_share=text_share(found.splits)),
         merge=merge,
         parts=output.parts,
         progress=progress,
@@ -126,10 +126,10 @@ def words_first(tok: Tokenizer) -> tuple[bool, str]:
 
 
 def count_batches(
-    batches: Iterator[pa.RecordBatch], *, files: dict[str, bytes], settings: Settings
+    batches: Iterator[pa.RecordBatch], *, files: dict[str, bytes], settings: Settings, text_share: float = 1.0
 ) -> Iterator[pa.RecordBatch]:
     """TEXT or TOKENS -> rows of PARTIAL: sparse counts, domain totals, held-out texts, bad documents."""
-    tally = _Tally(_loaded(tuple(files.items())), settings)
+    tally = _Tally(_loaded(tuple(files.items())), settings, text_share)
     for batch in batches:
         tally.add(batch)
     yield from tally.rows().to_batches()
@@ -138,8 +138,9 @@ def count_batches(
 class _Tally:
     """Running counts of one task. Group 2 d: domain d; 2 d + 1: its held-out documents."""
 
-    def __init__(self, tok: Tokenizer, settings: Settings):
+    def __init__(self, tok: Tokenizer, settings: Settings, text_share: float):
         self.tok, self.settings = tok, settings
+        self.text_below = _hash_below(text_share)
         self.domains: dict[str, int] = {}
         self.totals = np.zeros((2, 4), np.int64)  # per group: documents, tokens, bytes, masked
         self.counters: dict[bool, TextCounter] = {}  # True: words first; False: ids, and text encoded whole
@@ -155,7 +156,7 @@ class _Tally:
             self._add_text(batch, groups)
         else:
             batch, groups, hashes = self._add_ids(batch, groups, hashes)
-        keep = np.flatnonzero(groups & 1)
+        keep = np.flatnonzero((groups & 1) & (hashes < self.text_below))
         if len(keep):
             self.heldout.add(batch, keep, hashes[keep])
 
@@ -171,7 +172,7 @@ class _Tally:
         if rows > len(self.totals):
             self.totals = _taller(self.totals, 2 * rows)
         hashes = document_hashes(batch)
-        held = hashes < np.uint64(min(int(self.settings.heldout * 2.0**64), 2**64 - 1))
+        held = hashes < _hash_below(self.settings.heldout)
         domain = np.array(index, np.int32)[labels.indices.to_numpy()]
         return (2 * domain + held).astype(np.int32), hashes
 
@@ -276,6 +277,11 @@ def _many_domains(where: str) -> TinydataError:
         where=where,
         fix="a domain is a source or language, not an id: name another column with --domain-column",
     )
+
+
+def _hash_below(share: float) -> np.uint64:
+    """The bound below which lies this share of all hashes."""
+    return np.uint64(min(int(share * 2.0**64), 2**64 - 1))
 
 
 def _taller(table: np.ndarray, rows: int) -> np.ndarray:

@@ -9,11 +9,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tinydata import schema
+from tinydata.formats.base import Split
 from tinydata.tokenizers.base import Tokenizer
 from tinydata.tokenizers.decode import decoder
 
 HELDOUT_BYTES = 64 << 20
 _WAITING = 1 << 19  # token ids decoded at once
+
+
+def text_share(splits: list[Split]) -> float:
+    """Share of documents that may end up in it: twice what fills it, so that of a terabyte not 10 GB are kept."""
+    return min(1.0, 2 * HELDOUT_BYTES / max(sum(s.bytes for s in splits), 1))
 
 
 class Slice:

