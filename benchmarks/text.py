@@ -1,161 +1,215 @@
-"""Raw text, JSON lines of many languages and code: our whole count against encoding every document.
+"""Raw text in JSON lines: our count against encoding all of it with the tokenizer's own library.
 
-The others read the same lines with json, encode on one core and add up np.bincount; their start-up
-is not counted, ours is, except in the rows that say marginal. They are measured on every tenth
-document, on which the counts must be the same. Goal: 10 times as fast per core.
+Real text in many languages and scripts (171 MB of it). The libraries are slow, so they get every
+n-th document, about 20 MB, and both are compared by the megabyte; on these documents the counts
+must be the same. Goal: ten times as fast, start-up included.
 """
 
 from __future__ import annotations
 
 import json
-import statistics
+import os
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks import process
-from benchmarks.place import SHARED, Place, counts_of
+from benchmarks import ours, process
+from benchmarks.place import SHARED, Place
 from benchmarks.table import Peak, Row, compare
 
 UNIT = "MB/CPU-s"
+SUBSET = 20e6  # bytes of text the libraries get
+# name -> (path below the tokenizers, library)
 TOKENIZERS = {
-    "GPT-2 50,257": ("bytebpe/gpt2_50257", "encode_batch"),
-    "OLMo/NeoX 50,280": ("bytebpe/olmo_gpt_neox_v1_5/tokenizer.json", "encode_batch"),
-    "InternLM 103,168": ("sp_bpe/internlm_103168/tokenizer.model", "sentencepiece"),
-    "Mistral 32,000": ("sp_bpe/mistral_v1_32000/tokenizer.model", "sentencepiece"),
+    "GPT-2": ("bytebpe/gpt2_50257/vocab.json", "tokenizers"),
+    "OLMo": ("bytebpe/olmo_gpt_neox_v1_5/tokenizer.json", "tokenizers"),
+    "InternLM": ("sp_bpe/internlm_103168/tokenizer.model", "sentencepiece"),
+    "Mistral": ("sp_bpe/mistral_v1_32000/tokenizer.model", "sentencepiece"),
 }
-CHINESE = "sentencepiece"  # the library whose Chinese is measured apart
 
 
 def rows(place: Place) -> tuple[list[Row], list[Peak]]:
-    if not SHARED.exists():
-        return [Row("raw text", note="skipped: no ../shared/data with real text and tokenizers")], []
-    size = process.call("benchmarks.text:prepare", place.folder, place.scale).value
+    if not (SHARED / "corpora").is_dir():
+        return [Row("text", note=f"skipped: no {SHARED.parent.name}/data/corpora beside the project")], []
+    everything = process.call("benchmarks.text:unpack", place.folder, "", place.scale).value
+    chinese = process.call("benchmarks.text:unpack", place.folder, "zh_", place.scale).value
     out: list[Row] = []
     peaks: list[Peak] = []
-    rounds = max(1, min(3, place.rounds))
     for name, (path, library) in TOKENIZERS.items():
-        tok = str(SHARED / "tokenizers" / path)
-        for corpus in ("all", "chinese") if library == CHINESE else ("all",):
-            found, peak = measured(place, f"{corpus} text, {name}", tok, corpus, library, size, rounds)
-            out += found
+        corpora = {"text": everything} | ({"Chinese": chinese} if library == "sentencepiece" else {})
+        for corpus, made in corpora.items():
+            row, peak = _against(place, made, str(SHARED / "tokenizers" / path), library, f"{corpus}, {name}")
+            out += row
             peaks.append(peak)
     return out, peaks
 
 
-def measured(
-    place: Place, name: str, tok: str, corpus: str, library: str, size: dict[str, float], rounds: int
-) -> tuple[list[Row], Peak]:
-    """All rows of one tokenizer on one corpus."""
-    large, small = f"{place.folder}/{corpus}", f"{place.folder}/{corpus}-tenth"
-    same = process.call("benchmarks.text:same_counts", small, tok).value
-    all_in, marginal, theirs, giga, peaks = [], [], [], [], []
-    for _ in range(rounds):
-        runs = {path: ours(place, path, tok) for path in (large, small)}
-        all_in.append(size[large] / runs[large].cpu)
-        marginal.append((size[large] - size[small]) / (runs[large].cpu - runs[small].cpu))
-        theirs.append(size[small] / process.call("benchmarks.text:reference", small, tok).value)
-        peaks.append(runs[large].peak)
-        giga.append(process.call("benchmarks.text:gigatoken", small, tok).value)
-    found = [
-        compare(f"{name} / {library}", UNIT, all_in, theirs, ">= 10", same),
-        compare(f"{name}, marginal / {library}", UNIT, marginal, theirs),
+def _against(place: Place, made: dict[str, Any], tok: str, library: str, name: str) -> tuple[list[Row], Peak]:
+    """Rows of one corpus and tokenizer: all in, marginal, and gigatoken."""
+    whole = ours.Whole(place, made["whole"], tok)
+    all_in = process.call("benchmarks.text:reference", library, made["subset"], tok)
+    same = process.call("benchmarks.text:our_counts", made["subset"], tok).value
+    if same != all_in.value:
+        raise AssertionError(f"{name}: our counts differ from those of {library}")
+    rounds = max(place.rounds // 2, 1)
+    speeds = process.call("benchmarks.text:speeds", library, made, tok, rounds).value
+    size = made["bytes"]["subset"] / 1e6
+    out = [
+        compare(f"{name}: all in / {library}", UNIT, [whole.speed("bytes")], [size / all_in.cpu], ">= 10", whole.cost),
+        compare(f"{name}: marginal / {library}", UNIT, speeds["ours"], speeds[library], ">= 10"),
     ]
-    if all(g["seconds"] for g in giga):
-        speeds = [size[small] / g["seconds"] for g in giga]
-        found.append(compare(f"{name}, marginal / gigatoken", UNIT, marginal, speeds, note=giga[0]["note"]))
-    else:
-        found.append(Row(f"{name} / gigatoken", note=giga[0]["note"]))
-    return found, Peak(f"count {name}", int(statistics.median(peaks)))
+    return [*out, _gigatoken(name, made, tok, rounds, same)], Peak(f"count {name}", whole.run.peak)
 
 
-def ours(place: Place, corpus: str, tok: str) -> process.Run:
-    out = f"{place.folder}/counts"
-    run = process.tinydata("count", corpus, "--tokenizer", tok, "--workers", "1", "-o", out)
-    process.command(["rm", "-r", out])
-    return run
+def _gigatoken(name: str, made: dict[str, Any], tok: str, rounds: int, same: list[int]) -> Row:
+    name = f"{name}: marginal / gigatoken"
+    try:
+        speeds = process.call("benchmarks.text:speeds", "gigatoken", made, tok, rounds).value
+        found = process.call("benchmarks.text:reference", "gigatoken", made["subset"], tok).value
+    except RuntimeError as e:
+        return Row(name, note=f"skipped: {str(e).splitlines()[-1][:100]}")
+    return compare(name, UNIT, speeds["ours"], speeds["gigatoken"], note="" if found == same else "its counts differ")
 
 
 # -- in a process of its own ------------------------------------------------------------------
 
 
-def prepare(folder: str, scale: float) -> dict[str, float]:
-    """Decompresses the corpora: all, every tenth document, and the Chinese ones alike -> MB of text in each."""
+def unpack(folder: str, prefix: str, scale: float) -> dict[str, Any]:
+    """The corpora as plain .jsonl, and every n-th document of them -> {"whole", "subset": directory, "bytes": of text}."""
+    documents = list(_documents(prefix, scale))
+    size = sum(len(text.encode()) for _, _, text in documents)
+    step = max(round(size / SUBSET), 8)
+    made: dict[str, Any] = {"bytes": {}}
+    for name, kept in (("whole", documents), ("subset", documents[::step])):
+        made[name] = os.path.join(folder, f"{prefix}{name}")
+        made["bytes"][name] = _write(made[name], kept)
+    return made
+
+
+def _documents(prefix: str, scale: float) -> Iterator[tuple[str, str, str]]:
+    """(file, line, text) of the first `scale` of each file's documents."""
     import pyarrow as pa
 
-    size: dict[str, float] = {}
-    for source in sorted((SHARED / "corpora").glob("*.jsonl.zst")):
-        lines = pa.input_stream(str(source), compression="zstd").read().splitlines(keepends=True)
-        lines = lines[: max(1, int(len(lines) * scale))]
-        for corpus in ("all", *(["chinese"] if source.name.startswith("zh_") else [])):
-            for name, some in ((corpus, lines), (f"{corpus}-tenth", lines[::10])):
-                where = Path(folder) / name
-                where.mkdir(exist_ok=True)
-                (where / source.name.removesuffix(".zst")).write_bytes(b"".join(some))
-                text = sum(len(json.loads(line)["text"].encode()) for line in some)
-                size[str(where)] = size.get(str(where), 0.0) + text / 1e6
-    return size
+    for path in sorted((SHARED / "corpora").glob(f"{prefix}*.jsonl.zst")):
+        with pa.input_stream(str(path), compression="zstd") as f:
+            lines = f.read().decode().splitlines()
+        for line in lines[: max(round(len(lines) * scale), 1)]:
+            yield path.name.removesuffix(".zst"), line, json.loads(line)["text"]
 
 
-def reference(corpus: str, tok: str) -> float:
-    """json, the library, np.bincount, document batches of 1,000 -> CPU-seconds without loading."""
+def _write(folder: str, documents: list[tuple[str, str, str]]) -> int:
+    """-> bytes of text."""
+    os.makedirs(folder)
+    files: dict[str, list[str]] = {}
+    for name, line, _ in documents:
+        files.setdefault(name, []).append(line)
+    for name, lines in files.items():
+        Path(folder, name).write_text("\n".join(lines) + "\n")
+    return sum(len(text.encode()) for _, _, text in documents)
+
+
+def speeds(library: str, made: dict[str, Any], tok: str, rounds: int) -> dict[str, list[float]]:
+    """{"ours", library: MB per CPU-second in each round}: what more text costs, without start-up."""
+    count = counter(library, tok)
+    count(made["subset"])
+    work = partial(ours.text_bytes, tok=tok)
+    work(made["subset"])
+    there = made["bytes"]["subset"]
+    return process.alternate(
+        {
+            "ours": partial(process.marginal, work, made["subset"], made["whole"]),
+            library: lambda: process.speed(lambda: (count(made["subset"]), there)[1]),
+        },
+        rounds,
+    )
+
+
+def our_counts(path: str, tok: str) -> list[int]:
+    return ours.counts(path, tok).tolist()
+
+
+def reference(library: str, path: str, tok: str) -> list[int]:
+    """Everything encoded by the library -> count of each id."""
+    return counter(library, tok)(path).tolist()
+
+
+def counter(library: str, tok: str) -> Callable[[str], Any]:
+    """Library and tokenizer -> (directory of .jsonl -> int64[ids])."""
     from tinydata.tokenizers.base import open_tokenizer
 
-    tokenizer = open_tokenizer(tok)
-    tokenizer.encode(["warm"])
-    began = process.cpu()
-    _encode_all(corpus, tokenizer)
-    return process.cpu() - began
+    size = open_tokenizer(tok).size
+    encode = {"tokenizers": _tokenizers, "sentencepiece": _sentencepiece, "gigatoken": _gigatoken_encode}[library](tok)
+    return partial(_count, encode=encode, size=size)
 
 
-def _encode_all(corpus: str, tokenizer: Any) -> Any:
+def _count(path: str, encode: Callable[[Path], Iterator[Any]], size: int) -> Any:
     import numpy as np
 
-    counts = np.zeros(tokenizer.size, np.int64)
-    for file in sorted(Path(corpus).glob("*.jsonl")):
-        with open(file, "rb") as f:
-            texts = [json.loads(line)["text"] for line in f]
-        for i in range(0, len(texts), 1000):
-            for ids in tokenizer.encode(texts[i : i + 1000]):
-                counts += np.bincount(np.array(ids, np.int64), minlength=tokenizer.size)
+    counts = np.zeros(size, np.int64)
+    for file in sorted(Path(path).glob("*.jsonl")):
+        for ids in encode(file):
+            counts += np.bincount(ids, minlength=size)
     return counts
 
 
-def same_counts(corpus: str, tok: str) -> str:
-    import numpy as np
+def _texts(file: Path, documents: int = 256) -> Iterator[list[str]]:
+    batch: list[str] = []
+    with open(file) as f:
+        for line in f:
+            batch.append(json.loads(line)["text"])
+            if len(batch) == documents:
+                yield batch
+                batch = []
+    if batch:
+        yield batch
 
+
+def _tokenizers(tok: str) -> Callable[[Path], Iterator[Any]]:
+    import numpy as np
+    import tokenizers
+
+    library = tokenizers.Tokenizer.from_str(_tokenizer_json(tok))
+
+    def encode(file: Path) -> Iterator[Any]:
+        for texts in _texts(file):
+            found = library.encode_batch(texts, add_special_tokens=False)
+            yield np.concatenate([np.array(e.ids, np.int64) for e in found])
+
+    return encode
+
+
+def _sentencepiece(tok: str) -> Callable[[Path], Iterator[Any]]:
+    import numpy as np
+    import sentencepiece
+
+    library = sentencepiece.SentencePieceProcessor(model_file=tok)
+
+    def encode(file: Path) -> Iterator[Any]:
+        for texts in _texts(file):
+            yield np.concatenate([np.array(ids, np.int64) for ids in library.encode(texts, num_threads=1)])
+
+    return encode
+
+
+def _gigatoken_encode(tok: str) -> Callable[[Path], Iterator[Any]]:
+    import awkward
+    import gigatoken
+
+    if tok.endswith(".model"):
+        library = gigatoken.Tokenizer.from_sentencepiece(tok)
+    else:
+        library = gigatoken.Tokenizer.from_json(_tokenizer_json(tok))
+
+    def encode(file: Path) -> Iterator[Any]:
+        found = library.encode_files(gigatoken.JsonlFileSource([str(file)]), parallel=False)
+        yield awkward.to_numpy(awkward.flatten(found))
+
+    return encode
+
+
+def _tokenizer_json(tok: str) -> str:
+    """tokenizer.json, made of vocab.json and merges.txt where there is none."""
     from tinydata.tokenizers.base import open_tokenizer
 
-    if not np.array_equal(counts_of(corpus, tok), _encode_all(corpus, open_tokenizer(tok))):
-        raise AssertionError(f"{corpus}: our counts differ from the library's")
-    return "identical counts"
-
-
-def gigatoken(corpus: str, tok: str) -> dict[str, Any]:
-    """The same with the gigatoken package -> CPU-seconds, or why not; its ids are compared too."""
-    import numpy as np
-
-    try:
-        import gigatoken as giga
-    except ImportError:
-        return {"seconds": 0, "note": "skipped: gigatoken is not installed"}
-    from tinydata.tokenizers.base import open_tokenizer
-
-    known = open_tokenizer(tok)
-    try:
-        if tok.endswith(".model"):
-            fast = giga.Tokenizer.from_sentencepiece(tok)
-        else:
-            fast = giga.Tokenizer.from_json(json.dumps(known.config))
-        fast.encode_batch(["warm"])
-    except Exception as e:  # it raises bare Exceptions of its own
-        return {"seconds": 0, "note": f"gigatoken cannot load it: {' '.join(str(e).split())[:80]}"}
-    counts = np.zeros(known.size, np.int64)
-    began = process.cpu()
-    for file in sorted(Path(corpus).glob("*.jsonl")):
-        with open(file, "rb") as f:
-            texts = [json.loads(line)["text"] for line in f]
-        for ids in fast.encode_batch(texts):
-            counts += np.bincount(np.array(ids, np.int64), minlength=known.size)[: known.size]
-    took = process.cpu() - began
-    differ = np.abs(counts - _encode_all(corpus, known)).sum() / counts.sum()
-    return {"seconds": took, "note": "identical counts" if not differ else f"its counts differ: {differ:.2%} of tokens"}
+    return json.dumps(open_tokenizer(tok).config)

@@ -22,7 +22,8 @@ def generated() -> str:
     commands: list[tuple[str, click.Command]] = [("tinydata", cli)]
     commands += [(f"tinydata {name}", command) for name, command in sorted(cli.commands.items())]
     for name, command in commands:
-        context = click.Context(command, info_name=name, max_content_width=100, terminal_width=100)
+        names = cli.context_settings["help_option_names"]
+        context = click.Context(command, info_name=name, terminal_width=100, help_option_names=names)
         parts += [f"## {name}", "", "```", command.get_help(context), "```", ""]
     return "\n".join(parts)
 

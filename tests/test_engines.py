@@ -9,11 +9,13 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
+import venv
 from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -30,7 +32,7 @@ from tinydata import count as verb
 from tinydata.count import Settings
 from tinydata.engines.base import FAN_IN, Unusable, grouped, quarantined
 from tinydata.engines.local import LocalEngine
-from tinydata.errors import FIXABLE, INTERRUPTED, QUARANTINED, TinydataError
+from tinydata.errors import ENGINE, FIXABLE, INTERRUPTED, QUARANTINED, TinydataError
 from tinydata.formats import streams
 from tinydata.formats.base import Columns, Split, plan, read
 from tinydata.store import table_bytes
@@ -591,6 +593,19 @@ def test_spark_submit(
     run = json.loads((tmp_path / "counts" / ".run.json").read_bytes())
     assert run["engine"] == "spark"
     assert run["command"].startswith("tinydata count --engine spark ")
+
+
+@pytest.mark.spark
+def test_executors_without_tinydata(spark: Any, corpus: Path, tokenizer: str, tmp_path: Path) -> None:
+    """A Python for the workers that has nothing installed: the error says what they need."""
+    venv.create(tmp_path / "bare", with_pip=False)
+    environment = {**os.environ, "PYSPARK_PYTHON": str(tmp_path / "bare" / "bin" / "python")}
+    code = "import sys; from tinydata.cli import main; main(sys.argv[1:])"
+    command = [sys.executable, "-c", code, "count", *arguments(corpus, tokenizer, tmp_path / "counts")]
+    done = subprocess.run([*command, "--engine", "spark"], env=environment, capture_output=True, text=True)
+    assert done.returncode == ENGINE, done.stderr
+    assert re.search(r"\nerror: the executors' Python has no (tinydata|pyarrow|numpy)\n  fix:   install", done.stderr)
+    assert 'File "' + str(Path(verb.__file__).parent / "cli.py") not in done.stderr
 
 
 @pytest.mark.cluster

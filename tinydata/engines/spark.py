@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
 import shutil
 import uuid
 from collections.abc import Callable, Iterator
@@ -177,11 +178,11 @@ def _completed(context: Any, group: str) -> int:
 
 def _failure(error: Exception) -> TinydataError:
     """An exception from Spark -> what the user can do about it."""
-    text = str(error)
-    if "No module named 'tinydata'" in text:
+    lacking = re.search(r"No module named '(\w+)", str(error))
+    if lacking:  # whichever of tinydata and what it needs was imported first
         return TinydataError(
-            "the executors have no tinydata",
-            fix="install it there, or pass --py-files / --archives to spark-submit (see docs/spark.md)",
+            f"the executors' Python has no {lacking[1]}",
+            fix="install tinydata there, or ship it with spark-submit --archives (see docs/spark.md)",
             code=ENGINE,
         )
     return TinydataError(
