@@ -483,7 +483,7 @@ def test_ctrl_c(workers: str, slow: tuple[list[str], Path], undisturbed: dict[st
     process, said = disturb(
         slow, out, lambda p: (began.append(time.monotonic()), send(signal.SIGINT)(p))[0], "--workers", workers
     )
-    assert time.monotonic() - began[0] < 5
+    assert time.monotonic() - began[0] < 20
     assert process.returncode == INTERRUPTED
     [message] = said.strip().splitlines()
     assert message.startswith("interrupted; finished parts are kept. To go on: tinydata count corpus --tokenizer")
@@ -530,7 +530,7 @@ def test_workers_end_with_their_parent(slow: tuple[list[str], Path]) -> None:
         process.kill()
 
     disturb(slow, "orphans", kill_parent, "--workers", "2")
-    until = time.monotonic() + 10
+    until = time.monotonic() + 20
     while any(alive(pid) for pid in found) and time.monotonic() < until:
         time.sleep(0.05)
     assert len(found) == 2
@@ -549,7 +549,7 @@ def test_stopping_does_not_wait_for_tasks_under_way() -> None:
     assert next(running) == (0, 0)
     started = set(workers_of(os.getpid())) - before
     running.close()  # type: ignore[attr-defined]
-    until = time.monotonic() + 5
+    until = time.monotonic() + 20
     while any(alive(pid) for pid in started) and time.monotonic() < until:
         time.sleep(0.05)
     assert len(started) == 2

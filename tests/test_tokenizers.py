@@ -31,6 +31,7 @@ from tinydata.tokenizers.count import PROBE, TextCounter, agrees
 from tinydata.tokenizers.decode import Decoder
 from tinydata.tokenizers.prune import Order, kept, protected, removal_order
 from tinydata.tokenizers.tree import build_tree, dead_pieces, spell
+from tinydata.tokenizers.words import word_at
 
 TRAINED = {
     "gpt2": ("byte_bpe", "gpt2"),
@@ -222,6 +223,34 @@ def test_groups_are_kept_apart_across_batches(tok: Tokenizer, text: list[str], b
         counter.grow(int(where[:b].max(initial=0)) + 1)
         counter.add(column[a:b], where[a:b])
     assert (counter.finish() == library(tok, texts, groups)).all()
+
+
+def our_words(tok: Tokenizer, text: str) -> list[str]:
+    data = np.frombuffer(text.encode() or b"\0", np.uint8)
+    out, at, stop = [], 0, len(text.encode())
+    while at < stop:
+        end = word_at(data, at, stop, tok.cutter)
+        out.append(bytes(data[at:end]).decode())
+        at = end
+    return out
+
+
+@pytest.mark.parametrize("name", ["gpt2", "qwen", "llama3", "digits"])
+def test_words_are_cut_where_the_regex_cuts(byte_bpe: Path, documents: list[str], name: str) -> None:
+    """Ids alone do not show it: a merge across the wrong place may not exist."""
+    if name == "digits":
+        tok = changed(byte_bpe / "gpt2", lambda c: _split_by(c, QWEN.replace(r"|\p{N}|", r"|\p{N}+|")))
+    else:
+        tok = open_tokenizer(str(byte_bpe / name))
+
+    def check(text: str) -> None:
+        if not any(t["content"] in text for t in tok.config["added_tokens"]):  # type: ignore[attr-defined]
+            theirs = [text[a:b] for _, (a, b) in native(tok).pre_tokenizer.pre_tokenize_str(text)]
+            assert our_words(tok, text) == theirs
+
+    for text in [*TRICKY, *(a + b for a, b in pairwise(TRICKY)), *documents]:
+        check(text)
+    settings(few, max_examples=300)(given(any_text)(check))()
 
 
 # -- the merge procedure ----------------------------------------------------------------------

@@ -126,7 +126,11 @@ def words_first(tok: Tokenizer) -> tuple[bool, str]:
 
 
 def count_batches(
-    batches: Iterator[pa.RecordBatch], *, files: dict[str, bytes], settings: Settings, text_share: float = 1.0
+    batches: Iterator[pa.RecordBatch],
+    *,
+    files: dict[str, bytes],
+    settings: Settings,
+    text_share: float = 1.0,
 ) -> Iterator[pa.RecordBatch]:
     """TEXT or TOKENS -> rows of PARTIAL: sparse counts, domain totals, held-out texts, bad documents."""
     tally = _Tally(_loaded(tuple(files.items())), settings, text_share)

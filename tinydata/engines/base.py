@@ -106,7 +106,7 @@ def grouped(splits: list[Split], slots: int, partitions: int = 0) -> list[list[S
         target = max(1.0, total / partitions)
     else:
         low, high = TASK_BYTES
-        target = min(max(total / (slots * 4), low), high)
+        target = min(max(total / (slots * 4), low), high) if slots > 1 else high  # alone, nobody waits for the last one
     groups: list[list[Split]] = [[]]
     size = 0
     for s in splits:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from functools import cached_property
-from itertools import groupby, pairwise
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from tinydata.errors import UNREADABLE, TinydataError, missing_extra
 from tinydata.tokenizers import companions
 from tinydata.tokenizers.base import ADDED, BYTE, CONTROL, NORMAL, Tokenizer
 from tinydata.tokenizers.bpe import Pairs, Symbols, build_pairs
+from tinydata.tokenizers.splits import code_points, splits
 from tinydata.tokenizers.words import Cutter, PairCuts, add_pairs, atoms
 
 SPACE = "\u2581"  # how SentencePiece writes a blank inside pieces
@@ -34,12 +35,14 @@ class SentencePieceBPE:
     def __init__(self, files: dict[str, bytes], proto: Any):
         self.files = files
         self.proto = proto
+        self._texts: list[str] = [p.piece for p in proto.pieces]  # asking protobuf each time costs more than the work
+        self._types = np.array([p.type for p in proto.pieces], np.uint8)
         inside = len(proto.pieces)
         extra = {i: t for i, t in companions.added_tokens(files).items() if i >= inside}
         self.size = max([inside, *(i + 1 for i in extra)])  # tokens added behind the model, as Hugging Face does
         self.kinds = np.full(self.size, ADDED, np.uint8)
-        self.kinds[:inside] = [_KIND[p.type] for p in proto.pieces]
-        self.pieces = [_piece_bytes(p) for p in proto.pieces]
+        self.kinds[:inside] = [_KIND[t] for t in self._types.tolist()]
+        self.pieces = [_piece_bytes(p, t) for p, t in zip(self._texts, self._types.tolist(), strict=True)]
         self.pieces += [extra.get(i, "").encode() for i in range(inside, self.size)]
         self.gap = np.array([i >= inside and i not in extra for i in range(self.size)])
 
@@ -112,15 +115,15 @@ class SentencePieceBPE:
             return "its normalizer rewrites the text"
         if not spec.escape_whitespaces or self.proto.trainer_spec.treat_whitespace_as_suffix:
             return "it treats blanks in a way of its own"
-        if all(p.piece != SPACE for p in self.proto.pieces):
+        if SPACE not in self._texts:
             return "it has no piece for the blank"
         if (self.kinds == BYTE).sum() != 256:
             return "it has no byte fallback, so runs of unknown characters depend on their neighbours"
-        if any(p.type == _UNUSED for p in self.proto.pieces):
+        if (self._types == _UNUSED).any():
             return "it has pieces of type UNUSED, which merge and split again"
-        if any("\0" in p.piece and len(p.piece) > 1 for p in self.proto.pieces):
+        if any("\0" in p and len(p) > 1 for p in self._texts):
             return "a piece holds the NUL character"
-        if any(SPACE in p.piece for p in self.proto.pieces if p.type == _USER):
+        if any(SPACE in self._texts[i] for i in np.flatnonzero(self._types == _USER)):
             return "a user-defined symbol holds a blank"
         return ""
 
@@ -129,41 +132,35 @@ class SentencePieceBPE:
         if self.why_not:
             return None
         ascii_pairs = np.zeros(128 * 128, np.bool_)
-        first, second = [], []
-        found: set[tuple[str, str]] = set()
-        for p in self.proto.pieces:
-            if p.type == _NORMAL:
-                found.update(pairwise(p.piece))
-        for a, b in found:
-            for c in _faces(a):
-                for d in _faces(b):
-                    if c < 128 and d < 128:
-                        ascii_pairs[(c << 7) | d] = True
-                    else:
-                        first.append(c)
-                        second.append(d)
         bits = np.zeros(1 << 19, np.uint8)  # 4M bits for some 300,000 pairs
-        add_pairs(bits, np.array(first, np.int32), np.array(second, np.int32))
-        nxt, ids = atoms({p.piece.encode(): i for i, p in enumerate(self.proto.pieces) if p.type == _USER})
+        first, second = self._neighbours()
+        for a in (first, _as_blank(first)):
+            for b in (second, _as_blank(second)):
+                ascii = (a < 128) & (b < 128)
+                ascii_pairs[(a[ascii] << 7) | b[ascii]] = True
+                add_pairs(bits, a[~ascii], b[~ascii])
+        nxt, ids = atoms({self._texts[i].encode(): i for i in np.flatnonzero(self._types == _USER).tolist()})
         dummy = self.proto.normalizer_spec.add_dummy_prefix
         prefix = int(self.symbols.by_char[ord(SPACE)]) if dummy else -1
         return PairCuts(ascii_pairs, bits, nxt, ids, prefix)
 
+    def _neighbours(self) -> tuple[np.ndarray, np.ndarray]:
+        """(c int32[n], d int32[n]): code points that stand side by side in some normal piece."""
+        chars, offsets = code_points([self._texts[i] for i in np.flatnonzero(self._types == _NORMAL)])
+        inside = np.ones(len(chars), np.bool_)
+        inside[offsets[:-1]] = False  # a piece's first character has no neighbour on its left
+        second = np.flatnonzero(inside)
+        return chars[second - 1], chars[second]
+
     @cached_property
     def _names(self) -> dict[str, int]:
         """Surface -> symbol: pieces that take part in merging, then the characters only found inside them."""
-        names = {p.piece: i for i, p in enumerate(self.proto.pieces) if p.type in (_NORMAL, _USER, _UNUSED)}
+        merging = np.isin(self._types, (_NORMAL, _USER, _UNUSED))
+        names = {self._texts[i]: i for i in np.flatnonzero(merging).tolist()}
         names.pop("\0", None)  # with byte fallback the library spells NUL as a byte, piece or not
-        extra = self.size
-        for p in self.proto.pieces:
-            if p.type == _NORMAL:
-                for c in p.piece:
-                    if c not in names:
-                        names[c] = extra
-                        extra += 1
-        if SPACE not in names:
-            names[SPACE] = extra
-        return names
+        inside = dict.fromkeys("".join(self._texts[i] for i in np.flatnonzero(self._types == _NORMAL)) + SPACE)
+        extra = [c for c in inside if c not in names]
+        return names | {c: self.size + k for k, c in enumerate(extra)}
 
     @cached_property
     def symbols(self) -> Symbols:
@@ -177,35 +174,31 @@ class SentencePieceBPE:
         by_char[0x20] = by_char[ord(SPACE)]
         byte_ids = np.flatnonzero(self.kinds == BYTE).astype(np.int32)
         if len(byte_ids) == 256:
-            order = [int(self.proto.pieces[i].piece[3:5], 16) for i in byte_ids]
+            order = [int(self._texts[i][3:5], 16) for i in byte_ids]
             byte_ids = byte_ids[np.argsort(order)]
         else:
             byte_ids = byte_ids[:0]
-        unk = next((i for i, p in enumerate(self.proto.pieces) if p.type == _UNKNOWN), 0)
+        unk = int(np.argmax(self._types == _UNKNOWN))
         return Symbols(np.zeros(0, np.int32), by_char, char_of, byte_ids, unk, self.size)
 
     @cached_property
     def pairs(self) -> Pairs:
         """Every way to split a piece into two symbols is a merge; the piece's score is its priority."""
-        names = self._names
-        scores = sorted({p.score for p in self.proto.pieces if p.type in (_NORMAL, _USER, _UNUSED)}, reverse=True)
-        rank = {s: r for r, s in enumerate(scores)}
-        rows = []
-        for i, p in enumerate(self.proto.pieces):
-            if p.type in (_NORMAL, _UNUSED):
-                text = p.piece
-                for k in range(1, len(text)):
-                    left, right = names.get(text[:k]), names.get(text[k:])
-                    if left is not None and right is not None:
-                        rows.append((left, right, rank[p.score], i))
-        return build_pairs(*np.array(rows, np.int64).reshape(-1, 4).T)
+        chars, offsets = code_points(list(self._names))
+        symbols = np.fromiter(self._names.values(), np.int64, len(self._names))
+        made = symbols < len(self._types)
+        made[made] = np.isin(self._types[symbols[made]], (_NORMAL, _UNUSED))
+        left, right, result = splits(chars, offsets, symbols, made).T
+        scores = -np.array([p.score for p in self.proto.pieces], np.float32)
+        ranks = np.unique(scores, return_inverse=True)[1]
+        return build_pairs(left, right, ranks[result], result)
 
     def removable(self) -> np.ndarray:
         """NORMAL pieces; single characters only where bytes can stand in, ASCII and the blank never."""
         may = (self.kinds == NORMAL) | self.gap
         fallback = (self.kinds == BYTE).sum() == 256
         for i in np.flatnonzero(self.kinds == NORMAL):
-            text = self.proto.pieces[i].piece
+            text = self._texts[i]
             if len(text) == 1 and (not fallback or "\0" < text < "\x80" or text == SPACE):
                 may[i] = False
         return may
@@ -270,17 +263,17 @@ class SentencePieceBPE:
         return config
 
 
-def _faces(c: str) -> tuple[int, ...]:
-    """The code points in raw text that a character of a piece may be."""
-    return (0x20, 0x2581) if c == SPACE else (ord(c),)
+def _as_blank(chars: np.ndarray) -> np.ndarray:
+    """Code points of pieces -> what they also are in raw text: the blank as a blank."""
+    return np.where(chars == ord(SPACE), np.int32(0x20), chars)
 
 
-def _piece_bytes(p: Any) -> bytes:
-    if p.type == _BYTE:
-        return bytes([int(p.piece[3:5], 16)])
-    if p.type in (_NORMAL, _UNUSED):
-        return p.piece.replace(SPACE, " ").encode()
-    return p.piece.encode()
+def _piece_bytes(text: str, kind: int) -> bytes:
+    if kind == _BYTE:
+        return bytes([int(text[3:5], 16)])
+    if kind in (_NORMAL, _UNUSED):
+        return text.replace(SPACE, " ").encode()
+    return text.encode()
 
 
 def _parse(content: bytes, path: str) -> Any:
