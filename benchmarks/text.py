@@ -76,7 +76,7 @@ def _gigatoken(name: str, made: dict[str, Any], tok: str, rounds: int, same: lis
 
 
 def unpack(folder: str, prefix: str, scale: float) -> dict[str, Any]:
-    """The corpora as plain .jsonl, and every n-th document of them -> {"whole", "subset": directory, "bytes": of text}."""
+    """The corpora as plain .jsonl, and every n-th document -> {"whole", "subset": directory, "bytes": of text}."""
     documents = list(_documents(prefix, scale))
     size = sum(len(text.encode()) for _, _, text in documents)
     step = max(round(size / SUBSET), 8)

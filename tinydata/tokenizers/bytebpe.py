@@ -336,7 +336,8 @@ def _classes() -> np.ndarray:
     from tokenizers import Regex, normalizers
 
     table = np.zeros(0x110000, np.uint8)
-    points = np.delete(np.arange(0x110000, dtype="<u4"), slice(0xD800, 0xE000))  # surrogates are no text
+    # surrogates are no text, and above the third plane there are no letters, numbers or blanks
+    points = np.delete(np.arange(0x40000, dtype="<u4"), slice(0xD800, 0xE000))
     every = points.tobytes().decode("utf-32-le")
     for kind, others in ((LETTER, r"\P{L}+"), (NUMBER, r"\P{N}+"), (SPACE, r"\S+")):
         left = normalizers.Replace(Regex(others), "").normalize_str(every)
