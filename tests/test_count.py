@@ -437,14 +437,14 @@ def cutting_wrongly(letter: str, monkeypatch: pytest.MonkeyPatch) -> None:
         return cutter._replace(classes=classes)
 
     monkeypatch.setattr(ByteLevelBPE, "cutter", property(wrong))
-    verb._loaded.cache_clear()
+    verb._LOADED.clear()
 
 
 @pytest.fixture(autouse=True)
 def fresh_tokenizers() -> Any:
     """No tokenizer that a test bent is met by the next."""
     yield
-    verb._loaded.cache_clear()
+    verb._LOADED.clear()
 
 
 def test_a_split_that_words_first_gets_wrong_is_encoded_whole(

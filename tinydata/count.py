@@ -62,7 +62,7 @@ def count(
     Raises TinydataError: nothing to read, too much of it broken, output that exists.
     """
     files = read_tokenizer(tokenizer)
-    tok = load(files, tokenizer)
+    tok = _loaded(files, tokenizer)
     found = found or plan(corpus, settings.wanted)
     output = Output(out, header(corpus, tokenizer, tok, found, settings), force=force)
     partials = reduce(
@@ -109,10 +109,15 @@ def describe(path: str, tok: Tokenizer) -> dict[str, Any]:
 # -- in a worker ------------------------------------------------------------------------------
 
 
-@cache
-def _loaded(key: tuple[tuple[str, bytes], ...]) -> Tokenizer:
+_LOADED: dict[tuple[tuple[str, bytes], ...], Tokenizer] = {}
+
+
+def _loaded(files: dict[str, bytes], path: str = "") -> Tokenizer:
     """The tokenizer, loaded once per process."""
-    return load(dict(key))
+    key = tuple(files.items())
+    if key not in _LOADED:
+        _LOADED[key] = load(files, path)
+    return _LOADED[key]
 
 
 @cache
@@ -133,7 +138,7 @@ def count_batches(
     text_share: float = 1.0,
 ) -> Iterator[pa.RecordBatch]:
     """TEXT or TOKENS -> rows of PARTIAL: sparse counts, domain totals, held-out texts, bad documents."""
-    tally = _Tally(_loaded(tuple(files.items())), settings, text_share)
+    tally = _Tally(_loaded(files), settings, text_share)
     for batch in batches:
         tally.add(batch)
     yield from tally.rows().to_batches()
