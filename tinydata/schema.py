@@ -59,5 +59,15 @@ QUARANTINE = pa.schema(
 # idmap.parquet: one row per old id; parts are new ids: one if the token was kept, else those that spell it
 IDMAP = pa.schema([("old_id", pa.int32()), ("kept", pa.bool_()), ("parts", pa.list_(pa.int32()))])
 
+# learned.parquet, of `compact --adapt` only: one row per token the corpus taught, in the order of its merge
+LEARNED = pa.schema(
+    [
+        ("new_id", pa.int32()),
+        ("left", pa.int32()),  # new ids that merge to it
+        ("right", pa.int32()),
+        ("old_parts", pa.list_(pa.int32())),  # old ids that spell it: its embedding starts as their mean
+    ]
+)
+
 # What a count task sends back: rows of the tables above in one schema, since mapInArrow has one.
 PARTIAL = pa.unify_schemas([pa.schema([("part", pa.string())]), COUNTS, DOMAINS, HELDOUT, QUARANTINE])
