@@ -14,6 +14,8 @@ import os
 import posixpath
 import re
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -146,6 +148,23 @@ class Location:
                 os.unlink(temporary)
             raise _unwritable(self, e) from None
 
+    @contextmanager
+    def stream(self) -> Iterator[Sink]:
+        """A file written piece by piece, which appears when it is whole, or not at all."""
+        system, path = self._fs
+        temporary = f"{path}.{uuid.uuid4().hex[:8]}.tmp" if self.local else path
+        try:
+            with system.open_output_stream(temporary) as out:
+                yield Sink(out)
+            if self.local:
+                os.replace(temporary, path)
+        except BaseException as e:
+            if system.get_file_info(temporary).type == fs.FileType.File:
+                system.delete_file(temporary)
+            if isinstance(e, OSError):
+                raise _unwritable(self, e) from None
+            raise
+
     def children(self, recursive: bool = False) -> list[Location]:
         """Files below, sorted by path; hidden ones (`.x`, `_x`) and those in hidden folders left out."""
         system, base = self._fs
@@ -156,6 +175,32 @@ class Location:
             if info.type == fs.FileType.File and not hidden:
                 found.append(self / below)
         return sorted(found, key=lambda loc: loc.path)
+
+
+class Sink:
+    """Takes the bytes of one file and remembers how many there were, and their sha256."""
+
+    def __init__(self, out: pa.NativeFile):
+        self._out = out
+        self._sha256 = hashlib.sha256()
+        self.bytes = 0
+        self.closed = False  # pyarrow's writers ask
+
+    def write(self, content: Any) -> int:
+        """content: bytes, or anything with a buffer."""
+        view = memoryview(content).cast("B")
+        self._sha256.update(view)
+        self._out.write(view)
+        self.bytes += len(view)
+        return len(view)
+
+    def flush(self) -> None:
+        self._out.flush()
+
+    @property
+    def sum(self) -> dict[str, Any]:
+        """{bytes, sha256} as the manifest lists it."""
+        return {"bytes": self.bytes, "sha256": self._sha256.hexdigest()}
 
 
 def _unwritable(where: Location, error: OSError) -> TinydataError:
@@ -347,15 +392,20 @@ class Output:
             code=FIXABLE,
         )
 
-    def publish(self, result: dict[str, Any], files: dict[str, bytes]) -> dict[str, Any]:
-        """Writes `files` and the manifest (header, result, sha256 of each file), then makes it visible at once."""
+    def publish(
+        self, result: dict[str, Any], files: dict[str, bytes], streamed: dict[str, dict[str, Any]] | None = None
+    ) -> dict[str, Any]:
+        """Writes `files` and the manifest (header, result, sha256 of each file), then makes it visible at once.
+
+        streamed: name -> Sink.sum of the files that were written to `place` before.
+        """
         self.place.make_dir()
         for name, content in sorted(files.items()):
             if "/" in name:
                 (self.place / name).parent.make_dir()
             (self.place / name).write(content)
         sums = {n: {"bytes": len(c), "sha256": hashlib.sha256(c).hexdigest()} for n, c in sorted(files.items())}
-        manifest = {**self.header, **result, "files": sums}
+        manifest = {**self.header, **result, "files": dict(sorted({**(streamed or {}), **sums}.items()))}
         self.parts.delete()
         if self.rename:
             (self._hidden / "command.json").delete()
