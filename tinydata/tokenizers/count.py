@@ -48,7 +48,7 @@ class TextCounter:
         if self.cutter is None:
             self._encode(texts.to_pylist(), groups)
             return
-        special = self._special(texts)
+        special = special_documents(self.tokenizer, texts)
         if special.any():
             self._add_special(texts.filter(pa.array(special)).to_pylist(), groups[special])
             texts, groups = texts.filter(pa.array(~special)), groups[~special]
@@ -60,19 +60,6 @@ class TextCounter:
         if self.cutter is not None:
             self._flush()
         return self.counts
-
-    def _special(self, texts: pa.StringArray) -> np.ndarray:
-        """bool[docs]: text that must be normalized, or encoded whole, before it can be cut."""
-        out = np.zeros(len(texts), np.bool_)
-        if self.tokenizer.unsafe is not None:
-            offsets, data = buffers(texts)
-            _flag(data, offsets, self.tokenizer.unsafe, out)
-        if self.tokenizer.odd:
-            import pyarrow.compute as pc
-
-            for string in self.tokenizer.odd:
-                out |= pc.match_substring(texts, string).to_numpy(zero_copy_only=False)
-        return out
 
     def _add_special(self, texts: list[str], groups: np.ndarray) -> None:
         whole, rest = [], []
@@ -120,6 +107,20 @@ class TextCounter:
         t = self.tokenizer
         encode_words(self._table, self.cutter.prefix, t.symbols, t.pairs, self.counts, self._scratch)
         clear(self._table)
+
+
+def special_documents(tokenizer: Tokenizer, texts: pa.StringArray) -> np.ndarray:
+    """bool[docs]: text that must be normalized, or encoded whole, before it can be cut."""
+    out = np.zeros(len(texts), np.bool_)
+    if tokenizer.unsafe is not None:
+        offsets, data = buffers(texts)
+        _flag(data, offsets, tokenizer.unsafe, out)
+    if tokenizer.odd:
+        import pyarrow.compute as pc
+
+        for string in tokenizer.odd:
+            out |= pc.match_substring(texts, string).to_numpy(zero_copy_only=False)
+    return out
 
 
 def buffers(texts: pa.StringArray) -> tuple[np.ndarray, np.ndarray]:
