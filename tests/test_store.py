@@ -28,6 +28,15 @@ def test_nothing_is_visible_before_publish_and_all_of_it_after(tmp_path: Path) -
     assert read_manifest(str(tmp_path / "out"), "count") == json.loads((tmp_path / "out" / MANIFEST).read_bytes())
 
 
+def test_an_abandoned_output_leaves_nothing(tmp_path: Path) -> None:
+    out = made(tmp_path / "out")
+    with pytest.raises(RuntimeError), (out.place / "big.bin").stream() as sink:
+        sink.write(b"ab")
+        raise RuntimeError
+    out.abandon()
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_same_command_continues_and_another_is_refused(tmp_path: Path) -> None:
     (made(tmp_path / "out").parts / "a.parquet").write(b"part")
     assert (made(tmp_path / "out").parts / "a.parquet").exists()

@@ -392,6 +392,10 @@ class Output:
             code=FIXABLE,
         )
 
+    def abandon(self) -> None:
+        """Deletes what was written so far: for a verb whose unfinished output is of no use to the next run."""
+        self._hidden.delete()
+
     def publish(
         self, result: dict[str, Any], files: dict[str, bytes], streamed: dict[str, dict[str, Any]] | None = None
     ) -> dict[str, Any]:
