@@ -18,6 +18,9 @@ TOKENS = pa.schema(
     [("doc_id", pa.string()), ("domain", _LABEL), ("position", pa.int64()), ("ids", pa.list_(pa.int32()))]
 )
 
+# fifth column of TOKENS where the corpus has loss masks: as long as ids, true = the token carries no loss
+MASK = pa.field("mask", pa.list_(pa.bool_()))
+
 # counts.parquet: one row per (domain, token) that occurs, sorted by both
 COUNTS = pa.schema(
     [
@@ -35,7 +38,7 @@ DOMAINS = pa.schema(
         ("documents", pa.int64()),
         ("tokens", pa.int64()),
         ("bytes", pa.int64()),  # UTF-8 bytes of text; for token ids, of the text they stand for
-        ("masked", pa.int64()),  # ids that were negative
+        ("masked", pa.int64()),  # tokens without a loss: ids that were negative, or masked
         ("heldout_documents", pa.int64()),
         ("heldout_tokens", pa.int64()),
         ("heldout_bytes", pa.int64()),
@@ -68,6 +71,9 @@ LEARNED = pa.schema(
         ("old_parts", pa.list_(pa.int32())),  # old ids that spell it: its embedding starts as their mean
     ]
 )
+
+# *.docs.parquet, beside a shard: one row per document, in order
+DOCUMENTS = pa.schema([("doc_id", pa.string()), ("domain", pa.string())])
 
 # What a count task sends back: rows of the tables above in one schema, since mapInArrow has one.
 PARTIAL = pa.unify_schemas([pa.schema([("part", pa.string())]), COUNTS, DOMAINS, HELDOUT, QUARANTINE])

@@ -5,7 +5,7 @@ on the data alone, never on the engine or the number of workers. A format is a m
 
     matches(file) -> bool                        by name and first bytes
     columns(file, wanted) -> Columns             what it holds; TinydataError names what there is
-    splits(file) -> list[(start, stop, bytes)]   in the format's own unit
+    splits(file) -> list[(start, stop, bytes)]   in the format's own unit; none: it describes other files
     read(split, bad) -> Iterator[RecordBatch]    TEXT or TOKENS; calls bad(position, reason, excerpt)
 """
 
@@ -26,7 +26,22 @@ from tinydata.store import MANIFEST, Location, expand
 SPLIT_BYTES = 64 << 20
 Bad = Callable[[int, str, bytes], None]  # position, reason, the first bytes of what cannot be used
 
-FORMATS = ("internevo", "megatron", "parquet", "jsonl", "txt")  # asked in this order
+# Asked in this order: what lies beside a file, how it begins, its ending. `nanogpt` takes any other .bin.
+FORMATS = (
+    "internevo",
+    "megatron",
+    "datatrove",
+    "mds",
+    "litdata",
+    "litpkds",
+    "llmc",
+    "dolma",
+    "parquet",
+    "jsonl",
+    "txt",
+    "nanogpt",
+)
+_BESIDE = (".idx", ".meta", ".ds.index", ".ds.metadata", ".ds.loss", "meta.pkl", MANIFEST)  # of data, not data
 
 TEXT_NAMES = ("text", "content")
 IDS_NAMES = ("input_ids", "tokens", "token_ids", "ids")
@@ -34,18 +49,24 @@ ID_NAMES = ("doc_id", "id")
 DOMAIN_NAMES = ("domain",)
 
 # What a file's name holds besides its domain: endings, what Spark and `datasets` append, shard numbers.
-_ENDINGS = re.compile(r"(\.(jsonl?|ndjson|parquet|pq|txt|bin|idx|meta|gz|zst|zstd|snappy))+$")
+_ENDINGS = re.compile(
+    r"(\.(jsonl?|ndjson|parquet|pq|txt|bin|idx|meta|gz|zst|zstd|snappy|npy|mds)"
+    r"|(_unshuffled|_(doc|chunk)_shuffled)?\.ds)+$"
+)
 _HASH = re.compile(r"-([0-9a-f]{16}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}([-.]c\d+)?)$")
 _NUMBER = re.compile(r"((^|[-_.]+)(part|shard|chunk)?[-_.]*\d+([-_.]?of[-_.]?\d+)?|\d{3,})+$")
 
 
 class Wanted(NamedTuple):
-    """Column names the user gave; empty: look for the usual ones."""
+    """Column names the user gave; empty: look for the usual ones. And what undeclared token ids are judged by."""
 
     text: str = ""
     ids: str = ""
     domain: str = ""
     doc_id: str = ""
+    dtype: str = ""  # of ids in files that do not say it; empty: on evidence
+    vocab: int = 0  # ids of the tokenizer; 0: not known
+    eos: int = -1  # its id of the end of a text; -1: not known
 
 
 USUAL = Wanted()
@@ -59,6 +80,8 @@ class Columns(NamedTuple):
     domain: str = ""
     doc_id: str = ""
     types: tuple[tuple[str, str], ...] = ()
+    eos: int = -1  # the id that separates documents where nothing else does
+    note: str = ""  # what was concluded and not declared
 
 
 class Split(NamedTuple):
@@ -94,11 +117,12 @@ def plan(paths: list[str], wanted: Wanted = USUAL) -> Plan:
     skipped: list[str] = []
     kinds: dict[str, str] = {}
     named = [pair for path in paths for pair in expand(path)]
+    names = {name for _, name in named}
     with ThreadPoolExecutor(16) as pool:  # on object stores each look is a round trip
         looks = list(pool.map(lambda pair: _look(pair[0], pair[1], wanted), named))
     for (file, name), look in zip(named, looks, strict=True):
         if look is None:
-            if not name.endswith((".idx", ".meta", MANIFEST)):
+            if not name.endswith(_BESIDE) and name.removesuffix(".csv.gz") + ".npy" not in names:
                 skipped.append(file.path)
             continue
         files.append(file)
@@ -111,7 +135,8 @@ def plan(paths: list[str], wanted: Wanted = USUAL) -> Plan:
         raise TinydataError(
             "no file of a known format",
             where=", ".join(paths),
-            fix="known: .jsonl .json (plain, .gz, .zst), .parquet, .txt, Megatron .bin/.idx, InternEvo .bin/.bin.meta",
+            fix="known: .jsonl .json (plain, .gz, .zst), .parquet, .txt, .mds, litdata chunks, and token ids in"
+            " .bin/.idx (Megatron), .bin/.bin.meta (InternEvo), .ds (datatrove), .npy (dolma), .bin (llm.c, nanoGPT)",
             code=UNREADABLE,
         )
     if len(kinds) > 1:
@@ -175,6 +200,8 @@ def domain_of(name: str, folder: str = "") -> str:
     if rest:
         return first
     stem = _HASH.sub("", _ENDINGS.sub("", name))
+    if name.endswith(".ds"):  # merged files are numbered in front
+        stem = re.sub(r"^\d{3}_", "", stem)
     return _NUMBER.sub("", stem) or folder or stem
 
 
@@ -226,8 +253,18 @@ def _listed(types: dict[str, str]) -> str:
     return ", ".join(f"{n} ({t})" for n, t in types.items()) or "none"
 
 
-def batch(split: Split, body: pa.Array, position: pa.Array, doc_id: pa.Array | None, domain: pa.Array | None) -> Any:
-    """Columns of one stretch of a split -> RecordBatch of TEXT or TOKENS with its metadata."""
+def batch(
+    split: Split,
+    body: pa.Array,
+    position: pa.Array,
+    doc_id: pa.Array | None,
+    domain: pa.Array | None,
+    mask: pa.Array | None = None,
+) -> Any:
+    """Columns of one stretch of a split -> RecordBatch of TEXT or TOKENS with its metadata.
+
+    `mask`: list<bool>, as long as the ids; true = the token carries no loss. It becomes a fifth column.
+    """
     n = len(body)
     if domain is None:
         labels = pa.DictionaryArray.from_arrays(pa.repeat(pa.scalar(0, pa.int32()), n), pa.array([split.domain]))
@@ -235,10 +272,11 @@ def batch(split: Split, body: pa.Array, position: pa.Array, doc_id: pa.Array | N
         labels = domain.cast(pa.string()).fill_null(split.domain).dictionary_encode()
     ids = pa.nulls(n, pa.string()) if doc_id is None else doc_id.cast(pa.string())
     name = "text" if split.columns.text else "ids"
+    fields = [schema.TEXT.field(0), schema.TEXT.field(1), schema.TEXT.field(2), pa.field(name, body.type)]
     return pa.RecordBatch.from_arrays(
-        [ids, labels, position, body],
+        [ids, labels, position, body] + ([mask] if mask is not None else []),
         schema=pa.schema(
-            [schema.TEXT.field(0), schema.TEXT.field(1), schema.TEXT.field(2), pa.field(name, body.type)],
+            fields + ([schema.MASK] if mask is not None else []),
             metadata={"path": split.path, "name": split.name, "start": str(split.start)},
         ),
     )

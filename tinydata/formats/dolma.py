@@ -1,0 +1,115 @@
+"""dolma's and OLMo's ids: `x.npy`, which is bare ids of undeclared type, beside `x.csv.gz` with its documents.
+
+.csv.gz: no header; start, end (in tokens, exclusive) and perhaps id, source, line. A real npy array
+of one dimension is read too. Without .csv.gz the id of the end of a text separates documents.
+Source: dolma python/dolma/tokenizer/memmap_writer.py, OLMo-core data/numpy_dataset.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as pv
+
+from tinydata.formats import shards
+from tinydata.formats.base import Bad, Columns, Split, Wanted
+from tinydata.store import Location
+
+MAGIC = b"\x93NUMPY"
+
+
+def matches(file: Location) -> bool:
+    return file.name.endswith(".npy")
+
+
+def columns(file: Location, wanted: Wanted) -> Columns:
+    """OSError for an array that is no ids, and for documents that do not fit them."""
+    header, dtype = _header(file)
+    data, note = shards.sample(file, header, file.size - header), ""
+    if dtype is None:
+        dtype, note = shards.settle(data, file.size, wanted, file, "the file is no real npy array")
+    if not _bounds_of(file).exists():
+        return shards.separated(data, dtype, wanted.eos, note)
+    end = int(_bounds(file).first[-1])
+    if header + end * dtype.itemsize != file.size:
+        raise OSError(f"it has {file.size} bytes, its .csv.gz says {header + end * dtype.itemsize}")
+    return Columns(ids="ids", types=(("ids", dtype.name),), note=note)
+
+
+def _header(file: Location) -> tuple[int, np.dtype | None]:
+    """-> (bytes before the ids, their type, or None for bare ids)."""
+    with file.open() as f:
+        if f.read(len(MAGIC)) != MAGIC:
+            return 0, None
+        f.seek(0)
+        try:
+            version = np.lib.format.read_magic(f)
+            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            shape, _, dtype = read(f)
+        except ValueError as e:
+            raise OSError(f"its npy header is broken: {e}") from None
+        header = f.tell()
+    if len(shape) != 1 or dtype.kind not in "iu" or not dtype.isnative:
+        raise OSError(f"it is an array of {dtype} in {len(shape)} dimensions, no row of token ids")
+    if header + shape[0] * dtype.itemsize != file.size:
+        raise OSError(f"it has {file.size} bytes, its header says {header + shape[0] * dtype.itemsize}")
+    return header, dtype
+
+
+class _Bounds(NamedTuple):
+    first: np.ndarray  # first token of each document, int64[documents + 1]
+    doc_id: pa.Array | None
+
+
+def _bounds_of(file: Location) -> Location:
+    return file.parent / (file.name.removesuffix(".npy") + ".csv.gz")
+
+
+def _bounds(file: Location) -> _Bounds:
+    bounds = _bounds_of(file)
+    return _read_bounds(bounds, bounds.changed)
+
+
+@lru_cache(maxsize=2)  # splits of one file follow one another
+def _read_bounds(file: Location, changed: int) -> _Bounds:
+    options = pv.ReadOptions(use_threads=False, autogenerate_column_names=True)
+    types = {"f0": pa.int64(), "f1": pa.int64(), "f2": pa.string()}
+    try:
+        with file.open() as f:
+            convert = pv.ConvertOptions(column_types=types, strings_can_be_null=True, null_values=[""])
+            rows = pv.read_csv(pa.CompressedInputStream(f, "gzip"), options, convert_options=convert)
+    except (pa.ArrowInvalid, OSError) as e:
+        raise OSError(f"{file.name} cannot be read: {' '.join(str(e).split())[:120]}") from None
+    if rows.num_columns < 2 or rows["f0"].null_count or rows["f1"].null_count:
+        raise OSError(f"{file.name} has no start and end for each document")
+    start, end = rows["f0"].to_numpy(), rows["f1"].to_numpy()
+    first = np.concatenate([start[:1], end])
+    if first[0] != 0 or (start != first[:-1]).any() or (end < start).any():
+        raise OSError(f"{file.name} has documents that overlap or leave gaps")
+    ids = rows["f2"].combine_chunks() if rows.num_columns > 2 else None
+    return _Bounds(first, None if ids is None or pc.all(ids.is_null()).as_py() else ids)
+
+
+def splits(file: Location) -> list[tuple[int, int, int]]:
+    """Runs of documents with .csv.gz: (first document, last + 1, bytes); ranges of bytes without."""
+    size = file.size - _header(file)[0]
+    if _bounds_of(file).exists():
+        first = _bounds(file).first
+        return shards.runs(first, size // max(int(first[-1]), 1))
+    return shards.cells(size)
+
+
+def read(split: Split, bad: Bad) -> Iterator[pa.RecordBatch]:
+    file = Location.of(split.path)
+    header, _ = _header(file)
+    dtype = np.dtype(split.columns.types[0][1])
+    if _bounds_of(file).exists():
+        bounds = _bounds(file)
+        yield from shards.documents(split, bounds.first, dtype, bad, header=header, doc_id=bounds.doc_id)
+    else:
+        yield from shards.cut(split, dtype, file.size - header, bad, header=header)

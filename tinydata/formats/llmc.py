@@ -1,0 +1,66 @@
+"""llm.c's and modded-nanogpt's `x.bin`: 256 int32 (magic, version, tokens, zeros), then the ids.
+
+Each document begins with the id of the end of a text: 50256 in the files of version 1 (GPT-2,
+uint16), 128000 in those of version 7 (Llama 3, uint32). Documents go on in the next file; here each
+file's part is a document. Source: llm.c dev/data/data_common.py, llmc/dataloader.h.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pyarrow as pa
+
+from tinydata.errors import UNREADABLE, TinydataError
+from tinydata.formats import shards
+from tinydata.formats.base import Bad, Columns, Split, Wanted
+from tinydata.store import Location
+
+HEADER = 1024
+KINDS = {20240520: (1, "uint16", 50256), 20240801: (7, "uint32", 128000)}  # magic -> version, type, end of text
+EVAL = 20240522
+RARE = 1 / 16  # the first id of a file separates documents only if no larger share of its ids is it
+
+
+def matches(file: Location) -> bool:
+    if not file.name.endswith(".bin"):
+        return False
+    with file.open() as f:
+        return int.from_bytes(f.read(4), "little") in (*KINDS, EVAL)
+
+
+def columns(file: Location, wanted: Wanted) -> Columns:
+    """OSError unless version and size are those of the header; TinydataError for evaluation data."""
+    with file.open() as f:
+        head = np.frombuffer(f.read(HEADER), np.int32, -1) if file.size >= HEADER else np.zeros(3, np.int32)
+    if not head[0]:
+        raise OSError(f"it ends within its header of {HEADER} bytes")
+    if head[0] == EVAL:
+        raise TinydataError(
+            "this is llm.c's evaluation data (multiple choice), not text",
+            where=str(file),
+            fix="leave it out of the corpus",
+            code=UNREADABLE,
+        )
+    version, dtype, usual = KINDS[int(head[0])]
+    if head[1] != version:
+        raise OSError(f"its header says version {head[1]}, {version} is known")
+    size = int(head[2]) * np.dtype(dtype).itemsize
+    if HEADER + size != file.size:
+        raise OSError(f"it has {file.size} bytes, its header says {HEADER + size}")
+    data = shards.sample(file, HEADER, size)
+    ids = np.frombuffer(data, dtype)
+    first = int(ids[0]) if len(ids) and (ids == ids[0]).mean() <= RARE else -1
+    eos = next((e for e in (wanted.eos, usual, first) if e >= 0 and (ids == e).any()), wanted.eos)
+    return shards.separated(data, np.dtype(dtype), eos)
+
+
+def splits(file: Location) -> list[tuple[int, int, int]]:
+    """Ranges of bytes of the ids."""
+    return shards.cells(file.size - HEADER)
+
+
+def read(split: Split, bad: Bad) -> Iterator[pa.RecordBatch]:
+    size = Location.of(split.path).size - HEADER
+    yield from shards.cut(split, np.dtype(split.columns.types[0][1]), size, bad, header=HEADER, leads=True)
