@@ -101,6 +101,54 @@ def spm(text: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.fixture(scope="session")
+def matching(text: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Directory of tokenizers without merges, each a directory.
+
+    unigram: SentencePiece as T5's; unigram_bytes: without normalizer, with byte fallback; unigram_json;
+    wordpiece: a vocab.txt; wordpiece_json: of lower case, with a post-processor.
+    """
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+
+    root = tmp_path_factory.mktemp("matching")
+    t5 = {"byte_fallback": False, "remove_extra_whitespaces": True, "user_defined_symbols": []}
+    train_pieces(root / "unigram", text, model_type="unigram", normalization_rule_name="nmt_nfkc", **t5)
+    train_pieces(root / "unigram_bytes", text, model_type="unigram", add_dummy_prefix=False)
+    tokenizer = Tokenizer(models.Unigram())
+    tokenizer.normalizer = normalizers.NFKC()
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.decoder = decoders.Metaspace()
+    special = ["<s>", "<pad>", "</s>", "<unk>"]
+    tokenizer.train_from_iterator(
+        text,
+        trainers.UnigramTrainer(vocab_size=1_500, special_tokens=special, unk_token="<unk>", show_progress=False),
+    )
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", pair="<s> $A </s> $B </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
+    )
+    _saved(root / "unigram_json", tokenizer)
+    for name in ("wordpiece", "wordpiece_json"):
+        tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+        tokenizer.normalizer = normalizers.BertNormalizer(lowercase=name == "wordpiece_json")
+        tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        tokenizer.decoder = decoders.WordPiece()
+        special = ["[PAD]", "[unused1]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+        trainer = trainers.WordPieceTrainer(vocab_size=2_500, special_tokens=special, show_progress=False)
+        tokenizer.train_from_iterator(text, trainer)
+        tokenizer.post_processor = processors.BertProcessing(("[SEP]", 4), ("[CLS]", 3))
+        _saved(root / name, tokenizer)
+    vocab = json.loads((root / "wordpiece" / "tokenizer.json").read_text(encoding="utf-8"))["model"]["vocab"]
+    (root / "wordpiece" / "tokenizer.json").unlink()
+    lines = "".join(f"{piece}\n" for piece in sorted(vocab, key=vocab.__getitem__))
+    (root / "wordpiece" / "vocab.txt").write_text(lines, encoding="utf-8")
+    return root
+
+
+def _saved(where: Path, tokenizer: Any) -> None:
+    where.mkdir()
+    (where / "tokenizer.json").write_text(tokenizer.to_str(), encoding="utf-8")
+
+
 def train_bytes(where: Path, text: list[str], change: dict[str, Any], size: int = 2_500) -> Path:
     """Trains a byte-level BPE with GPT-2's settings, then makes `change` to its tokenizer.json before and after."""
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers

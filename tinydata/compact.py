@@ -23,7 +23,6 @@ from tinydata.store import Location, Output, read_bytes, read_manifest, read_tab
 from tinydata.tokenizers.base import ADDED, BYTE, CONTROL, Tokenizer, load, read_tokenizer
 from tinydata.tokenizers.base import fingerprint as tokenizer_fingerprint
 from tinydata.tokenizers.prune import Order, kept, most_frequent, protected, real_size, removal_order
-from tinydata.tokenizers.tree import build_tree, spell
 from tinydata.trade import Heldout, measure
 
 
@@ -76,7 +75,7 @@ def choose(counts: Counts, tokenizer: str, goal: Goal, *, d_model: int = 2048) -
     """Counts + path of the big tokenizer -> Choice, measured on the held-out text; writes nothing."""
     big = load(read_tokenizer(tokenizer), tokenizer)
     _same_tokenizer(counts, big, tokenizer)
-    tree = build_tree(big)
+    tree = big.tree()
     locked = protected(big, tree, counts.train, goal.keep_tokens, goal.min_per_domain)
     order = removal_order(big, tree, counts.train.sum(0), locked)
     held = Heldout(counts.heldout, big)
@@ -242,7 +241,7 @@ def idmap(big: Tokenizer, small: Tokenizer, keep: np.ndarray) -> pa.Table:
     """IDMAP: a removed id becomes what the compact tokenizer makes of its text."""
     new_of = np.full(big.size, -1, np.int32)
     new_of[big.order(np.flatnonzero(keep))] = np.arange(small.size, dtype=np.int32)
-    parts = spell(small, [b"" if keep[i] else big.pieces[i] for i in range(big.size)])
+    parts = small.spell([b"" if keep[i] else big.pieces[i] for i in range(big.size)])
     lists = [[int(new_of[i])] if keep[i] else parts[i].tolist() for i in range(big.size)]
     return pa.table([np.arange(big.size, dtype=np.int32), keep, lists], schema=schema.IDMAP)
 
@@ -251,7 +250,7 @@ def dropped(choice: Choice, counts: Counts, top: int = 200) -> list[dict[str, An
     """The removed tokens whose going adds most tokens, and what spells them now."""
     train = counts.train.sum(0)
     gone = np.flatnonzero(~choice.keep)
-    spelled = spell(choice.small, [choice.big.pieces[i] for i in gone])
+    spelled = choice.small.spell([choice.big.pieces[i] for i in gone])
     added = train[gone] * (np.array([len(p) for p in spelled], np.int64) - 1)
     order = np.argsort(-added, kind="stable")[:top]
     best, parts = gone[order], [spelled[k] for k in order]

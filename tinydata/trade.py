@@ -11,7 +11,6 @@ import pyarrow.compute as pc
 from tinydata.tokenizers.base import BYTE, Tokenizer
 from tinydata.tokenizers.count import TextCounter, agrees
 from tinydata.tokenizers.prune import real_size
-from tinydata.tokenizers.tree import build_tree
 
 SAMPLE = (256, 2 << 20)  # documents and bytes of held-out text checked with the native library
 
@@ -58,11 +57,11 @@ def measure(
     big: Tokenizer, small: Tokenizer, keep: np.ndarray, train: np.ndarray, held: Heldout, d_model: int
 ) -> dict[str, Any]:
     """Both tokenizers on the held-out text, by domain; train int64[ids] -> the trade as JSON."""
-    dead = int((~build_tree(small).reachable).sum())
+    dead = int((~small.tree().reachable).sum())
     trade: dict[str, Any] = {
         "ids": {"before": real_size(big), "after": small.size, "removed": real_size(big) - small.size},
         "coverage": float(train[keep].sum() / max(train.sum(), 1)),
-        "dead_pieces": {"before": int((~build_tree(big).reachable).sum()), "after": dead},
+        "dead_pieces": {"before": int((~big.tree().reachable).sum()), "after": dead},
         "d_model": d_model,
         "embedding_and_head_parameters": {
             "before": 2 * real_size(big) * d_model,

@@ -23,7 +23,8 @@ NORMAL, CONTROL, BYTE, ADDED = 0, 1, 2, 3
 class Tree(NamedTuple):
     """parts[offsets[i]:offsets[i+1]] = the ids that the tokenizer makes of piece i without piece i.
 
-    Two parts: the pieces it is merged from. One part (itself): nothing to fall back on.
+    Two parts: the pieces it is merged from. One part (itself): nothing to fall back on. Families
+    that match have as many parts as spell it, with all other pieces there.
     `reachable[i]` is False for a piece that encoding its own text never produces.
     """
 
@@ -63,9 +64,19 @@ class Tokenizer(Protocol):
         """Why there is no cutter (empty if there is)."""
 
     @property
-    def symbols(self) -> Symbols: ...
+    def symbols(self) -> Symbols:
+        """Of a family that merges, as are `pairs`; asked for only there and where there is a cutter."""
+
     @property
     def pairs(self) -> Pairs: ...
+    @property
+    def whole_words(self) -> dict[bytes, int]:
+        """Words looked up before merging, {bytes: id}, less those that merging gives anyway (ignore_merges)."""
+
+    def tree(self) -> Tree: ...
+    def spell(self, pieces: list[bytes]) -> list[np.ndarray]:
+        """Bytes of each piece -> int32 ids the tokenizer makes of them, as inside a text."""
+
     def removable(self) -> np.ndarray:
         """bool[size]: pieces whose text can still be spelled without them."""
 
@@ -96,12 +107,20 @@ _COMPANIONS = (
     "generation_config.json",
     "config.json",
 )
-_MAIN = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "tokenizer.json", "vocab.json")
+_MAIN = (
+    "tokenizer.model",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+    "tokenizer.json",
+    "vocab.json",
+    "vocab.txt",
+)
 
 
 def open_tokenizer(path: str) -> Tokenizer:
-    """A directory or a file (`tokenizer.model`, `tokenizer.json`, `vocab.json` beside `merges.txt`) -> Tokenizer.
+    """A directory or a file -> Tokenizer.
 
+    Known: `tokenizer.model`, `tokenizer.json`, `vocab.json` beside `merges.txt`, `vocab.txt`.
     Raises TinydataError for a path that is not there or a family that is not known.
     """
     return load(read_tokenizer(path), path)
@@ -142,13 +161,17 @@ def load(files: dict[str, bytes], path: str = "") -> Tokenizer:
     name = next(iter(files))
     if name.endswith(".json"):
         from tinydata.tokenizers.bytebpe import ByteLevelBPE
+        from tinydata.tokenizers.pretrained import from_json
 
-        make = ByteLevelBPE.from_vocab_merges if "merges.txt" in files else ByteLevelBPE.from_json
-        return make(files, path)
+        return ByteLevelBPE.from_vocab_merges(files, path) if "merges.txt" in files else from_json(files, path)
     if name.endswith(".model"):
-        from tinydata.tokenizers.spm import SentencePieceBPE
+        from tinydata.tokenizers.spm import read_model
 
-        return SentencePieceBPE.from_files(files, path)
+        return read_model(files, path)
+    if name.endswith("vocab.txt"):
+        from tinydata.tokenizers.wordpiece import WordPiece
+
+        return WordPiece.from_vocab(files, path)
     raise _unknown(path, f"{name} is no format that is known")
 
 
@@ -165,6 +188,7 @@ def _unknown(path: str, why: str) -> TinydataError:
     return TinydataError(
         f"tokenizer of an unknown kind: {why}",
         where=str(path),
-        fix="known: tokenizer.model (SentencePiece BPE), tokenizer.json (byte-level BPE), vocab.json + merges.txt",
+        fix="known: tokenizer.model (SentencePiece BPE and unigram), tokenizer.json (byte-level BPE, unigram,"
+        " WordPiece), vocab.json + merges.txt, vocab.txt (WordPiece)",
         code=UNREADABLE,
     )

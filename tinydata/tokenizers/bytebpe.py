@@ -13,10 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from tinydata.errors import UNREADABLE, TinydataError
 from tinydata.tokenizers import companions
 from tinydata.tokenizers.base import ADDED, BYTE, CONTROL, NORMAL, Tokenizer
 from tinydata.tokenizers.bpe import Pairs, Symbols, build_pairs
+from tinydata.tokenizers.pretrained import broken, read_json
+from tinydata.tokenizers.tree import Merging
 from tinydata.tokenizers.words import LETTER, NUMBER, SPACE, Cl100k, Cutter, Gpt2, atoms
 
 _CONTRACTIONS = "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
@@ -31,7 +32,7 @@ _CL100K = {
 }
 
 
-class ByteLevelBPE:
+class ByteLevelBPE(Merging):
     """A byte-level BPE with its normalizer, pre-tokenizer and added tokens as tokenizer.json has them."""
 
     family = "byte-level-bpe"
@@ -59,33 +60,20 @@ class ByteLevelBPE:
             self.gap[i] = False
 
     @classmethod
-    def from_json(cls, files: dict[str, bytes], path: str) -> ByteLevelBPE:
-        """{name: content}, tokenizer.json first -> ByteLevelBPE; raises TinydataError on another model."""
-        config = _json(next(iter(files.values())), path)
-        model = config.get("model")
-        if not isinstance(model, dict):
-            raise _broken("JSON, but with no model in it", path)
-        kind = model.get("type") or ("BPE" if "merges" in model else "nothing known")
-        if kind != "BPE" or not _byte_level(config):
-            what = kind if kind != "BPE" else "BPE, but not byte-level"
-            raise TinydataError(
-                f"tokenizer of an unknown kind: tokenizer.json with model {what}",
-                where=str(path),
-                fix="byte-level BPE is supported in tokenizer.json; for a SentencePiece model pass its tokenizer.model",
-                code=UNREADABLE,
-            )
-        _check_model(model, path)
+    def from_config(cls, files: dict[str, bytes], config: dict[str, Any], path: str) -> ByteLevelBPE:
+        """{name: content}, the object in its tokenizer.json -> ByteLevelBPE; raises TinydataError if it lacks parts."""
+        _check_model(config["model"], path)
         return cls(files, config)
 
     @classmethod
     def from_vocab_merges(cls, files: dict[str, bytes], path: str) -> ByteLevelBPE:
         """{vocab.json, merges.txt} -> the same tokenizer as GPT-2's tokenizer.json."""
         name = next(iter(files))
-        vocab = _json(files[name], path)
+        vocab = read_json(files[name], path)
         try:
             lines = files["merges.txt"].decode().split("\n")
         except UnicodeDecodeError as e:
-            raise _broken(f"its merges.txt is not UTF-8 ({e})", path) from None
+            raise broken(f"its merges.txt is not UTF-8 ({e})", path) from None
         merges = [line for line in lines if line and not line.startswith("#version")]
         level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
         end = [t for t in ("<|endoftext|>",) if t in vocab]
@@ -127,7 +115,7 @@ class ByteLevelBPE:
         try:
             native = tokenizers.Tokenizer.from_str(json.dumps(self.config))
         except Exception as e:  # the library raises nothing narrower
-            raise _broken(f"the tokenizers library cannot read it ({e})", next(iter(self.files))) from None
+            raise broken(f"the tokenizers library cannot read it ({e})", next(iter(self.files))) from None
         native.no_padding()
         native.no_truncation()
         return native
@@ -277,36 +265,13 @@ def _can_overlap(a: str, b: str) -> bool:
     return b in a or any(a.endswith(b[:k]) for k in range(1, len(b)))
 
 
-def _byte_level(config: dict[str, Any]) -> bool:
-    return '"ByteLevel"' in json.dumps([config.get("pre_tokenizer"), config.get("decoder")])
-
-
-def _json(content: bytes, path: str) -> dict[str, Any]:
-    try:
-        value = json.loads(content)
-    except (ValueError, RecursionError) as e:
-        raise _broken(f"not valid JSON ({e})", path) from None
-    if not isinstance(value, dict):
-        raise _broken("JSON, but no object", path)
-    return value
-
-
 def _check_model(model: dict[str, Any], path: str) -> None:
     """Raises TinydataError where the parts that every BPE has are missing or something else."""
     vocab, merges = model.get("vocab"), model.get("merges")
     if not isinstance(vocab, dict) or not vocab or any(type(i) is not int or i < 0 for i in vocab.values()):
-        raise _broken("its model has no vocab of {token: id}", path)
+        raise broken("its model has no vocab of {token: id}", path)
     if not isinstance(merges, list):
-        raise _broken("its model has no list of merges", path)
-
-
-def _broken(why: str, path: str) -> TinydataError:
-    return TinydataError(
-        f"tokenizer of an unknown kind: {why}",
-        where=str(path),
-        fix="pass a tokenizer.json as Hugging Face tokenizers writes it, downloaded whole",
-        code=UNREADABLE,
-    )
+        raise broken("its model has no list of merges", path)
 
 
 def _alphabet() -> dict[str, int]:

@@ -25,11 +25,11 @@ def renumber(files: dict[str, bytes], new_id: dict[int, int]) -> dict[str, bytes
     out = {}
     for name, content in files.items():
         if name == "tokenizer.json":
-            out[name] = dump(slice_json(_parsed(files, name), new_id))
+            out[name] = dump(slice_json(read(files, name), new_id))
         elif name == "tokenizer_config.json":
-            out[name] = dump(_config(_parsed(files, name), new_id))
+            out[name] = dump(_config(read(files, name), new_id))
         elif name == "added_tokens.json":
-            out[name] = dump({t: new_id[i] for t, i in _parsed(files, name).items() if i in new_id})
+            out[name] = dump({t: new_id[i] for t, i in read(files, name).items() if i in new_id})
         elif name in ("special_tokens_map.json", "chat_template.jinja"):
             out[name] = content
     return out
@@ -38,19 +38,17 @@ def renumber(files: dict[str, bytes], new_id: dict[int, int]) -> dict[str, bytes
 def added_tokens(files: dict[str, bytes]) -> dict[int, str]:
     """{id: text} of the added tokens that any companion lists."""
     found: dict[int, str] = {}
-    if "added_tokens.json" in files:
-        found.update({i: t for t, i in _parsed(files, "added_tokens.json").items()})
-    if "tokenizer_config.json" in files:
-        decoder = _parsed(files, "tokenizer_config.json").get("added_tokens_decoder") or {}
-        found.update({int(i): t["content"] for i, t in decoder.items()})
-    if "tokenizer.json" in files:
-        found.update({t["id"]: t["content"] for t in _parsed(files, "tokenizer.json").get("added_tokens", [])})
+    found.update({i: t for t, i in read(files, "added_tokens.json").items()})
+    decoder = read(files, "tokenizer_config.json").get("added_tokens_decoder") or {}
+    found.update({int(i): t["content"] for i, t in decoder.items()})
+    found.update({t["id"]: t["content"] for t in read(files, "tokenizer.json").get("added_tokens", [])})
     return found
 
 
-def _parsed(files: dict[str, bytes], name: str) -> Json:
+def read(files: dict[str, bytes], name: str) -> Json:
+    """The JSON object in one of the files, {} if it is not there; raises TinydataError for anything else."""
     try:
-        value = json.loads(files[name])
+        value = json.loads(files.get(name, b"{}"))
     except ValueError:
         value = None
     if not isinstance(value, dict):
@@ -64,20 +62,28 @@ def _parsed(files: dict[str, bytes], name: str) -> Json:
 
 
 def slice_json(tokenizer: Json, new_id: dict[int, int]) -> Json:
-    """A tokenizer.json (model BPE) with only the tokens in `new_id`.
+    """A tokenizer.json with only the tokens in `new_id`.
 
-    A merge survives if both parts and the result do; post-processor and added-token ids follow.
+    A merge survives if both parts and the result do; post-processor, padding and added-token ids follow.
     """
     out = copy.deepcopy(tokenizer)
     model = out["model"]
-    vocab = {t: new_id[i] for t, i in model["vocab"].items() if i in new_id}
-    model["vocab"] = dict(sorted(vocab.items(), key=lambda kv: kv[1]))
-    model["merges"] = [m for m in model["merges"] if _alive(m, vocab)]
-    old = {t["content"]: t["id"] for t in tokenizer.get("added_tokens", [])}
+    if isinstance(model["vocab"], list):  # Unigram: [piece, score] in the order of ids
+        rows = sorted((new_id[i], row) for i, row in enumerate(model["vocab"]) if i in new_id)
+        model["vocab"] = [row for _, row in rows]
+        if model.get("unk_id") is not None:
+            model["unk_id"] = new_id[model["unk_id"]]
+    else:
+        vocab = {t: new_id[i] for t, i in model["vocab"].items() if i in new_id}
+        model["vocab"] = dict(sorted(vocab.items(), key=lambda kv: kv[1]))
+        if "merges" in model:
+            model["merges"] = [m for m in model["merges"] if _alive(m, vocab)]
     added = [{**t, "id": new_id[t["id"]]} for t in tokenizer.get("added_tokens", []) if t["id"] in new_id]
     out["added_tokens"] = sorted(added, key=lambda t: t["id"])
     if out.get("post_processor"):
-        out["post_processor"] = _processor(out["post_processor"], {**tokenizer["model"]["vocab"], **old}, new_id)
+        out["post_processor"] = _processor(out["post_processor"], new_id)
+    if out.get("padding"):
+        out["padding"]["pad_id"] = new_id.get(out["padding"]["pad_id"], 0)
     return out
 
 
@@ -92,10 +98,10 @@ def _alive(merge: str | list[str], vocab: dict[str, int]) -> bool:
     return left in vocab and right in vocab and left + right in vocab
 
 
-def _processor(node: Any, old: dict[str, int], new_id: dict[int, int]) -> Any:
+def _processor(node: Any, new_id: dict[int, int]) -> Any:
     """Renumbers TemplateProcessing's `ids` and the [token, id] pairs of Bert and Roberta."""
     if isinstance(node, list):
-        return [_processor(n, old, new_id) for n in node]
+        return [_processor(n, new_id) for n in node]
     if not isinstance(node, dict):
         return node
     out = {}
@@ -105,7 +111,7 @@ def _processor(node: Any, old: dict[str, int], new_id: dict[int, int]) -> Any:
         elif key in ("sep", "cls") and isinstance(value, list) and len(value) == 2:
             out[key] = [value[0], new_id[value[1]]]
         else:
-            out[key] = _processor(value, old, new_id)
+            out[key] = _processor(value, new_id)
     return out
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from tinydata.errors import TinydataError
 from tinydata.tokenizers.base import NORMAL, Tokenizer, Tree
+from tinydata.tokenizers.matching import Matching, cheapest_first
 
 
 class Order(NamedTuple):
@@ -29,6 +30,8 @@ def protected(
             best = np.argsort(-row, kind="stable")[:min_per_domain]
             lock[best[row[best] > 0]] = True
     lock &= tree.reachable | ~big.removable()
+    if isinstance(big, Matching):  # its pieces are made of nothing
+        return lock
     stack = list(np.flatnonzero(lock))
     while stack:
         i = stack.pop()
@@ -57,7 +60,20 @@ def _named(big: Tokenizer, tokens: tuple[str, ...]) -> list[int]:
 
 
 def removal_order(big: Tokenizer, tree: Tree, count: np.ndarray, locked: np.ndarray) -> Order:
-    """Leaf removal to the end, by sorting: tree, count int64[ids] -> Order.
+    """Tree, count int64[ids], locked bool[ids] -> Order: leaf removal to the end.
+
+    A family that merges has one tree, and sorting does it; one that matches spells a removed piece
+    with whatever is left (see matching.cheapest_first). Gaps go first, then what is never produced.
+    """
+    if isinstance(big, Matching):
+        turn = np.where(big.gap, -2, np.where(tree.reachable, 0, -1))
+        removed, cost = cheapest_first(big, count, ~locked, turn)
+        return Order(removed, np.cumsum(cost))
+    return _by_tree(big, tree, count, locked)
+
+
+def _by_tree(big: Tokenizer, tree: Tree, count: np.ndarray, locked: np.ndarray) -> Order:
+    """The order of leaf removal, by sorting.
 
     What a leaf costs when it goes is its count and all that flowed to it from the pieces made of
     it: how often the tokenizer performs this merge at all. That number does not depend on the

@@ -1,4 +1,6 @@
-"""SentencePiece BPE (`tokenizer.model`): merges are implied by the scores.
+"""SentencePiece models (`tokenizer.model`): what all types share, and BPE. Unigram is in unigram.py.
+
+In BPE, merges are implied by the scores.
 
 Two pieces merge if their concatenation is a piece; the best score goes first, ties to the left.
 User-defined symbols are matched before all else and never merge. Source: google/sentencepiece
@@ -7,11 +9,10 @@ src/bpe_model.cc, src/sentencepiece_model.proto.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from functools import cached_property
 from itertools import groupby
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -20,6 +21,7 @@ from tinydata.tokenizers import companions
 from tinydata.tokenizers.base import ADDED, BYTE, CONTROL, NORMAL, Tokenizer
 from tinydata.tokenizers.bpe import Pairs, Symbols, build_pairs
 from tinydata.tokenizers.splits import code_points, splits
+from tinydata.tokenizers.tree import Merging
 from tinydata.tokenizers.words import Cutter, PairCuts, add_pairs, atoms
 
 SPACE = "\u2581"  # how SentencePiece writes a blank inside pieces
@@ -27,10 +29,11 @@ _NORMAL, _UNKNOWN, _CONTROL, _USER, _UNUSED, _BYTE = 1, 2, 3, 4, 5, 6  # sentenc
 _KIND = {_NORMAL: NORMAL, _UNKNOWN: CONTROL, _CONTROL: CONTROL, _USER: ADDED, _UNUSED: NORMAL, _BYTE: BYTE}
 
 
-class SentencePieceBPE:
-    """A SentencePiece model of type BPE."""
+class SentencePiece:
+    """What SentencePiece models of every type share: the pieces, the library, the file of the compact one."""
 
-    family = "sentencepiece-bpe"
+    family = ""
+    main = "tokenizer.model"  # name of the compact model's file
 
     def __init__(self, files: dict[str, bytes], proto: Any):
         self.files = files
@@ -45,20 +48,6 @@ class SentencePieceBPE:
         self.pieces = [_piece_bytes(p, t) for p, t in zip(self._texts, self._types.tolist(), strict=True)]
         self.pieces += [extra.get(i, "").encode() for i in range(inside, self.size)]
         self.gap = np.array([i >= inside and i not in extra for i in range(self.size)])
-
-    @classmethod
-    def from_files(cls, files: dict[str, bytes], path: str) -> SentencePieceBPE:
-        """{name: content}, the model first -> SentencePieceBPE; raises TinydataError on another type."""
-        proto = _parse(next(iter(files.values())), path)
-        if proto.trainer_spec.model_type != 2:
-            name = {1: "unigram", 3: "word", 4: "char"}.get(proto.trainer_spec.model_type, "unknown")
-            raise TinydataError(
-                f"tokenizer of an unknown kind: a SentencePiece model of type {name}",
-                where=str(path),
-                fix="SentencePiece models of type BPE are supported",
-                code=UNREADABLE,
-            )
-        return cls(files, proto)
 
     # -- the native library -------------------------------------------------------------------
 
@@ -105,6 +94,64 @@ class SentencePieceBPE:
 
     def normal(self, text: str) -> str | None:
         return None if self._rewrites else text
+
+    @property
+    def unk(self) -> int:
+        """Id of an unknown piece."""
+        return int(np.argmax(self._types == _UNKNOWN))
+
+    @cached_property
+    def byte_ids(self) -> np.ndarray:
+        """int32[256]: the id of each byte; empty without byte fallback."""
+        ids = np.flatnonzero(self.kinds == BYTE).astype(np.int32)
+        order = [int(self._texts[i][3:5], 16) for i in ids]
+        return ids[np.argsort(order)] if len(ids) == 256 else ids[:0]
+
+    def removable(self) -> np.ndarray:
+        """NORMAL pieces; single characters only where bytes can stand in, ASCII and the blank never."""
+        may = (self.kinds == NORMAL) | self.gap
+        fallback = (self.kinds == BYTE).sum() == 256
+        for i in np.flatnonzero(self.kinds == NORMAL):
+            text = self._texts[i]
+            if len(text) == 1 and (not fallback or "\0" < text < "\x80" or text == SPACE):
+                may[i] = False
+        return may
+
+    # -- the compact one ----------------------------------------------------------------------
+
+    def order(self, keep: np.ndarray) -> np.ndarray:
+        return np.sort(np.asarray(keep, np.int64))
+
+    def subset(self, keep: np.ndarray) -> Self:
+        proto = _parse(next(iter(self.files.values())), "")
+        order = self.order(keep)
+        pieces = [self.proto.pieces[int(i)] for i in order if i < len(self.proto.pieces)]
+        del proto.pieces[:]
+        proto.pieces.extend(pieces)
+        new_id = {int(old): new for new, old in enumerate(order)}
+        spec = proto.trainer_spec
+        spec.vocab_size = len(pieces)
+        for name in ("unk_id", "bos_id", "eos_id", "pad_id"):
+            old = getattr(spec, name)
+            if old >= 0:
+                setattr(spec, name, new_id.get(old, -1))
+        for field in ("self_test_data", "selfTestData"):  # its expected pieces are the big model's
+            if field in proto.DESCRIPTOR.fields_by_name:
+                proto.ClearField(field)
+        files = {self.main: proto.SerializeToString(deterministic=True)}
+        files.update(companions.renumber(self.files, new_id))
+        files = files | {n: c for n, c in self.more(proto).items() if n not in files}
+        return type(self)(files, proto)
+
+    def more(self, proto: Any) -> dict[str, bytes]:
+        """{name: content} of what transformers wants beside the compact model, where the big one had no such file."""
+        return {}
+
+
+class SentencePieceBPE(SentencePiece, Merging):
+    """A SentencePiece model of type BPE."""
+
+    family = "sentencepiece-bpe"
 
     # -- what the compiled kernels follow -----------------------------------------------------
 
@@ -172,14 +219,7 @@ class SentencePieceBPE:
                 by_char[ord(text)] = i
                 char_of[i] = ord(text)
         by_char[0x20] = by_char[ord(SPACE)]
-        byte_ids = np.flatnonzero(self.kinds == BYTE).astype(np.int32)
-        if len(byte_ids) == 256:
-            order = [int(self._texts[i][3:5], 16) for i in byte_ids]
-            byte_ids = byte_ids[np.argsort(order)]
-        else:
-            byte_ids = byte_ids[:0]
-        unk = int(np.argmax(self._types == _UNKNOWN))
-        return Symbols(np.zeros(0, np.int32), by_char, char_of, byte_ids, unk, self.size)
+        return Symbols(np.zeros(0, np.int32), by_char, char_of, self.byte_ids, self.unk, self.size)
 
     @cached_property
     def pairs(self) -> Pairs:
@@ -192,16 +232,6 @@ class SentencePieceBPE:
         scores = -np.array([p.score for p in self.proto.pieces], np.float32)
         ranks = np.unique(scores, return_inverse=True)[1]
         return build_pairs(left, right, ranks[result], result)
-
-    def removable(self) -> np.ndarray:
-        """NORMAL pieces; single characters only where bytes can stand in, ASCII and the blank never."""
-        may = (self.kinds == NORMAL) | self.gap
-        fallback = (self.kinds == BYTE).sum() == 256
-        for i in np.flatnonzero(self.kinds == NORMAL):
-            text = self._texts[i]
-            if len(text) == 1 and (not fallback or "\0" < text < "\x80" or text == SPACE):
-                may[i] = False
-        return may
 
     # -- the compact one ----------------------------------------------------------------------
 
@@ -221,28 +251,8 @@ class SentencePieceBPE:
 
         return np.array(sorted((int(i) for i in keep), key=place), np.int64)
 
-    def subset(self, keep: np.ndarray) -> Tokenizer:
-        proto = _parse(next(iter(self.files.values())), "")
-        order = self.order(keep)
-        pieces = [self.proto.pieces[int(i)] for i in order if i < len(self.proto.pieces)]
-        del proto.pieces[:]
-        proto.pieces.extend(pieces)
-        new_id = {int(old): new for new, old in enumerate(order)}
-        spec = proto.trainer_spec
-        spec.vocab_size = len(pieces)
-        for name in ("unk_id", "bos_id", "eos_id", "pad_id"):
-            old = getattr(spec, name)
-            if old >= 0:
-                setattr(spec, name, new_id.get(old, -1))
-        for field in ("self_test_data", "selfTestData"):  # its expected pieces are the big model's
-            if field in proto.DESCRIPTOR.fields_by_name:
-                proto.ClearField(field)
-        main = "tokenizer.model"
-        files = {main: proto.SerializeToString(deterministic=True)}
-        files.update(companions.renumber(self.files, new_id))
-        if "tokenizer_config.json" not in files:
-            files["tokenizer_config.json"] = json.dumps(self._config(), indent=2, ensure_ascii=False).encode() + b"\n"
-        return SentencePieceBPE(files, proto)
+    def more(self, proto: Any) -> dict[str, bytes]:
+        return {"tokenizer_config.json": companions.dump(self._config())}
 
     def _config(self) -> dict[str, Any]:
         """tokenizer_config.json for a bare tokenizer.model, so that AutoTokenizer gives the same ids."""
@@ -274,6 +284,23 @@ def _piece_bytes(text: str, kind: int) -> bytes:
     if kind in (_NORMAL, _UNUSED):
         return text.replace(SPACE, " ").encode()
     return text.encode()
+
+
+def read_model(files: dict[str, bytes], path: str) -> Tokenizer:
+    """{name: content}, the model first -> the class for its type; raises TinydataError on another type."""
+    from tinydata.tokenizers.unigram import SentencePieceUnigram
+
+    proto = _parse(next(iter(files.values())), path)
+    kind = proto.trainer_spec.model_type
+    if kind not in (1, 2):
+        name = {3: "word", 4: "char"}.get(kind, "unknown")
+        raise TinydataError(
+            f"tokenizer of an unknown kind: a SentencePiece model of type {name}",
+            where=str(path),
+            fix="SentencePiece models of type BPE and unigram are supported",
+            code=UNREADABLE,
+        )
+    return (SentencePieceUnigram if kind == 1 else SentencePieceBPE)(files, proto)
 
 
 def _parse(content: bytes, path: str) -> Any:
