@@ -143,6 +143,9 @@ def record(out: str, began: float, **facts: Any) -> None:
     (Location.of(out) / ".run.json").write(to_json({"command": command, "seconds": time.time() - began, **facts}))
 
 
+DTYPES = ("uint8", "uint16", "uint32", "int32", "int64")
+
+
 def columns(command: Command) -> Command:
     """The options that name a corpus's columns."""
     for option in reversed(
@@ -151,6 +154,7 @@ def columns(command: Command) -> Command:
             click.option("--ids-column", default="", help="Column with token ids [default: input_ids, tokens]."),
             click.option("--domain-column", default="", help="Column with the domain [default: domain, else folder]."),
             click.option("--id-column", default="", help="Column with the document's id [default: doc_id, id]."),
+            click.option("--dtype", type=click.Choice(DTYPES), help="Of token ids in files that do not say it."),
         ]
     ):
         command = option(command)
@@ -273,7 +277,8 @@ def wanted(named: dict[str, str]) -> Any:
     """--text-column … -> Wanted."""
     from tinydata.formats.base import Wanted
 
-    return Wanted(named["text_column"], named["ids_column"], named["domain_column"], named["id_column"])
+    text, ids, domain, doc_id = (named[f"{n}_column"] for n in ("text", "ids", "domain", "id"))
+    return Wanted(text, ids, domain, doc_id, named["dtype"] or "")
 
 
 @cli.command(epilog="Example: tinydata compact counts --tokenizer tokenizer.json --vocab 48000 -o vocab")

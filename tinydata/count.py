@@ -95,7 +95,7 @@ def header(corpus: list[str], path: str, tok: Tokenizer, found: Plan, settings: 
         "options": {
             "corpus": corpus,
             "heldout": settings.heldout,
-            **{f"{k}_column": v for k, v in settings.wanted._asdict().items() if v},
+            **settings.wanted.told,
         },
         "kind": found.kind,
         "tokenizer": describe(path, tok),
@@ -161,7 +161,7 @@ class _Tally:
 
     def add(self, batch: pa.RecordBatch) -> None:
         groups, hashes = self._groups(batch)
-        if batch.schema.names[-1] == "text":
+        if "text" in batch.schema.names:
             self._add_text(batch, groups)
         else:
             batch, groups, hashes = self._add_ids(batch, groups, hashes)
@@ -243,6 +243,10 @@ class _Tally:
             good = wrong < 0
             batch = batch.filter(pa.array(good))
             groups, hashes = groups[good], hashes[good]
+        if "mask" in batch.schema.names:
+            mask = batch.column("mask")
+            before = np.concatenate([[0], np.cumsum(mask.values.to_numpy(zero_copy_only=False))])
+            np.add.at(self.totals[:, 3], groups, np.diff(before[mask.offsets.to_numpy()]))
         return batch, groups, hashes
 
     def rows(self) -> pa.Table:

@@ -38,10 +38,10 @@ class Slice:
         labels = batch.column("domain")
         names = labels.dictionary.to_pylist()
         domains = [names[i] for i in labels.indices.to_numpy()[rows].tolist()]
-        body = batch.column(batch.num_columns - 1)
-        if batch.schema.names[-1] == "text":
-            self._store(signed, _doc_ids(batch, rows), domains, body.take(pa.array(rows)))
+        if "text" in batch.schema.names:
+            self._store(signed, _doc_ids(batch, rows), domains, batch.column("text").take(pa.array(rows)))
             return
+        body = batch.column("ids")
         offsets, values = body.offsets.to_numpy(), body.values.to_numpy()
         documents = [values[offsets[r] : offsets[r + 1]].copy() for r in rows.tolist()]
         self._waiting += zip(signed, _doc_ids(batch, rows), domains, documents, strict=True)

@@ -68,6 +68,12 @@ class Wanted(NamedTuple):
     vocab: int = 0  # ids of the tokenizer; 0: not known
     eos: int = -1  # its id of the end of a text; -1: not known
 
+    @property
+    def told(self) -> dict[str, str]:
+        """What the user gave, for a manifest: {"text_column": …, "dtype": …}."""
+        names = {"text", "ids", "domain", "doc_id"}
+        return {f"{k}_column" if k in names else k: v for k, v in self._asdict().items() if v and isinstance(v, str)}
+
 
 USUAL = Wanted()
 

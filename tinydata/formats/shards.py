@@ -1,8 +1,8 @@
 """What the readers of token shards share: whole documents by their bounds or cut at an id, and an undeclared dtype.
 
 Where nothing but an id separates documents, a split is a range of bytes and owns the documents
-that begin in it. The file is a row of cells of LONGEST bytes; a cell in which no document begins
-begins one itself. So what a document is depends on two cells at most, and never on the splits.
+that begin in it. The file is a row of cells of LONGEST bytes; a whole cell in which no document
+begins begins one itself. So a document ends in the next cell, wherever the splits are.
 """
 
 from __future__ import annotations
@@ -118,8 +118,10 @@ def cut(
             marks = _begins(ids, before, eos, cell, leads) + at
             ids = ids[before:]
             if past:
-                held = np.concatenate([held, ids[: marks[0] - at]])
+                held = np.concatenate([held, ids[: marks[0] - at] if len(marks) else ids])
                 break
+            if begun < 0 and not len(marks):  # the rest of the file, and of a document of the split before
+                return
             if begun < 0:
                 ids, begun, marks = ids[marks[0] - at :], int(marks[0]), marks[1:]
             held = np.concatenate([held, ids])
@@ -132,13 +134,13 @@ def cut(
 
 
 def _begins(ids: np.ndarray, before: int, eos: int, cell: int, leads: bool) -> np.ndarray:
-    """ids of whole cells behind `before` (0 or 1) tokens -> int64: where documents begin; one in each cell at least."""
+    """ids of cells behind `before` (0 or 1) tokens -> int64: where documents begin; one in each whole cell at least."""
     marks = np.flatnonzero(ids == eos) + (0 if leads else 1) - before if eos >= 0 else np.empty(0, np.int64)
     count = len(ids) - before
     marks = marks[(marks >= 0) & (marks < count)]
     if not before and (not len(marks) or marks[0]):
         marks = np.concatenate([[0], marks])
-    bare = np.bincount(marks // cell, minlength=-(-count // cell)) == 0
+    bare = np.bincount(marks // cell, minlength=-(-count // cell))[: count // cell] == 0
     return np.union1d(marks, np.flatnonzero(bare) * cell)
 
 
@@ -164,11 +166,11 @@ class Evidence(NamedTuple):
 
 
 def sample(file: Location, header: int, size: int) -> bytes:
-    """Some of the `size` bytes behind `header`: pieces that begin and end at multiples of 8."""
+    """Some of the `size` bytes behind `header`: pieces of a multiple of 8 bytes, but for the last."""
     last = max(size - SAMPLE, 0) // 8 * 8
     places = sorted({0, last // 16 * 8, last})
     with file.open() as f:
-        return b"".join(_bytes(f, header + p, min(SAMPLE, size - p) // 8 * 8).to_pybytes() for p in places)
+        return b"".join(_bytes(f, header + p, min(SAMPLE, size - p)).to_pybytes() for p in places)
 
 
 def settle(data: bytes, size: int, wanted: Wanted, where: Location, looked: str) -> tuple[np.dtype, str]:
@@ -214,7 +216,7 @@ def evidence(data: bytes, size: int, wanted: Wanted) -> list[Evidence]:
     for dtype, signed in views.items():
         ids = signed.view(f"u{signed.itemsize}")
         largest, ends = int(ids.max(initial=0)), int((ids == wanted.eos).sum()) if wanted.eos >= 0 else 0
-        odd, even = (float((half == 0).mean()) if len(half) else 0.0 for half in (ids[1::2], ids[::2]))
+        hollow = [_zeros(ids[p - 1 :: p]) - _zeros(ids[::p]) for p in (2, 4)]  # the last part of a wider id
         against = ""
         if size % ids.itemsize:
             against = f"{size} bytes are no multiple of {ids.itemsize}"
@@ -222,15 +224,19 @@ def evidence(data: bytes, size: int, wanted: Wanted) -> list[Evidence]:
             against = "too few ids to tell"
         elif largest >= (wanted.vocab or LARGEST):
             against = f"an id of {wanted.vocab or LARGEST:,} or more"
-        elif odd > even + 0.2:
-            against = "zeros at odd places: halves of wider ids"
+        elif max(hollow) > 0.2:
+            against = "zeros at odd places: parts of wider ids"
         elif ends > len(ids) / 4:
             against = "ends of text too close"
-        out.append(Evidence(dtype, len(ids), largest, ends, odd, against))
+        out.append(Evidence(dtype, len(ids), largest, ends, _zeros(ids[1::2]), against))
     if any(e.eos for e in out if not e.against):
         none = "no end of text, which another dtype has"
         out = [e._replace(against=e.against or ("" if e.eos else none)) for e in out]
     return out
+
+
+def _zeros(ids: np.ndarray) -> float:
+    return float((ids == 0).mean()) if len(ids) else 0.0
 
 
 def _table(found: list[Evidence]) -> str:
