@@ -191,6 +191,7 @@ JOURNEY = [
     ("count", "wrote counts in"),
     ("compact", "wrote vocab: README.md, idmap.parquet"),
     ("slice", "wrote small-model in"),
+    ("encode", "wrote shards in"),
     ("ls", "48,000 of 50,003 ids"),
     ("report", "wrote report.html"),
     ("completion", ""),

@@ -176,7 +176,7 @@ def test_negative_ids_are_masked_labels(path: str, tok: Tokenizer, tmp_path: Pat
     assert counted(out) == {"ids": Counter([5, 6, 6, 7, 8])}
     assert manifest["totals"]["masked"] == 3
     assert [d["masked"] for d in table(out, "domains")] == [3]
-    assert "note: 3 negative ids (masked labels) counted as their absolute value" in show.warnings(manifest)
+    assert "note: 3 masked tokens (no loss, or negative ids) counted as all others" in show.warnings(manifest)
 
 
 # -- the held-out slice -----------------------------------------------------------------------
@@ -462,7 +462,7 @@ def test_a_split_that_words_first_gets_wrong_is_encoded_whole(
         assert manifest["encoded_whole"] == [str(tmp_path / "corpus" / "a.jsonl")]
         said = [line for line in show.warnings(manifest) if "words-first" in line]
         where = tmp_path / "corpus" / "a.jsonl"
-        assert said == [f"note: words-first counting differed from the library on {where}; it was encoded whole"]
+        assert said == [f"note: words first differed from the library on {where}; it was encoded whole"]
 
 
 def test_the_fault_is_one(path: str, tok: Tokenizer, text: list[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -175,6 +175,7 @@ def init(
     CORPUS: files, directories or globs of text or token ids.
     """
     from tinydata import workspace
+    from tinydata.count import informed
     from tinydata.formats.base import plan
     from tinydata.store import Location
     from tinydata.tokenizers.base import open_tokenizer
@@ -183,8 +184,8 @@ def init(
     where = Location.of(workspace.FILE)
     if where.exists() and not force:
         raise TinydataError("tinydata.toml is here already", where=os.getcwd(), fix="edit it, or pass --force")
-    found = plan(list(corpus), wanted(named))
     tok = open_tokenizer(tokenizer)
+    found = plan(list(corpus), informed(wanted(named), tok))
     where.write(workspace.text(list(corpus), tokenizer, {k: v for k, v in named.items() if v}).encode())
     files, size = len(found.files), sum(s.bytes for s in found.splits)
     console.result(
@@ -235,19 +236,21 @@ def count(
 ) -> int:
     """Count how often each token id occurs, per domain.
 
-    CORPUS: files, directories or globs: JSON lines (plain, .gz, .zst), Parquet, .txt, Megatron
-    .bin/.idx, InternEvo .bin/.bin.meta. Text is tokenized with the big tokenizer; ids are counted
-    as they are. The same command again continues a run that was killed.
+    CORPUS: files, directories or globs: JSON lines (plain, .gz, .zst), Parquet, .txt, MDS, and the
+    token files of Megatron, InternEvo, datatrove, dolma, nanoGPT, llm.c, lit-gpt and litdata. Text
+    is tokenized with the big tokenizer; ids are counted as they are. The same command again
+    continues a run that was killed.
     """
     from tinydata import count as verb
     from tinydata import show
     from tinydata.formats.base import plan
+    from tinydata.tokenizers.base import read_tokenizer
 
     console = Console(as_json, quiet, verbose)
     paths = needed(given("corpus", corpus), "CORPUS")
     tokenizer = needed(tokenizer, "--tokenizer")
     settings = verb.Settings(heldout, wanted(named), max_bad)
-    found = plan(paths, settings.wanted)
+    found = plan(paths, verb.informed(settings.wanted, verb.loaded(read_tokenizer(tokenizer), tokenizer)))
     if dry_run:
         console.result(*show.count_plan(found, tokenizer, settings, workers))
         return 0
@@ -268,7 +271,7 @@ def count(
         )
         record(out, began, engine=running_on.name, workers=running_on.slots, bytes=total)
     console.result(manifest, show.counted(manifest, out, time.time() - began))
-    for line in show.warnings(manifest):
+    for line in show.warnings(manifest) + show.notes(found):
         console.say(line)
     return QUARANTINED if manifest["quarantined"]["documents"] else 0
 
@@ -316,6 +319,8 @@ def wanted(named: dict[str, str]) -> Any:
     "--d-model", type=click.IntRange(1), default=2048, show_default=True, help="Model width, for the parameters saved."
 )
 @click.option("--curve", is_flag=True, help="Also measure a dozen other sizes; without a size, only that.")
+@click.option("--model", default="", help="Then also slice this Hugging Face model, as `tinydata slice` does.")
+@click.option("--model-out", default="", help="Directory for the sliced model [default: the vocabulary's, and -model].")
 @writing
 def compact(
     counts: str,
@@ -330,6 +335,8 @@ def compact(
     method: str,
     d_model: int,
     curve: bool,
+    model: str,
+    model_out: str,
     dry_run: bool,
     force: bool,
     as_json: bool,
@@ -345,6 +352,10 @@ def compact(
     counts = needed(counts, "COUNTS")
     opened = verb.open_counts(counts)
     tokenizer = tokenizer or opened.manifest["tokenizer"]["path"]
+    if model:  # what is wrong with it is said before anything is written
+        from tinydata.slice import open_model
+
+        open_model(model)
     asked = [v is not None for v in (vocab, coverage, max_inflation)].count(True)
     if asked > 1 or not (asked or curve):
         raise click.UsageError(
@@ -370,8 +381,162 @@ def compact(
         counts, tokenizer, needed(out, "-o"), goal, d_model=d_model, force=force, choice=choice, points=points
     )
     record(out, began)
-    console.result(manifest, f"wrote {out}: {', '.join(manifest['files'])}")
+    said = f"wrote {out}: {', '.join(manifest['files'])}"
+    if model:
+        sliced, text = sliced_model(console, model, out, model_out or f"{out.rstrip('/')}-model", force=force)
+        manifest, said = {**manifest, "model": sliced}, f"{said}\n{text}"
+    console.result(manifest, said)
     return 0
+
+
+def sliced_model(
+    console: Console, model: str, vocab: str, out: str, options: Any = None, *, force: bool = False
+) -> tuple[dict[str, Any], str]:
+    """Slices with a progress bar -> (manifest, what to print)."""
+    from tinydata import show
+    from tinydata import slice as verb
+
+    began = time.time()
+    planned = verb.plan(model, vocab, options)
+    with console.progress("slice", planned.result["bytes"]["after"]) as progress:
+        manifest = verb.write(planned, out, force=force, progress=progress)
+    record(out, began)
+    return manifest, show.sliced(manifest, out, time.time() - began)
+
+
+@cli.command(epilog="Example: tinydata slice model --vocab vocab -o small-model")
+@click.argument("model", default="")
+@click.option("--vocab", default="", help="The vocabulary that `tinydata compact` made for it.")
+@click.option("-o", "--out", default="", help="Directory for the sliced model.")
+@click.option("--rows", multiple=True, help="This tensor (or pattern, with *) has a row per token id.")
+@click.option("--not-rows", multiple=True, help="This one has not, though it has as many rows as the vocabulary.")
+@click.option(
+    "--pad-to-multiple-of",
+    type=click.IntRange(1),
+    default=1,
+    help="Round the rows up to a multiple of this; a row that is no token is the mean of the others.",
+)
+@writing
+def slice(
+    model: str,
+    vocab: str,
+    out: str,
+    rows: tuple[str, ...],
+    not_rows: tuple[str, ...],
+    pad_to_multiple_of: int,
+    dry_run: bool,
+    force: bool,
+    as_json: bool,
+    quiet: bool,
+    verbose: bool,
+) -> int:
+    """Fit MODEL to a vocabulary: embedding and head with its rows, config and tokenizer to match.
+
+    MODEL: a Hugging Face directory with safetensors files. Rows are copied byte for byte and the
+    model is never loaded, so one of any size passes through little memory.
+    """
+    from tinydata import show
+    from tinydata import slice as verb
+
+    console = Console(as_json, quiet, verbose)
+    model, vocab = needed(model, "MODEL"), needed(vocab, "--vocab")
+    options = verb.Options(rows, not_rows, pad_to_multiple_of)
+    if dry_run:
+        planned = verb.plan(model, vocab, options)
+        console.result(planned.result, show.slice_plan(planned.result))
+        return 0
+    console.result(*sliced_model(console, model, vocab, needed(out, "-o"), options, force=force))
+    return 0
+
+
+@cli.command(epilog="Example: tinydata encode corpus/ --vocab vocab -o shards")
+@click.argument("corpus", nargs=-1)
+@click.option("--vocab", default="", help="What `tinydata compact` wrote, or any tokenizer.")
+@click.option("-o", "--out", default="", help="Directory for the shards.")
+@click.option(
+    "--to",
+    type=click.Choice(["megatron", "parquet", "internevo", "llmc"]),
+    default="megatron",
+    show_default=True,
+    help="Format of the shards.",
+)
+@click.option("--tokenizer", default="", help="For ids: the tokenizer that made them [default: where it was].")
+@click.option("--bos", default="", help="Token in front of each document, or none [default: what the tokenizer says].")
+@click.option("--eos", default="", help="Token behind each document, or none [default: its end of text; ids: none].")
+@click.option(
+    "--shard-tokens", type=click.IntRange(1), default=1 << 27, show_default=True, help="Tokens in a shard, about."
+)
+@click.option("--shuffle", is_flag=True, help="Put all documents into an order drawn by hash.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of --shuffle.")
+@columns
+@click.option(
+    "--max-bad",
+    type=click.FloatRange(0, 1),
+    default=0.001,
+    show_default=True,
+    help="Share of documents that may be unusable.",
+)
+@running
+def encode(
+    corpus: tuple[str, ...],
+    vocab: str,
+    out: str,
+    to: str,
+    tokenizer: str,
+    bos: str,
+    eos: str,
+    shard_tokens: int,
+    shuffle: bool,
+    seed: int,
+    max_bad: float,
+    engine: str,
+    workers: int,
+    partitions: int,
+    dry_run: bool,
+    force: bool,
+    as_json: bool,
+    quiet: bool,
+    verbose: bool,
+    **named: str,
+) -> int:
+    """Turn a corpus into shards of token ids.
+
+    CORPUS: text, or ids made by the big tokenizer: these are rewritten, without the text, through
+    the vocabulary's id map. With a plain tokenizer as --vocab ids stay what they are, and only the
+    format changes. The same command again continues a run that was killed.
+    """
+    from tinydata import encode as verb
+    from tinydata import show
+    from tinydata.formats.base import plan
+
+    console = Console(as_json, quiet, verbose)
+    paths = needed(given("corpus", corpus), "CORPUS")
+    vocab = needed(vocab, "--vocab")
+    settings = verb.Settings(wanted(named), to, shard_tokens, seed if shuffle else -1, bos, eos, max_bad)
+    found = plan(paths, settings.wanted)
+    if dry_run:
+        console.result(*show.encode_plan(found, paths, vocab, tokenizer, settings))
+        return 0
+    out = needed(out, "-o")
+    began, total = time.time(), sum(s.bytes for s in found.splits)
+    with connected(engine, workers) as running_on, console.progress("encode", total) as progress:
+        manifest = verb.encode(
+            paths,
+            vocab,
+            out,
+            running_on,
+            settings,
+            tokenizer=tokenizer,
+            force=force,
+            partitions=partitions,
+            found=found,
+            progress=progress,
+        )
+        record(out, began, engine=running_on.name, workers=running_on.slots, bytes=total)
+    console.result(manifest, show.encoded(manifest, out, time.time() - began))
+    for line in show.warnings(manifest):
+        console.say(line)
+    return QUARANTINED if manifest["quarantined"]["documents"] else 0
 
 
 @cli.command(epilog="Example: tinydata report counts vocab -o report.html")
@@ -379,11 +544,15 @@ def compact(
 @click.option("-o", "--out", default="report.html", show_default=True, help="The page.")
 @common
 def report(dirs: tuple[str, ...], out: str, as_json: bool, quiet: bool, verbose: bool) -> int:
-    """Make one offline HTML page of what is in DIRS: counts and vocabularies."""
+    """Make one offline HTML page of what is in DIRS: counts, vocabularies and shards."""
     from tinydata.report.page import report as make
 
     console = Console(as_json, quiet, verbose)
-    made = make(needed(given("dirs", dirs), "DIRS"), out)
+    from tinydata.store import Location
+
+    planned = given("dirs", dirs)
+    here = [d for d in planned if dirs or Location.of(d).exists()]  # of those in tinydata.toml, what is made by now
+    made = make(needed(here or planned, "DIRS"), out)
     console.result(made, f"wrote {made['report']} ({made['bytes']:,} bytes)")
     return 0
 
@@ -392,7 +561,7 @@ def report(dirs: tuple[str, ...], out: str, as_json: bool, quiet: bool, verbose:
 @click.argument("paths", nargs=-1)
 @common
 def ls(paths: tuple[str, ...], as_json: bool, quiet: bool, verbose: bool) -> int:
-    """Say what PATHS hold: corpora, counts, vocabularies."""
+    """Say what PATHS hold: corpora, counts, vocabularies, shards."""
     from tinydata import show
 
     console = Console(as_json, quiet, verbose)

@@ -27,6 +27,7 @@ from tinydata.tokenizers.base import Tokenizer, load, read_tokenizer
 from tinydata.tokenizers.base import fingerprint as tokenizer_fingerprint
 from tinydata.tokenizers.bpe import compiled, inlined
 from tinydata.tokenizers.count import PROBE, TextCounter, agrees, buffers
+from tinydata.tokenizers.edges import end_of_text
 
 MAX_DOMAINS = 1024
 STRETCH = 1 << 13  # ids looked at together: they stay in the first-level cache between the two looks
@@ -62,8 +63,8 @@ def count(
     Raises TinydataError: nothing to read, too much of it broken, output that exists.
     """
     files = read_tokenizer(tokenizer)
-    tok = _loaded(files, tokenizer)
-    found = found or plan(corpus, settings.wanted)
+    tok = loaded(files, tokenizer)
+    found = found or plan(corpus, informed(settings.wanted, tok))
     output = Output(out, header(corpus, tokenizer, tok, found, settings), force=force)
     partials = reduce(
         engine,
@@ -84,6 +85,11 @@ def count(
     if json_freq:
         contents["total_token_freq.json"] = paper_json(tables["counts"])
     return output.publish(result, contents)
+
+
+def informed(wanted: Wanted, tok: Tokenizer) -> Wanted:
+    """With what the tokenizer tells of token ids whose files declare nothing."""
+    return wanted._replace(vocab=tok.size, eos=end_of_text(tok))
 
 
 def header(corpus: list[str], path: str, tok: Tokenizer, found: Plan, settings: Settings) -> dict[str, Any]:
@@ -112,7 +118,7 @@ def describe(path: str, tok: Tokenizer) -> dict[str, Any]:
 _LOADED: dict[tuple[tuple[str, bytes], ...], Tokenizer] = {}
 
 
-def _loaded(files: dict[str, bytes], path: str = "") -> Tokenizer:
+def loaded(files: dict[str, bytes], path: str = "") -> Tokenizer:
     """The tokenizer, loaded once per process."""
     key = tuple(files.items())
     if key not in _LOADED:
@@ -138,7 +144,7 @@ def count_batches(
     text_share: float = 1.0,
 ) -> Iterator[pa.RecordBatch]:
     """TEXT or TOKENS -> rows of PARTIAL: sparse counts, domain totals, held-out texts, bad documents."""
-    tally = _Tally(_loaded(files), settings, text_share)
+    tally = _Tally(loaded(files), settings, text_share)
     for batch in batches:
         tally.add(batch)
     yield from tally.rows().to_batches()
@@ -465,14 +471,18 @@ def _summed(rows: pa.Table) -> pa.Table:
 def _check(tables: dict[str, pa.Table], settings: Settings, found: Plan) -> None:
     """Raises TinydataError if nothing was read or too much was bad."""
     good = pc.sum(tables["domains"]["documents"]).as_py() or 0
-    bad = tables["quarantine"]
     if len(tables["domains"]) > MAX_DOMAINS:  # of all tasks together
         raise _many_domains(", ".join(f.path for f in found.files[:3]))
-    if len(bad) and len(bad) > settings.max_bad * (good + len(bad)):
+    check_bad(tables["quarantine"], good, settings.max_bad, found)
+
+
+def check_bad(bad: pa.Table, good: int, max_bad: float, found: Plan) -> None:
+    """QUARANTINE and the number of documents that could be used -> TinydataError if there are too few of these."""
+    if len(bad) and len(bad) > max_bad * (good + len(bad)):
         first = bad.slice(0, 1).to_pylist()[0]
         outside = "outside the vocabulary" in first["reason"]
         raise TinydataError(
-            f"{len(bad)} of {good + len(bad)} documents cannot be used, more than --max-bad {settings.max_bad:g};"
+            f"{len(bad)} of {good + len(bad)} documents cannot be used, more than --max-bad {max_bad:g};"
             f" the first: {first['reason']}",
             where=_place(first, found),
             fix=(
@@ -489,6 +499,14 @@ def _check(tables: dict[str, pa.Table], settings: Settings, found: Plan) -> None
             fix="check that the files were written or downloaded whole",
             code=UNREADABLE,
         )
+
+
+def reasons(bad: pa.Table) -> dict[str, Any]:
+    """QUARANTINE -> {documents, reasons: {reason: documents}} for the manifest."""
+    found: dict[str, int] = {}
+    for reason in bad["reason"].to_pylist():
+        found[reason.split(":")[0]] = found.get(reason.split(":")[0], 0) + 1
+    return {"documents": len(bad), "reasons": found}
 
 
 def _place(bad: dict[str, Any], found: Plan) -> str:
@@ -508,16 +526,13 @@ def summary(tables: dict[str, pa.Table], found: Plan) -> dict[str, Any]:
     """What the manifest says of the result."""
     domains = tables["domains"]
     total = {c: pc.sum(domains[c]).as_py() for c in schema.DOMAINS.names[1:]}
-    reasons: dict[str, int] = {}
-    for reason in tables["quarantine"]["reason"].to_pylist():
-        reasons[reason.split(":")[0]] = reasons.get(reason.split(":")[0], 0) + 1
     return {
         "totals": {
             **total,
             "domains": len(domains),
             "distinct_tokens": pc.count_distinct(tables["counts"]["token_id"]).as_py(),
         },
-        "quarantined": {"documents": len(tables["quarantine"]), "reasons": reasons},
+        "quarantined": reasons(tables["quarantine"]),
         "skipped_files": found.skipped,
     }
 

@@ -36,6 +36,73 @@ def counted(manifest: dict[str, Any], out: str, took: float) -> str:
     )
 
 
+def encoded(manifest: dict[str, Any], out: str, took: float) -> str:
+    """What `encode` did: tokens before and after, how that compares with encoding anew, shards."""
+    t, sample = manifest["totals"], manifest["sample"]
+    shards = many(len(manifest["shards"]), "shard")
+    lines = [f"{t['tokens']:,} tokens of {manifest['dtype']} in {many(t['documents'], 'document')}, {shards}"]
+    if manifest["kind"] == "text":
+        lines[0] += f"; {t['bytes'] / max(t['tokens'], 1):.3f} bytes of text per token"
+        lines.append(f"wrote {out} in {seconds(took)} ({size(t['bytes'] / max(took, 1e-9))}/s)")
+        return "\n".join(lines)
+    if manifest["rewritten"]:
+        lines[0] += f"; {t['tokens_before']:,} before ({t['tokens'] / max(t['tokens_before'], 1) - 1:+.2%})"
+    if sample and sample["documents"]:
+        longer = sample["tokens"] / max(sample["tokens_anew"], 1) - 1
+        lines.append(
+            f"all {sample['documents']} documents of a sample say what they said; {sample['equal']} of them are equal,"
+            f" token for token, to encoding the text anew; all together {longer:+.2%} tokens"
+        )
+    lines.append(f"wrote {out} in {seconds(took)} ({t['tokens_before'] / max(took, 1e-9) / 1e6:.0f} M tokens/s)")
+    return "\n".join(lines)
+
+
+def encode_plan(found: Plan, corpus: list[str], vocab: str, tokenizer: str, settings: Any) -> Result:
+    """What `encode` would do: its input as it is, the rest estimated on a real sample."""
+    from tinydata.encode import Job, _Part, open_target
+
+    target = open_target(vocab, corpus, found.kind, settings, tokenizer)
+    total = sum(s.bytes for s in found.splits)
+    text = found.kind == "text"
+    job = Job(target.files, target.idmap, target.big, text, target.edges, settings.to == "llmc", settings, "", "")
+    batches, disk = _sample(found)
+    for warm in (True, False):
+        part, began = _Part(job), time.time()
+        for batch in batches[:1] if warm else batches:
+            part.add(batch)
+    took, scale = time.time() - began, total / disk
+    tokens = sum(len(i) for i in part.ids)
+    first = next((i[:12].tolist() for i in part.ids if len(i)), [])
+    facts = {
+        "kind": found.kind,
+        "files": len(found.files),
+        "splits": len(found.splits),
+        "bytes": total,
+        "tokens_estimated": int(tokens * scale),
+        "shards_estimated": max(1, -(-int(tokens * scale) // settings.shard_tokens)),
+        "bytes_written_estimated": int(tokens * scale * job.dtype.itemsize),
+        "seconds_estimated_on_one_core": took * scale,
+        "to": settings.to,
+        "dtype": job.dtype.name,
+        "bos": target.edges.bos,
+        "eos": target.edges.eos,
+        "rewritten": bool(target.idmap),
+        "first_ids": first,
+    }
+    around = [n for n, i in (("bos", target.edges.bos), ("eos", target.edges.eos)) if i >= 0]
+    named = " and ".join(f"{n} {target.tok.pieces[getattr(target.edges, n)].decode()!r}" for n in around)
+    how = {(True, False): "encoded", (False, True): "rewritten through the id map", (False, False): "taken as they are"}
+    lines = [
+        f"{many(facts['files'], 'file')} of {found.kind}, {size(total)} on disk, {many(facts['splits'], 'split')}",
+        f"{'text is' if text else 'ids are'} {how[text, bool(target.idmap)]}; each document gets {named or 'no token'}",
+        f"about {facts['tokens_estimated']:,} tokens as {facts['dtype']}, {size(facts['bytes_written_estimated'])},"
+        f" in about {many(facts['shards_estimated'], 'shard')} of {settings.to} (from {size(disk)} of it)",
+        f"about {seconds(took * scale)} on one core",
+        f"the first ids: {' '.join(map(str, first))}",
+    ]
+    return facts, "\n".join(lines)
+
+
 def warnings(manifest: dict[str, Any]) -> list[str]:
     """What a user must hear though it went well."""
     out = []
@@ -43,21 +110,30 @@ def warnings(manifest: dict[str, Any]) -> list[str]:
     if bad["documents"]:
         why = "; ".join(f"{n} x {r}" for r, n in bad["reasons"].items())
         out.append(f"warning: {many(bad['documents'], 'document')} quarantined ({why}); see quarantine.parquet")
-    if not manifest["totals"]["heldout_documents"] and manifest["options"]["heldout"]:
+    if manifest["options"].get("heldout") and not manifest["totals"]["heldout_documents"]:
         share = manifest["options"]["heldout"]
         out.append(
             f"note: no document fell into the held-out {share:.0%}, so `compact` cannot measure; --heldout takes more"
         )
     if manifest["totals"]["masked"]:
-        out.append(
-            f"note: {manifest['totals']['masked']:,} negative ids (masked labels) counted as their absolute value"
-        )
+        out.append(f"note: {manifest['totals']['masked']:,} masked tokens (no loss, or negative ids) counted as all others")
     if manifest["skipped_files"]:
         some = ", ".join(manifest["skipped_files"][:3])
         out.append(f"note: {len(manifest['skipped_files'])} files of no known format skipped: {some}")
     for path in manifest.get("encoded_whole", []):
-        out.append(f"note: words-first counting differed from the library on {path}; it was encoded whole")
+        out.append(f"note: words first differed from the library on {path}; it was encoded whole")
     return out
+
+
+def notes(found: Plan) -> list[str]:
+    """What was concluded of the input that its files do not say."""
+    said: dict[str, list[str]] = {}
+    for s in found.splits:
+        if s.columns.note and s.path not in said.setdefault(s.columns.note, []):
+            said[s.columns.note].append(s.path)
+    return [
+        f"note: {note} ({paths[0]}{f' and {len(paths) - 1} more' * (len(paths) > 1)})" for note, paths in said.items()
+    ]
 
 
 def count_plan(found: Plan, tokenizer: str, settings: Settings, workers: int) -> Result:
@@ -95,6 +171,7 @@ def count_plan(found: Plan, tokenizer: str, settings: Settings, workers: int) ->
         "text is counted words first" if exact and found.kind == "text" else "",
         f"text is encoded whole, about 10 times slower: {why}" if why else "",
         f"most frequent in the sample: {top}",
+        *notes(found),
     ]
     return facts, "\n".join(line for line in lines if line)
 
@@ -193,6 +270,37 @@ def curve(points: list[dict[str, Any]] | None) -> str:
     return table(rows, heads)
 
 
+def slice_plan(result: dict[str, Any]) -> str:
+    """What becomes of a model."""
+    r, moved = result["rows"], result["rows"]["tensors"]
+    rows = [
+        {"": "rows of embedding and head", "before": r["before"], "after": r["after"]},
+        {"": "parameters", **result["parameters"]},
+        {"": "bytes", **{k: size(v) for k, v in result["bytes"].items()}},
+    ]
+    extra = [f"{r[k]:,} {what}" for k, what in (("learned", "learned"), ("padding", "padding")) if r[k]]
+    lines = [
+        table(rows, {"": "", "before": "before", "after": "after"}),
+        f"{r['kept']:,} rows kept"
+        + "".join(f", {e}" for e in extra)
+        + ": "
+        + ", ".join(f"{name} ({dtype})" for name, dtype in moved.items()),
+    ]
+    lines += [f"note: {note}" for note in result["notes"]]
+    for place, gone in result["dropped_ids"].items():
+        lines.append(f"note: {place} had {many(len(gone), 'id')} of removed tokens; dropped")
+    if result["untouched"]:
+        lines.append(f"note: left as they are, with a vocabulary of their own: {', '.join(result['untouched'])}")
+    if result["left_out"]:
+        lines.append(f"not copied: {', '.join(result['left_out'])}")
+    return "\n".join(lines)
+
+
+def sliced(manifest: dict[str, Any], out: str, took: float) -> str:
+    rate = manifest["bytes"]["after"] / max(took, 1e-9)
+    return f"{slice_plan(manifest)}\nwrote {out} in {seconds(took)} ({size(rate)}/s)"
+
+
 def listing(paths: list[str]) -> Result:
     """What each path holds: a directory tinydata made, an unfinished one, or a corpus."""
     facts = []
@@ -222,7 +330,7 @@ def _manifest(path: str) -> dict[str, Any] | None:
         found = json.loads(read_bytes(Location.of(path) / MANIFEST))
     except (TinydataError, ValueError):
         return None
-    return found if isinstance(found, dict) and found.get("verb") in ("count", "compact") else None
+    return found if isinstance(found, dict) and found.get("verb") in ("count", "compact", "encode", "slice") else None
 
 
 def _unfinished(path: str) -> dict[str, Any] | None:
@@ -247,6 +355,20 @@ def _made(path: str, manifest: dict[str, Any]) -> dict[str, Any]:
             "ids": manifest["tokenizer"]["size"],
             "detail": detail,
         }
+    if manifest["verb"] == "slice":
+        p, r = manifest["parameters"], manifest["rows"]
+        detail = f"{p['after']:,} of {p['before']:,} parameters, {r['after']:,} of {r['before']:,} rows"
+        return {"path": path, "holds": "model", "size": on_disk, "ids": r["after"], "detail": detail}
+    if manifest["verb"] == "encode":
+        t = manifest["totals"]
+        detail = f"{t['tokens']:,} tokens, {many(t['documents'], 'document')}, {many(len(manifest['shards']), 'shard')}"
+        return {
+            "path": path,
+            "holds": "shards",
+            "size": on_disk,
+            "ids": manifest["tokenizer"]["size"],
+            "detail": detail,
+        }
     ids, held = manifest["trade"]["ids"], manifest["trade"]["heldout"]
     detail = f"{ids['after']:,} of {ids['before']:,} ids" + (f", inflation {held['inflation']:+.2%}" if held else "")
     return {"path": path, "holds": "vocabulary", "size": on_disk, "ids": ids["after"], "detail": detail}
@@ -256,7 +378,8 @@ def _corpus(path: str) -> dict[str, Any]:
     try:
         found = plan([path])
     except TinydataError as e:
-        return {"path": path, "holds": "nothing to read", "size": "", "detail": e.what}
+        return {"path": path, "holds": "nothing to read", "size": "", "detail": e.what.partition("\n")[0]}
     forms = sorted({s.format for s in found.splits})
-    detail = f"{many(len(found.files), 'file')}, {', '.join(forms)}"
+    types = sorted({t for s in found.splits for n, t in s.columns.types if n == s.columns.ids != t != "ids"})
+    detail = ", ".join([many(len(found.files), "file"), *forms, *types])
     return {"path": path, "holds": found.kind, "size": size(sum(s.bytes for s in found.splits)), "detail": detail}

@@ -55,7 +55,8 @@ def text(corpus: list[str], tokenizer: str, columns: dict[str, str]) -> str:
     tables: dict[str, dict[str, Any]] = {
         "count": {"corpus": corpus, "tokenizer": tokenizer, **columns, "out": "counts"},
         "compact": {"counts": "counts", "tokenizer": tokenizer, "out": "vocab"},
-        "report": {"dirs": ["counts", "vocab"], "out": "report.html"},
+        "encode": {"corpus": corpus, "vocab": "vocab", **columns, "out": "shards"},
+        "report": {"dirs": ["counts", "vocab", "shards"], "out": "report.html"},
     }
     lines = ["# made by `tinydata init`; flags on the command line win over what stands here"]
     for verb, options in tables.items():

@@ -12,6 +12,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
@@ -43,6 +44,10 @@ class Task(NamedTuple):
 
     splits: list[Split]
     parts: str
+
+    @property
+    def bytes(self) -> int:
+        return sum(s.bytes for s in self.splits)
 
     @property
     def name(self) -> str:
@@ -81,6 +86,67 @@ def reduce(
     return _merged(merge, parts, sorted(names))
 
 
+class Unit(NamedTuple):
+    """Work with an output of its own: what it is about, and how many bytes that is. Units depend on the data alone."""
+
+    number: int
+    about: Any
+    bytes: int
+
+
+class Units(NamedTuple):
+    """Units one worker does after another."""
+
+    units: list[Unit]
+    parts: str
+    kind: str
+
+    @property
+    def bytes(self) -> int:
+        return sum(u.bytes for u in self.units)
+
+
+Result = dict[str, Any]  # JSON
+Do = Callable[[Any, int, Callable[[int], None]], Result]  # what a unit is about, its number, tell(bytes)
+
+
+def map(
+    engine: Engine,
+    units: list[Unit],
+    do: Do,
+    *,
+    kind: str,
+    parts: Location,
+    progress: Callable[[int], None],
+    partitions: int = 0,
+    label: str = "",
+) -> list[Result]:
+    """Does each unit once -> what each returns, in order. `do` writes its output itself, atomically.
+
+    What a unit returns is kept in parts/KIND-NUMBER.json; the same command again skips those that
+    have one. `partitions`: number of tasks; 0: by bytes.
+    """
+    done = {int(n.removeprefix(f"{kind}-")) for n, _ in _finished(parts) if n.startswith(f"{kind}-")}
+    todo = [u for u in units if u.number not in done]
+    progress(sum(u.bytes for u in units) - sum(u.bytes for u in todo))
+    tasks = [Units(group, parts.path, kind) for group in grouped(todo, engine.slots, partitions)]
+    for _ in engine.run(tasks, partial(_do_units, do), progress=progress, label=label):
+        pass
+    with ThreadPoolExecutor(16) as pool:
+        return list(pool.map(lambda u: json.loads(read_bytes(_mark(parts, kind, u.number))), units))
+
+
+def _mark(parts: Location, kind: str, number: int) -> Location:
+    return parts / f"{kind}-{number:07d}.json"
+
+
+def _do_units(do: Do, task: Units, tell: Callable[[int], None]) -> int:
+    for unit in task.units:
+        result = do(unit.about, unit.number, tell)
+        _mark(Location.of(task.parts), task.kind, unit.number).write(json.dumps(result).encode())
+    return len(task.units)
+
+
 def _place(split: Split) -> list[Any]:
     """What tells a split from the others of a run; a file that was given twice has each of its places twice."""
     return [split.path, split.format, split.start, split.stop]
@@ -97,8 +163,8 @@ def _finished(parts: Location) -> list[tuple[str, list[list[Any]]]]:
     return [(m.name.removesuffix(".json"), json.loads(read_bytes(m))) for m in marks]
 
 
-def grouped(splits: list[Split], slots: int, partitions: int = 0) -> list[list[Split]]:
-    """Splits -> runs of about equal bytes; small files are put together."""
+def grouped(splits: list[Any], slots: int, partitions: int = 0) -> list[list[Any]]:
+    """Splits or units -> runs of about equal bytes; small files are put together."""
     if not splits:
         return []
     total = sum(s.bytes for s in splits)
@@ -107,7 +173,7 @@ def grouped(splits: list[Split], slots: int, partitions: int = 0) -> list[list[S
     else:
         low, high = TASK_BYTES
         target = min(max(total / (slots * 4), low), high) if slots > 1 else high  # alone, nobody waits for the last one
-    groups: list[list[Split]] = [[]]
+    groups: list[list[Any]] = [[]]
     size = 0
     for s in splits:
         if groups[-1] and size + s.bytes / 2 > target * len(groups) and (not partitions or len(groups) < partitions):
@@ -123,7 +189,7 @@ def _work(fn: BatchFn, task: Task, tell: Callable[[int], None]) -> str:
 
     def batches() -> Iterator[pa.RecordBatch]:
         for split in task.splits:
-            yield from read(split, partial(_note, bad, split.path))
+            yield from read(split, partial(note, bad, split.path))
             tell(split.bytes)
 
     out = list(fn(batches()))
@@ -135,7 +201,8 @@ def _work(fn: BatchFn, task: Task, tell: Callable[[int], None]) -> str:
     return task.name
 
 
-def _note(bad: list[Unusable], path: str, position: int, reason: str, start: bytes) -> None:
+def note(bad: list[Unusable], path: str, position: int, reason: str, start: bytes) -> None:
+    """What a reader calls as `bad`, once list and path are bound."""
     bad.append(Unusable(path, position, reason, excerpt(start)))
 
 

@@ -44,7 +44,7 @@ class SparkEngine:
         context = self._session.sparkContext
         group = f"{label} {uuid.uuid4().hex[:8]}"
         job = ThreadPoolExecutor(1).submit(self._collect, tasks, work, group, label)
-        size = sum(s.bytes for t in tasks for s in getattr(t, "splits", ()))
+        size = sum(getattr(t, "bytes", 0) for t in tasks)
         told = 0
         try:
             while not job.done():

@@ -21,6 +21,7 @@ import pyarrow as pa
 
 from tinydata import schema
 from tinydata.errors import UNREADABLE, TinydataError
+from tinydata.formats.write import BESIDE
 from tinydata.store import MANIFEST, Location, expand
 
 SPLIT_BYTES = 64 << 20
@@ -41,7 +42,7 @@ FORMATS = (
     "txt",
     "nanogpt",
 )
-_BESIDE = (".idx", ".meta", ".ds.index", ".ds.metadata", ".ds.loss", "meta.pkl", MANIFEST)  # of data, not data
+_BESIDE = (".idx", ".meta", ".ds.index", ".ds.metadata", ".loss", "meta.pkl", MANIFEST)  # of data, not data
 
 TEXT_NAMES = ("text", "content")
 IDS_NAMES = ("input_ids", "tokens", "token_ids", "ids")
@@ -128,7 +129,11 @@ def plan(paths: list[str], wanted: Wanted = USUAL) -> Plan:
         looks = list(pool.map(lambda pair: _look(pair[0], pair[1], wanted), named))
     for (file, name), look in zip(named, looks, strict=True):
         if look is None:
-            if not name.endswith(_BESIDE) and name.removesuffix(".csv.gz") + ".npy" not in names:
+            if (
+                not name.endswith(_BESIDE)
+                and not _describes(file)
+                and name.removesuffix(".csv.gz") + ".npy" not in names
+            ):
                 skipped.append(file.path)
             continue
         files.append(file)
@@ -187,13 +192,20 @@ def _look(file: Location, name: str, wanted: Wanted) -> list[Split] | str | None
 
 
 def _format_of(file: Location) -> Any:
-    if file.name == MANIFEST:  # of a directory of shards: not data
+    if _describes(file):
         return None
     for name in FORMATS:
         module = import_module(f"tinydata.formats.{name}")
         if module.matches(file):
             return module
     return None
+
+
+def _describes(file: Location) -> bool:
+    """Whether it is what a directory of shards holds beside its data."""
+    if file.name.endswith(BESIDE):
+        return (file.parent / (file.name.removesuffix(BESIDE) + ".bin")).exists()
+    return file.name == MANIFEST or (file.name == "quarantine.parquet" and (file.parent / MANIFEST).exists())
 
 
 def domain_of(name: str, folder: str = "") -> str:

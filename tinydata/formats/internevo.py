@@ -7,17 +7,22 @@ file that was written twice (the tool appends). Source: InternLM/InternEvo tools
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import numpy as np
 import pyarrow as pa
 from numba import njit
 
+from tinydata.errors import TinydataError
 from tinydata.formats import streams
 from tinydata.formats.base import Bad, Columns, Split, Wanted, batch
 from tinydata.formats.jsonl import line_starts
+from tinydata.formats.write import Beside, Piece, Sums
 from tinydata.store import Location
+from tinydata.tokenizers.bpe import compiled
 
 
 def matches(file: Location) -> bool:
@@ -168,3 +173,73 @@ def _parse_rest(piece, starts, ids, ends, ok, bad):
             bad(piece.position + int(starts[k]), f"broken JSON line: {what}", bytes(line[:400]))
     ends = np.cumsum([len(r) for r in rows], dtype=np.int64)
     return (np.concatenate(rows) if rows else ids[:0]), ends, ok
+
+
+def write(place: Location, stem: str, dtype: np.dtype, masked: bool, pieces: Iterator[Piece]) -> Sums:
+    """Documents -> stem.bin, stem.bin.meta and stem.docs.parquet.
+
+    InternEvo tells kinds of data (en, cn, code, ...) by the folder: name the output directory so.
+    Raises TinydataError if id 0 is masked, for which there is no negative number.
+    """
+    meta, at = [np.zeros((0, 2), np.int64)], 0
+    with ExitStack() as files:
+        out = files.enter_context((place / f"{stem}.bin").stream())
+        beside = files.enter_context(Beside(place, stem))
+        for piece in pieces:
+            ids = piece.ids.astype(np.int32)
+            if piece.mask is not None:
+                if (piece.mask & (ids == 0)).any():
+                    raise TinydataError(
+                        "a masked token has id 0, and InternEvo writes masked ids as negative numbers",
+                        fix="write another format with --to, which has a place for masks",
+                    )
+                ids[piece.mask] *= -1
+            ends = np.cumsum(piece.lengths)
+            text = np.empty(len(ids) * 12 + len(ends) * 16, np.uint8)
+            stops = np.empty(len(ends), np.int64)
+            size = format_lines(ids, ends, text, stops)
+            out.write(text[:size])
+            beside.add(piece.documents)
+            meta.append(np.stack([at + np.concatenate([[0], stops[:-1]]), piece.lengths], axis=1))
+            at += size
+    with (place / f"{stem}.bin.meta").stream() as index:
+        held = io.BytesIO()
+        rows = np.concatenate(meta)
+        np.save(held, rows.astype(np.int32 if at < 1 << 31 else np.int64))
+        index.write(held.getvalue())
+    return {f"{stem}.bin": out.sum, f"{stem}.bin.meta": index.sum, **beside.sums}
+
+
+@compiled()
+def format_lines(ids, ends, text, stops):
+    """ids int32[n], ends int64[docs] -> lines {"tokens": [1, 2]}; text uint8[...], where each ends int64[docs]."""
+    n = 0
+    k = 0
+    for doc in range(len(ends)):
+        for c in b'{"tokens": [':
+            text[n] = c
+            n += 1
+        first = True
+        while k < ends[doc]:
+            if not first:
+                text[n], text[n + 1] = 0x2C, 0x20
+                n += 2
+            first = False
+            v = np.int64(ids[k])
+            k += 1
+            if v < 0:
+                text[n] = 0x2D
+                n += 1
+                v = -v
+            digits = 1
+            while v >= np.int64(10) ** digits:
+                digits += 1
+            for d in range(digits):
+                text[n + digits - 1 - d] = 0x30 + v % 10
+                v //= 10
+            n += digits
+        for c in b"]}\n":
+            text[n] = c
+            n += 1
+        stops[doc] = n
+    return n

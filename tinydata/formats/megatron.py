@@ -3,19 +3,25 @@
 .idx: 9 bytes MMIDIDX\\0\\0, u64 version 1, u8 type, u64 sequences, u64 documents + 1, i32 length of
 each sequence, i64 byte pointer of each, i64 document boundaries. Pointers are recomputed from the
 lengths (they overflowed in some versions). Source: Megatron-LM core/datasets/indexed_dataset.py.
+
+Ours have two files more, which other readers do not miss: `x.docs.parquet` (doc_id and domain of
+each document) and, where some tokens are masked, `x.loss` (a byte per token: 1 if it bears loss).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from tinydata.errors import UNREADABLE, TinydataError
 from tinydata.formats.base import SPLIT_BYTES, Bad, Columns, Split, Wanted, batch
-from tinydata.store import Location
+from tinydata.formats.write import BESIDE, Beside, Piece, Sums
+from tinydata.store import Location, read_table
 
 MAGIC = b"MMIDIDX\x00\x00"
 DTYPES = {1: np.uint8, 2: np.int8, 3: np.int16, 4: np.int32, 5: np.int64, 8: np.uint16}
@@ -95,7 +101,11 @@ def read(split: Split, bad: Bad) -> Iterator[pa.RecordBatch]:
     dtype, first = read_index(file)
     size = np.dtype(dtype).itemsize
     kind = pa.from_numpy_dtype(dtype)
-    with file.open() as f:
+    doc_id, domain = _documents(file, len(first) - 1)
+    loss = _loss(file)
+    with ExitStack() as files:
+        f = files.enter_context(file.open())
+        flags = files.enter_context(loss.open()) if loss else None
         a = split.start
         while a < split.stop:
             b = int(np.searchsorted(first, first[a] + BATCH // size, side="right")) - 1
@@ -105,5 +115,64 @@ def read(split: Split, bad: Bad) -> Iterator[pa.RecordBatch]:
             ids = pa.Array.from_buffers(kind, count, [None, f.read_buffer(count * size)])
             offsets = pa.array((first[a : b + 1] - first[a]).astype(np.int32))
             body = pa.ListArray.from_arrays(offsets, ids)
-            yield batch(split, body, pa.array(np.arange(a, b, dtype=np.int64)), None, None)
+            mask = None
+            if flags is not None:
+                flags.seek(int(first[a]))
+                bears = np.frombuffer(flags.read_buffer(count), np.uint8)
+                mask = pa.ListArray.from_arrays(offsets, pa.array(bears == 0))
+            names = None if doc_id is None else doc_id.slice(a, b - a)
+            labels = None if domain is None else domain.slice(a, b - a)
+            yield batch(split, body, pa.array(np.arange(a, b, dtype=np.int64)), names, labels, mask)
             a = b
+
+
+def _documents(file: Location, count: int) -> tuple[pa.Array | None, pa.Array | None]:
+    """(doc_id, domain) of each document, where the table of them is here."""
+    beside = file.parent / (file.name.removesuffix(".bin") + BESIDE)
+    if not beside.exists():
+        return None, None
+    table = _read_documents(beside, beside.changed)
+    if len(table) != count:
+        raise OSError(f"{beside.name} has {len(table)} rows for {count} documents")
+    return table["doc_id"].combine_chunks(), table["domain"].combine_chunks()
+
+
+@lru_cache(maxsize=2)
+def _read_documents(beside: Location, changed: int) -> pa.Table:
+    return read_table(beside)
+
+
+def _loss(file: Location) -> Location | None:
+    beside = file.parent / (file.name.removesuffix(".bin") + ".loss")
+    return beside if beside.exists() else None
+
+
+def write(place: Location, stem: str, dtype: np.dtype, masked: bool, pieces: Iterator[Piece]) -> Sums:
+    """Documents -> stem.bin, stem.idx, stem.docs.parquet and, where tokens may be masked, stem.loss."""
+    lengths = [np.zeros(0, np.int64)]
+    with ExitStack() as files:
+        out = files.enter_context((place / f"{stem}.bin").stream())
+        loss = files.enter_context((place / f"{stem}.loss").stream()) if masked else None
+        beside = files.enter_context(Beside(place, stem))
+        for piece in pieces:
+            out.write(np.ascontiguousarray(piece.ids, dtype))
+            lengths.append(piece.lengths)
+            beside.add(piece.documents)
+            if loss is not None:
+                loss.write((~piece.flags).view(np.uint8))
+    with (place / f"{stem}.idx").stream() as index:
+        write_index(index, np.concatenate(lengths), dtype)
+    sums = {f"{stem}.bin": out.sum, f"{stem}.idx": index.sum, **beside.sums}
+    return {**sums, f"{stem}.loss": loss.sum} if loss is not None else sums
+
+
+def write_index(out: Any, lengths: np.ndarray, dtype: np.dtype) -> None:
+    """lengths int64[docs], a sequence each -> the .idx."""
+    code = next(c for c, t in DTYPES.items() if t == dtype.type)
+    out.write(MAGIC + np.uint64(1).tobytes() + bytes([code]))
+    out.write(np.array([len(lengths), len(lengths) + 1], np.uint64))
+    out.write(lengths.astype(np.int32))
+    starts = np.zeros(len(lengths), np.int64)
+    np.cumsum(lengths[:-1] * dtype.itemsize, out=starts[1:])
+    out.write(starts)
+    out.write(np.arange(len(lengths) + 1, dtype=np.int64))

@@ -10,8 +10,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tinydata.formats.base import SPLIT_BYTES, Bad, Columns, Split, Wanted, batch, choose
+from tinydata.formats.write import Piece, Sums
+from tinydata.schema import DOCUMENTS
 from tinydata.store import Location
 
+MASK = "loss_mask"  # list<bool> as long as the ids, true where a token bears loss
+_MASKS = ("list<element: bool>", "list<item: bool>")
 ROWS = 1 << 14  # documents in one batch at most
 
 
@@ -22,7 +26,10 @@ def matches(file: Location) -> bool:
 def columns(file: Location, wanted: Wanted) -> Columns:
     with file.open() as f:
         schema = pq.read_schema(f)
-    return choose({field.name: _type(field.type) for field in schema}, wanted, file)
+    chosen = choose({field.name: _type(field.type) for field in schema}, wanted, file)
+    if chosen.ids and MASK in schema.names and str(schema.field(MASK).type) in _MASKS:
+        chosen = chosen._replace(types=(*chosen.types, (MASK, "mask")))
+    return chosen
 
 
 def _type(kind: pa.DataType) -> str:
@@ -92,6 +99,7 @@ def _batch(split: Split, part: pa.RecordBatch, row: int, bad: Bad) -> Iterator[p
         body = body.cast(pa.list_(body.type.value_type))
     doc_id = part.column(names.doc_id) if names.doc_id else None
     domain = part.column(names.domain) if names.domain else None
+    bears = part.column(MASK) if (MASK, "mask") in names.types else None
     nulls = body.is_null()
     if names.ids and body.flatten().null_count:
         hole = pc.is_in(pa.array(np.arange(len(body))), pc.list_parent_indices(body).filter(body.flatten().is_null()))
@@ -103,8 +111,17 @@ def _batch(split: Split, part: pa.RecordBatch, row: int, bad: Bad) -> Iterator[p
         body, positions = body.filter(good), positions.filter(good)
         doc_id = doc_id if doc_id is None else doc_id.filter(good)
         domain = domain if domain is None else domain.filter(good)
+        bears = bears if bears is None else bears.filter(good)
     if len(body):
-        yield batch(split, body, positions, doc_id, domain)
+        yield batch(split, body, positions, doc_id, domain, None if bears is None else _mask(bears, body))
+
+
+def _mask(bears: pa.ListArray, body: pa.ListArray) -> pa.ListArray:
+    """MASK -> true where a token bears no loss; raises OSError if it is not as long as the ids."""
+    if bears.null_count or not pc.list_value_length(bears).equals(pc.list_value_length(body)):
+        raise OSError(f"{MASK} is not as long as the ids")
+    ends = np.concatenate([[0], np.cumsum(pc.list_value_length(bears).to_numpy())]).astype(np.int32)
+    return pa.ListArray.from_arrays(pa.array(ends), pc.invert(bears.flatten()))
 
 
 def _not_utf8(part: pa.RecordBatch) -> dict[int, bytes]:
@@ -128,3 +145,22 @@ def _decodes(value: bytes) -> bool:
     except UnicodeDecodeError:
         return False
     return True
+
+
+def write(place: Location, stem: str, dtype: np.dtype, masked: bool, pieces: Iterator[Piece]) -> Sums:
+    """Documents -> stem.parquet: doc_id, domain, input_ids list<int32> and, where tokens may be masked, MASK.
+
+    Spark knows no unsigned types.
+    """
+    name = f"{stem}.parquet"
+    fields = [*DOCUMENTS, pa.field("input_ids", pa.list_(pa.int32()))]
+    if masked:
+        fields.append(pa.field(MASK, pa.list_(pa.bool_())))
+    with (place / name).stream() as sink, pq.ParquetWriter(sink, pa.schema(fields), compression="zstd") as out:
+        for piece in pieces:
+            ends = pa.array(np.concatenate([[0], np.cumsum(piece.lengths)]).astype(np.int32))
+            lists = [pa.ListArray.from_arrays(ends, pa.array(piece.ids.astype(np.int32, copy=False)))]
+            if masked:
+                lists.append(pa.ListArray.from_arrays(ends, pa.array(~piece.flags)))
+            out.write_table(pa.table([*piece.documents.columns, *lists], schema=pa.schema(fields)))
+    return {name: sink.sum}

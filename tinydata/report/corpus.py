@@ -40,7 +40,7 @@ def _tiles(c: CountsDir) -> Tiles:
         (number(size - t["distinct_tokens"]), "ids never occur", f"of {number(size)}"),
     ]
     if t["masked"]:
-        items.append((number(t["masked"]), "masked tokens", "negative ids, counted by their absolute value"))
+        items.append((number(t["masked"]), "masked tokens", "without a loss, or negative ids; counted as all others"))
     return Tiles(items)
 
 

@@ -30,24 +30,36 @@ class VocabDir(NamedTuple):
     run: dict[str, Any]
 
 
-def open_all(dirs: list[str]) -> tuple[list[CountsDir], list[VocabDir]]:
+class ShardsDir(NamedTuple):
+    path: str
+    manifest: dict[str, Any]
+    run: dict[str, Any]
+
+
+def open_all(dirs: list[str]) -> tuple[list[CountsDir], list[VocabDir], list[ShardsDir]]:
     """Paths -> what they hold, in the order given; raises TinydataError for anything tinydata did not finish."""
     if not dirs:
-        raise TinydataError("nothing to report on", fix="name directories made by `tinydata count` or `compact`")
+        raise TinydataError(
+            "nothing to report on", fix="name directories made by `tinydata count`, `compact` or `encode`"
+        )
     found = [_open(path) for path in dict.fromkeys(str(Location.of(d)) for d in dirs)]
-    return [f for f in found if isinstance(f, CountsDir)], [f for f in found if isinstance(f, VocabDir)]
+    counts = [f for f in found if isinstance(f, CountsDir)]
+    vocabs = [f for f in found if isinstance(f, VocabDir)]
+    return counts, vocabs, [f for f in found if isinstance(f, ShardsDir)]
 
 
-def _open(path: str) -> CountsDir | VocabDir:
+def _open(path: str) -> CountsDir | VocabDir | ShardsDir:
     verb = _verb(path)
     if verb == "count":
         return _open_counts(path)
     if verb == "compact":
         return VocabDir(path, read_manifest(path, "compact"), _run(path))
+    if verb == "encode":
+        return ShardsDir(path, read_manifest(path, "encode"), _run(path))
     raise TinydataError(
         f"there is no report on what `tinydata {verb}` makes",
         where=path,
-        fix="pass directories made by `tinydata count` or `tinydata compact`",
+        fix="pass directories made by `tinydata count`, `compact` or `encode`",
         code=UNREADABLE,
     )
 

@@ -19,47 +19,54 @@ from tinydata.report import text
 from tinydata.report.blocks import Facts, Notes, Section
 from tinydata.report.charts import PALETTE, Chart, Rows
 from tinydata.report.corpus import corpus_sections
-from tinydata.report.inputs import CountsDir, VocabDir, open_all
+from tinydata.report.inputs import CountsDir, ShardsDir, VocabDir, open_all
 from tinydata.report.provenance import Directory, concerns, files, made, same_tokenizer
+from tinydata.report.shards import shards_sections
 from tinydata.report.vocabulary import comparison, vocabulary_sections
 from tinydata.store import Location
 
 
 def report(dirs: list[str], out: str) -> dict[str, Any]:
-    """Directories of `tinydata count` and `compact` -> the page at `out`; returns {report, bytes, sections}.
+    """Directories of `tinydata count`, `compact` and `encode` -> the page at `out`; returns {report, bytes, sections}.
 
     Raises TinydataError: a directory that is unfinished or of another verb, a missing extra,
     a place that cannot be written.
     """
     _require_extra()
-    counts, vocabs = open_all(list(dirs))
-    sections = arrange(counts, vocabs)
-    every: list[Directory] = [*counts, *vocabs]
+    counts, vocabs, shards = open_all(list(dirs))
+    sections = arrange(counts, vocabs, shards)
+    every: list[Directory] = [*counts, *vocabs, *shards]
     facts = [made(d) for d in every]
-    page = render(_title(counts, vocabs), facts, concerns(counts, vocabs), sections).encode("utf-8", "replace")
+    page = render(_title(counts, vocabs, shards), facts, concerns(counts, vocabs, shards), sections).encode(
+        "utf-8", "replace"
+    )
     Location.of(out).write(page)
     return {"report": out, "bytes": len(page), "sections": [s.anchor for s in sections]}
 
 
-def arrange(counts: list[CountsDir], vocabs: list[VocabDir]) -> list[Section]:
+def arrange(counts: list[CountsDir], vocabs: list[VocabDir], shards: list[ShardsDir]) -> list[Section]:
     """What is in which order: what was decided, what it was decided on, the files."""
     out = [comparison(vocabs)] if len(vocabs) > 1 else []
     made_of = {v.path: same_tokenizer(v, counts) for v in vocabs}
     for n, v in enumerate(vocabs, 1):
         out += vocabulary_sections(v, made_of[v.path], f"-{n}" if n > 1 else "")
+    for n, d in enumerate(shards, 1):
+        out += shards_sections(d, f"-{n}" if n > 1 else "")
     for n, c in enumerate(counts, 1):
         trades = {v.path: v.manifest["trade"] for v in vocabs if made_of[v.path] is c}
         sizes = {path: (t["ids"]["after"], t["coverage"]) for path, t in trades.items()}
         out += corpus_sections(c, sizes, f"-{n}" if n > 1 else "")
-    return [*out, files([*counts, *vocabs])]
+    return [*out, files([*counts, *vocabs, *shards])]
 
 
-def _title(counts: list[CountsDir], vocabs: list[VocabDir]) -> str:
+def _title(counts: list[CountsDir], vocabs: list[VocabDir], shards: list[ShardsDir]) -> str:
     if vocabs:
         sizes = [text.number(v.manifest["trade"]["ids"]["after"]) for v in vocabs]
         big = {v.manifest["trade"]["ids"]["before"] for v in vocabs}
         what = "Vocabulary of" if len(vocabs) == 1 else "Vocabularies of"
         return f"{what} {' and '.join(sizes)} ids" + (f" out of {text.number(big.pop())}" if len(big) == 1 else "")
+    if not counts:
+        return f"{text.number(sum(d.manifest['totals']['tokens'] for d in shards))} tokens in shards"
     return f"{text.number(sum(c.manifest['totals']['tokens'] for c in counts))} tokens counted"
 
 

@@ -7,10 +7,10 @@ from typing import Any
 
 from tinydata.console import seconds, size
 from tinydata.report.blocks import ROWS, Facts, Notes, Section, Table
-from tinydata.report.inputs import CountsDir, VocabDir
+from tinydata.report.inputs import CountsDir, ShardsDir, VocabDir
 from tinydata.report.text import number, share
 
-Directory = CountsDir | VocabDir
+Directory = CountsDir | VocabDir | ShardsDir
 
 
 def made(d: Directory) -> Facts:
@@ -91,18 +91,30 @@ def _made_from(vocab: VocabDir, counts: CountsDir) -> bool:
 # -- what must not be overlooked --------------------------------------------------------------
 
 
-def concerns(counts: list[CountsDir], vocabs: list[VocabDir]) -> Notes:
+def concerns(counts: list[CountsDir], vocabs: list[VocabDir], shards: list[ShardsDir]) -> Notes:
     """One sentence for everything that makes a number on the page weaker than it looks."""
     out = []
     for c in counts:
         out += [f"{c.path}: {text}" for text in _about_counts(c)]
     for v in vocabs:
         out += [f"{v.path}: {text}" for text in _about_vocabulary(v, counts)]
+    for d in shards:
+        out += [f"{d.path}: {text}" for text in _about_shards(d, vocabs)]
     return Notes(out, warn=True)
 
 
-def _about_counts(c: CountsDir) -> list[str]:
-    m = c.manifest
+def _about_shards(d: ShardsDir, vocabs: list[VocabDir]) -> list[str]:
+    m, out = d.manifest, _left_out(d.manifest)
+    prints = {v.manifest["vocabulary"]["fingerprint"] for v in vocabs}
+    if prints and m["tokenizer"]["fingerprint"] not in prints:
+        out.append("made with another tokenizer than the vocabularies on this page.")
+    if m["rewritten"] and not m["sample"]:
+        out.append("the big tokenizer was not found, so no rewritten document was compared with its text.")
+    return out
+
+
+def _left_out(m: dict[str, Any]) -> list[str]:
+    """Of counts or shards: what of the input is not in them."""
     out = []
     bad, good = m["quarantined"]["documents"], m["totals"]["documents"]
     if bad:
@@ -110,6 +122,12 @@ def _about_counts(c: CountsDir) -> list[str]:
     if m["skipped_files"]:
         some = ", ".join(m["skipped_files"][:3])
         out.append(f"{number(len(m['skipped_files']))} files of no known format were skipped: {some}.")
+    return out
+
+
+def _about_counts(c: CountsDir) -> list[str]:
+    m = c.manifest
+    out = _left_out(m)
     if not m["totals"]["heldout_tokens"]:
         out.append("no document is held out, so that no inflation can be measured on these counts.")
     return out

@@ -113,7 +113,11 @@ def encode_documents(data, offsets, cut, symbols, pairs, cache, scratch, out, en
                 prefix = -1
                 room = 2 * (j - i) + 8
                 if room > len(sym):
-                    sym, value, chars = np.empty(2 * room, np.int32), np.empty(2 * room, np.int64), np.empty(2 * room, np.int32)
+                    sym, value, chars = (
+                        np.empty(2 * room, np.int32),
+                        np.empty(2 * room, np.int64),
+                        np.empty(2 * room, np.int32),
+                    )
                 k = encode(data, i, j, lead, symbols, pairs, sym, value, chars, -1)
                 out[n : n + k] = sym[:k]
                 n += k

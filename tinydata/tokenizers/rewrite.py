@@ -37,7 +37,7 @@ def id_map(table: pa.Table, size: int) -> IdMap:
         raise ValueError("its old ids are not 0, 1, 2, ...")
     lists = table["parts"].combine_chunks()
     offsets, parts = lists.offsets.to_numpy().astype(np.int64), lists.values.to_numpy()
-    if len(parts) and not (0 <= parts.min() and parts.max() < size):
+    if len(parts) and (parts.min() < 0 or parts.max() >= size):
         raise ValueError(f"its new ids are not all below {size}")
     return IdMap(offsets, parts, _packed(offsets, parts), size, int(np.diff(offsets).max(initial=1)))
 
@@ -69,10 +69,10 @@ class Rewriter:
     def rewrite(
         self, values: np.ndarray, offsets: np.ndarray, mask: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, np.ndarray]:
-        """ids int[n] (negative: masked), offsets int[docs + 1], mask bool[n] -> (new ids, ends int64[docs + 1], mask, wrong).
+        """ids int[n] (negative: masked), offsets int[docs + 1], mask bool[n] -> (new ids, ends, mask, wrong).
 
-        mask: None if nothing is masked. wrong int64[docs]: index of an id outside the map, or -1;
-        such a document comes out empty. What is returned is overwritten by the next call.
+        ends int64[docs + 1]; mask: None if nothing is masked; wrong int64[docs]: index of an id outside
+        the map, or -1: such a document comes out empty. The next call overwrites what is returned.
         """
         docs = len(offsets) - 1
         first, last = int(offsets[0]), int(offsets[-1])
