@@ -6,13 +6,18 @@ that need them are skipped, saying so, where they are not.
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import sysconfig
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tinydata.engines.local import LocalEngine
+from tinydata.errors import TinydataError
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # the library warns of forks otherwise
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing here may depend on the network
@@ -98,6 +103,21 @@ def spm(text: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("spm")
     train_pieces(root / "plain", text, add_dummy_prefix=False)
     train_pieces(root / "prefix", text, add_dummy_prefix=True)
+    return root
+
+
+@pytest.fixture(scope="session")
+def ranks(byte_bpe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Directory with `made`: GPT-2's trained one as tiktoken's rank file, and its tokenizer.json."""
+    root = tmp_path_factory.mktemp("ranks")
+    (root / "made").mkdir()
+    config = json.loads((byte_bpe / "gpt2" / "tokenizer.json").read_text(encoding="utf-8"))
+    from tinydata.tokenizers.bytebpe import BYTE_OF
+
+    vocab = {bytes(BYTE_OF[c] for c in t): i for t, i in config["model"]["vocab"].items()}
+    lines = (b"%s %d\n" % (base64.b64encode(t), i) for t, i in sorted(vocab.items(), key=lambda kv: kv[1]))
+    (root / "made" / "made.tiktoken").write_bytes(b"".join(lines))
+    (root / "made" / "tokenizer.json").write_text(json.dumps(config, ensure_ascii=False), encoding="utf-8")
     return root
 
 
@@ -216,3 +236,24 @@ def train_pieces(where: Path, text: list[str], size: int = 2_000, **options: Any
     with (where / "tokenizer.model").open("wb") as out:
         sentencepiece.SentencePieceTrainer.train(sentence_iterator=lines, model_writer=out, **(settings | options))
     return where
+
+
+@pytest.fixture(scope="session")
+def spark() -> Iterator[Any]:
+    """One Spark session for all tests."""
+    pytest.importorskip("pyspark", reason="pyspark is not installed: pip install 'tinydata[spark]'")
+    from tinydata.engines.spark import SparkEngine, java
+
+    try:
+        java()
+    except TinydataError as e:
+        pytest.skip(f"{e.what}: {e.fix}")
+    engine = SparkEngine(2)
+    yield engine
+    engine.close()
+
+
+@pytest.fixture
+def engine(request: pytest.FixtureRequest) -> Any:
+    kind, _, workers = request.param.partition("-")
+    return request.getfixturevalue("spark") if kind == "spark" else LocalEngine(int(workers))

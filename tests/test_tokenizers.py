@@ -6,6 +6,7 @@ throughout: sentencepiece or tokenizers, asked about whole documents.
 
 from __future__ import annotations
 
+import base64
 import heapq
 import json
 import random
@@ -31,6 +32,7 @@ from tinydata.tokenizers.count import PROBE, TextCounter, agrees
 from tinydata.tokenizers.decode import Decoder
 from tinydata.tokenizers.matching import Matching
 from tinydata.tokenizers.prune import Order, kept, protected, removal_order
+from tinydata.tokenizers.ranks import canonical_merges
 from tinydata.tokenizers.tree import dead_pieces
 from tinydata.tokenizers.words import word_at
 
@@ -45,6 +47,7 @@ TRAINED = {
     "unigram_json": ("matching", "unigram_json"),
     "wordpiece": ("matching", "wordpiece"),
     "wordpiece_json": ("matching", "wordpiece_json"),
+    "ranks": ("ranks", "made"),
 }
 REAL = {
     "internlm_103168": "tokenizers/sp_bpe/internlm_103168",
@@ -57,6 +60,7 @@ REAL = {
     "unigram_1000": "tokenizers/sp_unigram/transformers_fixture_1000",
     "t5_32000": "tokenizers/sp_unigram/t5_base_32000",
     "bert_28996": "tokenizers/wordpiece/bert_base_cased_28996",
+    "tiktoken_50257": "tokenizers/tiktoken/whisper_gpt2",
 }
 
 few = settings(
@@ -282,11 +286,8 @@ def native_word(tok: Tokenizer, word: str) -> list[int]:
     """Ids of a stretch of text that is not cut."""
     if tok.family == "sentencepiece-bpe":
         return tok.encode([word])[0]
-    letters = "".join(_LETTER_OF[b] for b in word.encode())
+    letters = "".join(bytebpe.LETTER_OF[b] for b in word.encode())
     return [t.id for t in native(tok).model.tokenize(letters)]
-
-
-_LETTER_OF = {b: c for c, b in bytebpe._BYTE_OF.items()}
 
 
 def compiled_word(tok: Tokenizer, word: str) -> list[int]:
@@ -740,6 +741,63 @@ def test_decoding_many_is_decoding_each(tok: Tokenizer, documents: list[str]) ->
     assert Decoder(tok).texts(ids, offsets, some).to_pylist() == [tok.decode(rows[i]) for i in some]
 
 
+# -- tiktoken's rank files ----------------------------------------------------------------------
+
+
+def rank_encoding(tok: Any) -> Any:
+    """The same tokenizer as tiktoken itself would have it: ranks from the file, the rest from tokenizer.json."""
+    tiktoken = pytest.importorskip("tiktoken")
+    lines = next(iter(tok.files.values())).split(b"\n")[:-1]
+    ranks = {base64.b64decode(token): int(rank) for token, rank in (line.split() for line in lines)}
+    special = {t["content"]: t["id"] for t in tok.config["added_tokens"]}
+    return tiktoken.Encoding("it", pat_str=tok._regex, mergeable_ranks=ranks, special_tokens=special)
+
+
+@pytest.mark.parametrize("part", [1, 2, 3, 100])
+@pytest.mark.parametrize("name", ["made", "whisper"])
+def test_tiktoken_gives_the_same_ids(
+    name: str, part: int, ranks: Path, request: pytest.FixtureRequest, documents: list[str], tmp_path: Path
+) -> None:
+    """Of the big one and of compact ones, from the file that was written; merging alone has no dead piece."""
+    here = ranks / "made" if name == "made" else request.getfixturevalue("shared") / REAL["tiktoken_50257"]
+    tok: Any = open_tokenizer(str(here))
+    tree = tok.tree()
+    train = counted(tok, documents, bits=14)[0]
+    order = removal_order(tok, tree, train, protected(tok, tree, train[None]))
+    small: Any = tok.subset(np.flatnonzero(kept(tok, order, tok.size // part)))
+    assert not small.whole_words
+    assert sorted(t["id"] for t in small.config["added_tokens"])[-1] == small.size - 1
+    reference = rank_encoding(small)
+    assert reference.n_vocab == small.size
+    texts = [*TRICKY, *documents]
+    assert [reference.encode(t, allowed_special="all") for t in texts] == small.encode(texts)
+    transformers = pytest.importorskip("transformers")
+    auto = transformers.AutoTokenizer.from_pretrained(unknown(tmp_path / "small", *small.files.items()))
+    assert auto(texts, add_special_tokens=False)["input_ids"] == small.encode(texts)
+
+
+def test_canonical_merges_are_those_it_was_trained_with(ranks: Path) -> None:
+    tok: Any = open_tokenizer(str(ranks / "made"))
+    made = canonical_merges({p: i for i, p in enumerate(tok.pieces[:2500])})
+    as_bytes = [[bytes(bytebpe.BYTE_OF[c] for c in half) for half in m] for m in tok.config["model"]["merges"]]
+    assert made == as_bytes
+
+
+def test_rank_files_that_are_refused(ranks: Path, tmp_path: Path) -> None:
+    content = (ranks / "made" / "made.tiktoken").read_bytes()
+    refused(unknown(tmp_path / "a", ("made.tiktoken", content)), "its name is none of the known")
+    refused(unknown(tmp_path / "b", ("gpt2.tiktoken", content)), "2,500 ranks instead of the 50,256 of that name")
+    refused(unknown(tmp_path / "c", ("x.tiktoken", b"version https://git-lfs.github.com/spec/v1")), "line 1 is not")
+    refused(unknown(tmp_path / "d", ("x.tiktoken", b"IQ== 0\nIg== 1\n")), "no rank for some byte")
+    refused(unknown(tmp_path / "e", ("x.tiktoken", content + b"AAAAAA== 7\n")), "twice")
+    other = (ranks / "made" / "tokenizer.json").read_bytes().replace(b'"the"', b'"thx"')
+    refused(unknown(tmp_path / "f", ("made.tiktoken", content), ("tokenizer.json", other)), "other tokens or ids")
+    (tmp_path / "a" / "tokenizer.json").write_bytes((ranks / "made" / "tokenizer.json").read_bytes())
+    assert (
+        open_tokenizer(str(tmp_path / "a")).size == open_tokenizer(str(tmp_path / "a" / "made.tiktoken")).size == 2503
+    )
+
+
 # -- settings of a tokenizer.json ---------------------------------------------------------------
 
 
@@ -777,6 +835,17 @@ def _unreachable(config: dict[str, Any]) -> None:
     config["model"] |= {"ignore_merges": True, "merges": [m for m in merges if "".join(m) != last]}
 
 
+def _whole_only(config: dict[str, Any]) -> None:
+    """Every third piece loses its merges, long ones too: it is found as a whole word, if at all."""
+    vocab, merges = config["model"]["vocab"], config["model"]["merges"]
+    long = "".join(random.Random(14).choices("etaoin", k=40))
+    new = ["中", "qzqzqz", *(f"Ġ{long[:n]}" for n in (14, 15, 16, 17, 40))]
+    last = sorted(vocab, key=vocab.__getitem__)[-len(new) :]
+    vocab |= {text: vocab.pop(old) for text, old in zip(new, last, strict=True)}
+    gone = {*last, *sorted(vocab, key=vocab.__getitem__)[600:2500:3]}
+    config["model"] |= {"ignore_merges": True, "merges": [m for m in merges if not gone & {"".join(m), *m}]}
+
+
 def _no_merges(config: dict[str, Any]) -> None:
     vocab = [t for t in config["model"]["vocab"] if len(t) == 1]
     config["model"] |= {"merges": [], "vocab": {t: i for i, t in enumerate(vocab)}}
@@ -802,7 +871,6 @@ WHOLE_ONLY: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
     "a string, no regex": (lambda c: _split_by(c, pattern={"String": " "}), "pre-tokenizer"),
     "no pre-tokenizer": (lambda c: c.update(pre_tokenizer=None), "pre-tokenizer"),
     "no newline byte": (_no_newline, "byte symbols"),
-    "unreachable whole words": (_unreachable, "ignore_merges"),
     "two passes that overlap": (
         lambda c: _added(c, ("<ab>", {"normalized": True}), ("b>c", {"normalized": False})),
         "two passes",
@@ -828,6 +896,8 @@ WORDS_STILL: dict[str, Callable[[dict[str, Any]], None]] = {
     "cl100k digits without limit": lambda c: _split_by(c, QWEN.replace(r"|\p{N}|", r"|\p{N}+|")),
     "llama3": lambda c: _split_by(c, LLAMA3),
     "ignore_merges": lambda c: _model(c, ignore_merges=True),
+    "a whole word that merging never makes": _unreachable,
+    "many such words": lambda c: _whole_only(c),
     "truncation and padding": lambda c: c.update(
         truncation={"direction": "Right", "max_length": 4, "strategy": "LongestFirst", "stride": 0},
         padding={
@@ -873,7 +943,30 @@ AROUND_ADDED = [
 def test_settings_that_still_allow_words(byte_bpe: Path, text: list[str], what: str) -> None:
     tok = changed(byte_bpe / "gpt2", WORDS_STILL[what])
     assert tok.cutter is not None and tok.why_not == ""
-    assert_counted(tok, [*AROUND_ADDED, *TRICKY, *text[::5]])
+    long = " ".join(p.decode() for p in tok.whole_words)
+    assert_counted(tok, [*AROUND_ADDED, long, f"x{long}", *TRICKY, *text[::5]])
+
+
+def test_whole_words_are_removed_for_what_merging_makes_of_them(byte_bpe: Path, text: list[str]) -> None:
+    """Looked up first, a piece without merges is alive; its text is merged when it is gone."""
+    tok = changed(byte_bpe / "gpt2", _whole_only)
+    tree, whole = tok.tree(), set(tok.whole_words.values())
+    assert (
+        len(whole) > 500
+        and dead_pieces(changed(byte_bpe / "gpt2", lambda c: _whole_only(c) or _model(c, ignore_merges=False))).size
+    )
+    train = counted(tok, text, bits=14)[0]
+    assert train[list(whole)].sum() > 1000
+    order = removal_order(tok, tree, train, protected(tok, tree, train[None]))
+    assert set(np.flatnonzero(~tree.reachable)) == set(order.removed[: (~tree.reachable).sum()].tolist())
+    at = next(k for k, i in enumerate(order.removed.tolist()) if i in whole and train[i] > 3)
+    before, after = (np.flatnonzero(kept(tok, order, tok.size - k)) for k in (at, at + 1))
+    added = library(tok.subset(after), text).sum() - library(tok.subset(before), text).sum()
+    assert added == order.cost[at] - order.cost[at - 1] > 0
+    for size in (2000, 1000, 300):
+        small = tok.subset(np.flatnonzero(kept(tok, order, size)))
+        assert dead_pieces(small).tolist() == []
+        assert_counted(small, [*TRICKY, *text[::5]])
 
 
 NORMALIZERS: dict[str, Any] = {

@@ -57,7 +57,7 @@ def measure(
     big: Tokenizer, small: Tokenizer, keep: np.ndarray, train: np.ndarray, held: Heldout, d_model: int
 ) -> dict[str, Any]:
     """Both tokenizers on the held-out text, by domain; train int64[ids] -> the trade as JSON."""
-    dead = int((~small.tree().reachable).sum())
+    dead = int((~small.tree().reachable).sum()) + _inside_longer_words(big, small, keep)
     trade: dict[str, Any] = {
         "ids": {"before": real_size(big), "after": small.size, "removed": real_size(big) - small.size},
         "coverage": float(train[keep].sum() / max(train.sum(), 1)),
@@ -90,6 +90,13 @@ def measure(
         },
     }
     return trade
+
+
+def _inside_longer_words(big: Tokenizer, small: Tokenizer, keep: np.ndarray) -> int:
+    """Pieces that merging made and that are now only looked up as whole words: they are dead inside longer ones."""
+    was = set(big.whole_words.values())
+    old = big.order(np.flatnonzero(keep))
+    return sum(int(old[i]) not in was for i in small.whole_words.values())
 
 
 def _lengths(before: np.ndarray, after: np.ndarray, size: int, big: Tokenizer, small: Tokenizer) -> dict[str, Any]:

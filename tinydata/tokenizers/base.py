@@ -120,7 +120,7 @@ _MAIN = (
 def open_tokenizer(path: str) -> Tokenizer:
     """A directory or a file -> Tokenizer.
 
-    Known: `tokenizer.model`, `tokenizer.json`, `vocab.json` beside `merges.txt`, `vocab.txt`.
+    Known: `tokenizer.model`, `tokenizer.json`, `vocab.json` beside `merges.txt`, `vocab.txt`, `NAME.tiktoken`.
     Raises TinydataError for a path that is not there or a family that is not known.
     """
     return load(read_tokenizer(path), path)
@@ -131,7 +131,8 @@ def read_tokenizer(path: str) -> dict[str, bytes]:
     where = Location.of(path)
     if where.is_dir():
         names = {f.name: f for f in list_files(where)}
-        main = next((n for n in _MAIN if n in names), None)
+        main = next((n for n in sorted(names) if n.endswith(".tiktoken")), None)
+        main = main or next((n for n in _MAIN if n in names), None)
         main = main or next((n for n in sorted(names) if n.endswith(".model")), None)
         if main is None:
             raise _unknown(path, f"the directory holds {', '.join(sorted(names)[:8]) or 'nothing'}")
@@ -153,6 +154,8 @@ def read_tokenizer(path: str) -> dict[str, bytes]:
         if not beside_it.exists():
             raise _no_merges(where.parent)
         files["merges.txt"] = read_bytes(beside_it)
+    if where.name.endswith(".tiktoken") and (where.parent / "tokenizer.json").exists():
+        files["tokenizer.json"] = read_bytes(where.parent / "tokenizer.json")
     return files
 
 
@@ -168,6 +171,10 @@ def load(files: dict[str, bytes], path: str = "") -> Tokenizer:
         from tinydata.tokenizers.spm import read_model
 
         return read_model(files, path)
+    if name.endswith(".tiktoken"):
+        from tinydata.tokenizers.ranks import Tiktoken
+
+        return Tiktoken.from_ranks(files, path)
     if name.endswith("vocab.txt"):
         from tinydata.tokenizers.wordpiece import WordPiece
 
@@ -189,6 +196,6 @@ def _unknown(path: str, why: str) -> TinydataError:
         f"tokenizer of an unknown kind: {why}",
         where=str(path),
         fix="known: tokenizer.model (SentencePiece BPE and unigram), tokenizer.json (byte-level BPE, unigram,"
-        " WordPiece), vocab.json + merges.txt, vocab.txt (WordPiece)",
+        " WordPiece), vocab.json + merges.txt, vocab.txt (WordPiece), NAME.tiktoken",
         code=UNREADABLE,
     )

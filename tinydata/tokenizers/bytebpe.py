@@ -9,27 +9,25 @@ from __future__ import annotations
 import json
 import unicodedata
 from functools import cache, cached_property
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
 from tinydata.tokenizers import companions
-from tinydata.tokenizers.base import ADDED, BYTE, CONTROL, NORMAL, Tokenizer
+from tinydata.tokenizers.base import ADDED, BYTE, CONTROL, NORMAL, Tree
 from tinydata.tokenizers.bpe import Pairs, Symbols, build_pairs
 from tinydata.tokenizers.pretrained import broken, read_json
-from tinydata.tokenizers.tree import Merging
+from tinydata.tokenizers.tree import Merging, build_tree
 from tinydata.tokenizers.words import LETTER, NUMBER, SPACE, Cl100k, Cutter, Gpt2, atoms
 
 _CONTRACTIONS = "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 _CL100K_REST = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 _LETTERS = r"|[^\r\n\p{L}\p{N}]?\p{L}+|"
-_GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+QWEN = _CONTRACTIONS + _LETTERS + r"\p{N}" + _CL100K_REST
+CL100K_3 = _CONTRACTIONS + _LETTERS + r"\p{N}{1,3}" + _CL100K_REST
 # regex of a Split pre-tokenizer -> digits in one word (0: no limit)
-_CL100K = {
-    _CONTRACTIONS + _LETTERS + r"\p{N}" + _CL100K_REST: 1,
-    _CONTRACTIONS + _LETTERS + r"\p{N}{1,3}" + _CL100K_REST: 3,
-    _CONTRACTIONS + _LETTERS + r"\p{N}+" + _CL100K_REST: 0,
-}
+_CL100K = {QWEN: 1, CL100K_3: 3, _CONTRACTIONS + _LETTERS + r"\p{N}+" + _CL100K_REST: 0}
 
 
 class ByteLevelBPE(Merging):
@@ -50,7 +48,7 @@ class ByteLevelBPE(Merging):
         self.pieces = [b""] * self.size
         self.gap = np.ones(self.size, np.bool_)
         for text, i in self._vocab.items():
-            self.kinds[i] = BYTE if text in _BYTE_OF and len(text) == 1 else NORMAL
+            self.kinds[i] = BYTE if text in BYTE_OF and len(text) == 1 else NORMAL
             self.pieces[i] = _to_bytes(text)
             self.gap[i] = False
         special = {t["id"] for t in self._added if t.get("special")}
@@ -175,7 +173,7 @@ class ByteLevelBPE(Merging):
         if not nodes or nodes[-1].get("type") != "ByteLevel" or nodes[-1].get("add_prefix_space"):
             return ""
         if len(nodes) == 1:
-            return _GPT2 if nodes[0].get("use_regex", True) else ""
+            return GPT2 if nodes[0].get("use_regex", True) else ""
         split = nodes[0]
         plain = split.get("type") == "Split" and split.get("behavior") == "Isolated" and not split.get("invert")
         if len(nodes) == 2 and plain and not nodes[1].get("use_regex", True):
@@ -185,14 +183,12 @@ class ByteLevelBPE(Merging):
     @property
     def why_not(self) -> str:
         model = self.config["model"]
-        if self._regex != _GPT2 and self._regex not in _CL100K:
+        if self._regex != GPT2 and self._regex not in _CL100K:
             return "its pre-tokenizer is none of the known ones"
         if model.get("dropout") or model.get("continuing_subword_prefix") or model.get("end_of_word_suffix"):
             return "its model uses dropout, a continuing-subword prefix or an end-of-word suffix"
-        if any(c not in self._vocab for c, b in _BYTE_OF.items() if b not in _NEVER_IN_UTF8):
+        if any(c not in self._vocab for c, b in BYTE_OF.items() if b not in _NEVER_IN_UTF8):
             return "it lacks some of the byte symbols that UTF-8 text needs"
-        if model.get("ignore_merges") and not self._merges_reach_all:
-            return "it looks up whole words that its merges never produce (ignore_merges)"
         raw = {t["content"] for t in self._added if not t["normalized"]}
         late = {s for s, t in zip(self._literals, self._added, strict=True) if t["normalized"]}
         if any(_can_overlap(a, b) or _can_overlap(b, a) for a in raw for b in late):
@@ -200,11 +196,21 @@ class ByteLevelBPE(Merging):
         return ""
 
     @cached_property
-    def _merges_reach_all(self) -> bool:
-        from tinydata.tokenizers.tree import build_tree
+    def whole_words(self) -> dict[bytes, int]:  # type: ignore[override]
+        if not self.config["model"].get("ignore_merges"):
+            return {}
+        never = np.flatnonzero(~build_tree(self).reachable & (self.kinds == NORMAL) & ~self.gap).tolist()
+        found = {
+            self.pieces[i]: i for i in never if self.pieces[i].decode("utf-8", "ignore").encode() == self.pieces[i]
+        }
+        made = self.encode([piece.decode() for piece in found])
+        return {piece: i for (piece, i), ids in zip(found.items(), made, strict=True) if ids == [i]}
 
+    def tree(self) -> Tree:
+        """A piece that is only looked up as a whole word falls back on what merging makes of it."""
         tree = build_tree(self)
-        return bool(tree.reachable[self.kinds == NORMAL].all())
+        tree.reachable[list(self.whole_words.values())] = True
+        return tree
 
     @cached_property
     def cutter(self) -> Cutter | None:
@@ -213,14 +219,14 @@ class ByteLevelBPE(Merging):
         odd = set(self.odd)
         found = zip(self._literals, self._added, strict=True)
         nxt, ids = atoms({s.encode(): t["id"] for s, t in found if s not in odd})
-        if self._regex == _GPT2:
+        if self._regex == GPT2:
             return Gpt2(_classes(), nxt, ids, -1)
         return Cl100k(_classes(), _CL100K[self._regex], nxt, ids, -1)
 
     @cached_property
     def symbols(self) -> Symbols:
         by_byte = np.full(256, -1, np.int32)
-        for text, b in _BYTE_OF.items():
+        for text, b in BYTE_OF.items():
             by_byte[b] = self._vocab.get(text, -1)
         none = np.zeros(0, np.int32)
         return Symbols(by_byte, none, none, none, 0, self.size)
@@ -242,7 +248,7 @@ class ByteLevelBPE(Merging):
     def order(self, keep: np.ndarray) -> np.ndarray:
         return np.sort(np.asarray(keep, np.int64))
 
-    def subset(self, keep: np.ndarray) -> Tokenizer:
+    def subset(self, keep: np.ndarray) -> Self:
         new_id = {int(old): new for new, old in enumerate(self.order(keep))}
         config = companions.slice_json(self.config, new_id)
         files = {"tokenizer.json": companions.dump(config)}
@@ -257,7 +263,7 @@ class ByteLevelBPE(Merging):
             files["tokenizer_config.json"] = companions.dump(
                 config_file | ({"eos_token": end.pop(), "add_prefix_space": False} if end else {})
             )
-        return ByteLevelBPE(files, config)
+        return type(self)(files, config)
 
 
 def _can_overlap(a: str, b: str) -> bool:
@@ -281,13 +287,14 @@ def _alphabet() -> dict[str, int]:
     return {chr(b): b for b in shown} | {chr(256 + i): b for i, b in enumerate(hidden)}
 
 
-_BYTE_OF = _alphabet()
+BYTE_OF = _alphabet()
+LETTER_OF = {b: c for c, b in BYTE_OF.items()}
 _NEVER_IN_UTF8 = {0xC0, 0xC1, *range(0xF5, 0x100)}  # GPT-NeoX has no symbols for these
 
 
 def _to_bytes(text: str) -> bytes:
     try:
-        return bytes(_BYTE_OF[c] for c in text)
+        return bytes(BYTE_OF[c] for c in text)
     except KeyError:  # a piece that was added without the byte alphabet
         return text.encode()
 

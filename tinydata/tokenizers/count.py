@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import pyarrow as pa
 from numba import njit
 
 from tinydata.tokenizers.base import Tokenizer
 from tinydata.tokenizers.bpe import char_at, encode
-from tinydata.tokenizers.words import clear, count_words, encode_words, new_scratch, new_table, word_at
+from tinydata.tokenizers.tree import join
+from tinydata.tokenizers.words import clear, count_words, encode_words, look_up, new_scratch, new_table, word_at
 
 # Text on which words and the library must agree before anything is counted: what regexes,
 # blanks, digits, scripts, combining marks and long runs can do wrong.
@@ -36,6 +39,7 @@ class TextCounter:
         self.cutter = tokenizer.cutter if words_first else None
         self._table = new_table(bits) if self.cutter else None
         self._scratch = new_scratch()
+        self._whole = _whole_words(tokenizer) if self.cutter else None
 
     def grow(self, groups: int) -> None:
         """Room for at least `groups` groups."""
@@ -97,6 +101,10 @@ class TextCounter:
         end = word_at(data, at, stop, self.cutter)
         n = 2 * (end - at) + 16
         sym, value, chars = np.empty(n, np.int32), np.empty(n, np.int64), np.empty(n, np.int32)
+        whole = self.tokenizer.whole_words.get(data[at:end].tobytes(), -1)
+        if whole >= 0:
+            self.counts[group, whole] += 1
+            return end
         prefix = self.cutter.prefix if self.cutter and at == first else -1
         k = encode(data, at, end, prefix, self.tokenizer.symbols, self.tokenizer.pairs, sym, value, chars, -1)
         self.counts[group] += np.bincount(sym[:k], minlength=self.tokenizer.size)
@@ -106,6 +114,11 @@ class TextCounter:
         assert self.cutter is not None and self._table is not None
         t = self.tokenizer
         encode_words(self._table, self.cutter.prefix, t.symbols, t.pairs, self.counts, self._scratch)
+        if self._whole:
+            found = np.zeros((len(self.counts), len(self._whole.ids)), np.int64)
+            look_up(self._table, self._whole.data, self._whole.offsets, found)
+            self.counts[:, self._whole.ids] += found
+            np.subtract.at(self.counts.T, self._whole.parts, found.T[self._whole.word])
         clear(self._table)
 
 
@@ -121,6 +134,25 @@ def special_documents(tokenizer: Tokenizer, texts: pa.StringArray) -> np.ndarray
         for string in tokenizer.odd:
             out |= pc.match_substring(texts, string).to_numpy(zero_copy_only=False)
     return out
+
+
+class _Whole(NamedTuple):
+    """Words that are looked up: merging is undone for them once it is done for all, so that others pay nothing."""
+
+    ids: np.ndarray  # int64[words]
+    data: np.ndarray  # uint8[bytes]
+    offsets: np.ndarray  # int64[words + 1]
+    parts: np.ndarray  # int32[...]: what merging makes of them, one after the other
+    word: np.ndarray  # int64[...]: of which
+
+
+def _whole_words(tokenizer: Tokenizer) -> _Whole | None:
+    if not tokenizer.whole_words:
+        return None
+    spelled = tokenizer.spell(list(tokenizer.whole_words))
+    ids = np.fromiter(tokenizer.whole_words.values(), np.int64)
+    word = np.repeat(np.arange(len(ids)), [len(s) for s in spelled])
+    return _Whole(ids, *join(list(tokenizer.whole_words)), np.concatenate(spelled), word)
 
 
 def buffers(texts: pa.StringArray) -> tuple[np.ndarray, np.ndarray]:

@@ -13,7 +13,7 @@ import numpy as np
 from numba import njit
 
 from tinydata.tokenizers.base import NORMAL, Tokenizer, Tree
-from tinydata.tokenizers.bpe import encode
+from tinydata.tokenizers.bpe import Pairs, Symbols, encode
 
 
 class Merging:
@@ -30,13 +30,17 @@ class Merging:
 
 def build_tree(tokenizer: Tokenizer) -> Tree:
     """Tokenizer that merges, with `size` ids -> Tree. 0.1 s for 103,168 pieces once compiled."""
-    data, offsets = join(tokenizer.pieces)
-    whole = tokenizer.kinds != NORMAL
+    return merge_parts(tokenizer.pieces, tokenizer.kinds != NORMAL, tokenizer.symbols, tokenizer.pairs)
+
+
+def merge_parts(pieces: list[bytes], whole: np.ndarray, symbols: Symbols, pairs: Pairs) -> Tree:
+    """Bytes of each id, bool[ids] of those that are not merged -> Tree."""
+    data, offsets = join(pieces)
     longest = int(np.diff(offsets).max(initial=0)) + 8
-    out = np.empty(2 * len(data) + tokenizer.size + 8, np.int32)
-    ends = np.zeros(tokenizer.size + 1, np.int64)
-    reachable = np.zeros(tokenizer.size, np.bool_)
-    _parents(data, offsets, whole, tokenizer.symbols, tokenizer.pairs, longest, out, ends, reachable)
+    out = np.empty(2 * len(data) + len(pieces) + 8, np.int32)
+    ends = np.zeros(len(pieces) + 1, np.int64)
+    reachable = np.zeros(len(pieces), np.bool_)
+    _parents(data, offsets, whole, symbols, pairs, longest, out, ends, reachable)
     return Tree(ends, out[: ends[-1]].copy(), reachable)
 
 

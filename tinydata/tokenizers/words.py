@@ -380,14 +380,19 @@ def _add(low, high, meta, s, slots, state):
     return True
 
 
-@compiled()
-def _add_long(data, start, n, owner, slots, entries, arena, state):
-    """The same for a longer word."""
+@inlined()
+def _hash_long(data, start, n, owner):
     h = np.uint64(owner) + np.uint64(n)
     for i in range(start, start + n):
         h = (h ^ np.uint64(data[i])) * _PRIME
     h ^= h >> np.uint64(32)
-    h *= _MIX
+    return h * _MIX
+
+
+@compiled()
+def _add_long(data, start, n, owner, slots, entries, arena, state):
+    """The same for a longer word."""
+    h = _hash_long(data, start, n, owner)
     mask = np.uint64(len(slots) - 1)
     tag = h >> np.uint64(32)
     s = h & mask
@@ -548,6 +553,58 @@ def _encode_entries(entries, e, arena, prefix, symbols, pairs, counts, sym, valu
             row[sym[k]] += entries[e + 3]
         e += 4
     return e
+
+
+@compiled()
+def look_up(table, data, offsets, out):
+    """data uint8[bytes], offsets int64[words + 1] of some words -> out int64[groups, words]: how often each is there.
+
+    A word may be behind the prefix or not; both count.
+    """
+    slots, long_slots, entries, arena, _, _ = table
+    for w in range(len(offsets) - 1):
+        a, n = offsets[w], offsets[w + 1] - offsets[w]
+        for owner in range(2 * len(out)):
+            if n <= 16:
+                out[owner >> 1, w] += _look_up_short(data, a, n, owner, slots)
+            else:
+                out[owner >> 1, w] += _look_up_long(data, a, n, owner, long_slots, entries, arena)
+
+
+@compiled()
+def _look_up_short(data, a, n, owner, slots):
+    low, high = _load16(data, a, n)
+    meta = (np.uint64(owner) << np.uint64(8)) | np.uint64(n)
+    mask = np.uint64(len(slots) // 4 - 1)
+    h = (low ^ (meta * _MIX)) * _GOLDEN  # as _fill, which gets slower when it calls a function for this
+    h = (h ^ (h >> np.uint64(32)) ^ high) * _MIX
+    s = (h ^ (h >> np.uint64(29))) & mask
+    while True:
+        p = np.int64(s) * 4
+        if slots[p + 2] == np.uint64(0):
+            return np.int64(0)
+        if slots[p + 2] == meta and slots[p] == low and slots[p + 1] == high:
+            return np.int64(slots[p + 3])
+        s = (s + np.uint64(1)) & mask
+
+
+@compiled()
+def _look_up_long(data, a, n, owner, slots, entries, arena):
+    mask = np.uint64(len(slots) - 1)
+    h = _hash_long(data, a, n, owner)
+    s = h & mask
+    while slots[s] != np.uint64(0):
+        if slots[s] >> np.uint64(32) == h >> np.uint64(32):
+            e = (np.int64(slots[s] & np.uint64(0xFFFFFFFF)) - 1) * 4
+            same = entries[e + 1] == n and entries[e + 2] == owner
+            i = 0
+            while same and i < n:
+                same = arena[entries[e] + i] == data[a + i]
+                i += 1
+            if same:
+                return entries[e + 3]
+        s = (s + np.uint64(1)) & mask
+    return np.int64(0)
 
 
 def clear(table: Table) -> None:
