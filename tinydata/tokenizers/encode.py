@@ -43,7 +43,8 @@ class TextEncoder:
 
     def __init__(self, tokenizer: Tokenizer, words_first: bool = True, bits: int = 18):
         self.tokenizer = tokenizer
-        self.cutter = tokenizer.cutter if words_first else None
+        first = words_first and not tokenizer.whole_words  # the cache of words only knows merging
+        self.cutter = tokenizer.cutter if first else None
         self._cache = new_cache(bits) if self.cutter else None
         self._scratch = new_scratch()
         self._out = np.empty(0, np.int32)
