@@ -239,7 +239,8 @@ def check_tokenizer(model: Model, vocabulary: Vocabulary) -> str:
     """Raises TinydataError if the vocabulary was made from another tokenizer than the model's; else a note, or ""."""
     made = vocabulary.manifest["tokenizer"]
     found, why = "", "the model directory has none"
-    for name in ("", "tokenizer.json", "tokenizer.model", "vocab.json"):  # a directory may hold it in several forms
+    # a directory may hold it in several forms, of which the vocabulary was made from one
+    for name in ("", "tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt"):
         if name and name not in model.files:
             continue
         path = str(model.files[name]) if name else model.path
