@@ -126,7 +126,8 @@ def matching(text: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Directory of tokenizers without merges, each a directory.
 
     unigram: SentencePiece as T5's; unigram_bytes: without normalizer, with byte fallback; unigram_json;
-    wordpiece: a vocab.txt; wordpiece_json: of lower case, with a post-processor.
+    wordpiece: a vocab.txt; wordpiece_json: of lower case, with a post-processor. And char_json, which
+    does merge: as Llama 2's tokenizer.json.
     """
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
@@ -161,7 +162,27 @@ def matching(text: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "wordpiece" / "tokenizer.json").unlink()
     lines = "".join(f"{piece}\n" for piece in sorted(vocab, key=vocab.__getitem__))
     (root / "wordpiece" / "vocab.txt").write_text(lines, encoding="utf-8")
+    _saved(root / "char_json", _llama2(text))
     return root
+
+
+def _llama2(text: list[str]) -> Any:
+    """BPE over characters with byte fallback; trained on words, then used without a pre-tokenizer."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    special = ["<unk>", "<s>", "</s>", *(f"<0x{b:02X}>" for b in range(256))]
+    trainer = trainers.BpeTrainer(vocab_size=2_000, special_tokens=special, limit_alphabet=200, show_progress=False)
+    tokenizer.train_from_iterator(text, trainer)
+    config = json.loads(tokenizer.to_str())
+    config["added_tokens"] = config["added_tokens"][:3]
+    tokenizer = Tokenizer.from_str(json.dumps({**config, "pre_tokenizer": None}))
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")])
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    return tokenizer
 
 
 def _saved(where: Path, tokenizer: Any) -> None:

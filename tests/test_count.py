@@ -460,7 +460,7 @@ def test_a_split_that_words_first_gets_wrong_is_encoded_whole(
         manifest, out = count(tmp_path / "corpus", path, partitions=partitions)
         assert counted(out) == {n: encoded(tok, texts) for n, texts in zip("ab", documents, strict=True)}
         assert manifest["encoded_whole"] == [str(tmp_path / "corpus" / "a.jsonl")]
-        said = [line for line in show.warnings(manifest) if "words-first" in line]
+        said = [line for line in show.warnings(manifest) if "words first" in line]
         where = tmp_path / "corpus" / "a.jsonl"
         assert said == [f"note: words first differed from the library on {where}; it was encoded whole"]
 

@@ -47,27 +47,6 @@ DEADLINE = 60  # seconds until a subprocess that should have ended is a failure
 
 
 @pytest.fixture(scope="session")
-def spark() -> Iterator[Any]:
-    """One Spark session for all tests."""
-    pytest.importorskip("pyspark", reason="pyspark is not installed: pip install 'tinydata[spark]'")
-    from tinydata.engines.spark import SparkEngine, java
-
-    try:
-        java()
-    except TinydataError as e:
-        pytest.skip(f"{e.what}: {e.fix}")
-    engine = SparkEngine(2)
-    yield engine
-    engine.close()
-
-
-@pytest.fixture
-def engine(request: pytest.FixtureRequest) -> Any:
-    kind, _, workers = request.param.partition("-")
-    return request.getfixturevalue("spark") if kind == "spark" else LocalEngine(int(workers))
-
-
-@pytest.fixture(scope="session")
 def submit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., subprocess.CompletedProcess[str]]]:
     """(master, arguments of count) -> `spark-submit jobs/token_freq.py …`, in a process of its own."""
     pyspark = pytest.importorskip("pyspark", reason="pyspark is not installed: pip install 'tinydata[spark]'")

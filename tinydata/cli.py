@@ -512,7 +512,8 @@ def encode(
     console = Console(as_json, quiet, verbose)
     paths = needed(given("corpus", corpus), "CORPUS")
     vocab = needed(vocab, "--vocab")
-    settings = verb.Settings(wanted(named), to, shard_tokens, seed if shuffle else -1, bos, eos, max_bad)
+    named_columns = verb.informed(wanted(named), vocab, tokenizer)
+    settings = verb.Settings(named_columns, to, shard_tokens, seed if shuffle else -1, bos, eos, max_bad)
     found = plan(paths, settings.wanted)
     if dry_run:
         console.result(*show.encode_plan(found, paths, vocab, tokenizer, settings))

@@ -379,6 +379,11 @@ def document_hashes(batch: pa.RecordBatch) -> np.ndarray:
     return out
 
 
+def held_out(batch: pa.RecordBatch, share: float) -> np.ndarray:
+    """bool[docs]: documents that are set aside at this --heldout share."""
+    return document_hashes(batch) < _hash_below(share)
+
+
 @njit(cache=True)
 def _fnv(data, start, stop):
     """FNV-1a, 64 bits."""

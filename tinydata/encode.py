@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numba import njit
 
-from tinydata import __version__, schema
+from tinydata import __version__, count, schema
 from tinydata.count import check_bad, describe, document_hashes, loaded, reasons
 from tinydata.engines.base import Engine, Unit, Unusable, excerpt, map, note
 from tinydata.errors import UNREADABLE, TinydataError
@@ -104,7 +104,7 @@ def encode(
     it is not where the vocabulary says. Raises TinydataError: nothing to read, too much of it
     broken, ids of another tokenizer, output that exists.
     """
-    found = found or plan(corpus, settings.wanted)
+    found = found or plan(corpus, informed(settings.wanted, vocab, tokenizer))
     target = open_target(vocab, corpus, found.kind, settings, tokenizer)
     output = Output(out, header(corpus, vocab, target, found, settings), force=force)
     output.place.make_dir()
@@ -137,7 +137,7 @@ def header(corpus: list[str], vocab: str, target: Target, found: Plan, settings:
         "options": {
             "corpus": corpus,
             **{k: v for k, v in told.items() if (k, v) != ("seed", -1)},
-            **{f"{k}_column": v for k, v in settings.wanted._asdict().items() if v and isinstance(v, str)},
+            **settings.wanted.told,
         },
         "kind": found.kind,
         "rewritten": bool(target.idmap),
@@ -176,6 +176,15 @@ def open_target(vocab: str, corpus: list[str], kind: str, settings: Settings, to
     if own in made_by:
         return Target(tok, files, b"", {}, around)
     return Target(tok, files, read_bytes(where), _big_files(tokenizer, big), around)
+
+
+def informed(wanted: Wanted, vocab: str, tokenizer: str = "") -> Wanted:
+    """Wanted, with what is known of the tokenizer that made the ids, if it is ids: undeclared ones are judged by it."""
+    if not (Location.of(vocab) / "idmap.parquet").exists():
+        return count.informed(wanted, loaded(read_tokenizer(vocab), vocab))
+    big = read_manifest(vocab, "compact")["tokenizer"]
+    files = _big_files(tokenizer, big)
+    return count.informed(wanted, loaded(files)) if files else wanted._replace(vocab=big["size"])
 
 
 def _shards_manifest(path: str) -> dict[str, Any] | None:
@@ -409,7 +418,8 @@ class _Part:
         if masked:
             pairs = zip(self.masks, self.ids, strict=True)
             mask = np.concatenate([np.zeros(len(i), np.bool_) if m is None else m for m, i in pairs])
-        last = int(lengths[-1]) if len(lengths) else 0
+        begins = (np.cumsum(lengths) - lengths)[lengths > 0]
+        last = int(begins[-1]) if len(begins) else -1
         if self.job.settings.seed >= 0:
             order = np.argsort(keys, kind="stable")
             ids, mask = gather(ids, lengths, order), gather(mask, lengths, order) if masked else mask
@@ -426,7 +436,7 @@ class _Part:
             "documents": len(lengths),
             "tokens": len(ids),
             "longest": int(lengths.max(initial=0)),
-            "last": last,
+            "last": last,  # where the last document that is not empty begins
             "masked": int(mask.sum()) if masked else 0,
             "domains": self.by_domain,
             "sample": self.sample,
@@ -501,20 +511,20 @@ def _shards(done: list[dict[str, Any]], size: int, seed: int) -> list[Shard]:
     starts = [0, *np.cumsum(tokens).tolist()]
     documents = sum(d["documents"] for d in done)
     if seed >= 0:
-        count = max(1, min(-(-starts[-1] // size), documents // FEWEST))
+        many = max(1, min(-(-starts[-1] // size), documents // FEWEST))
         every = [(k, starts[k]) for k, d in enumerate(done) if d["documents"]]
-        return [Shard(n, count, 0, every, starts[-1] // count) for n in range(count)]
+        return [Shard(n, many, 0, every, starts[-1] // many) for n in range(many)]
     size = max(size, *(d["longest"] for d in done), 1)  # so that some document begins in each
-    last = next(starts[k + 1] - d["last"] for k, d in reversed(list(enumerate(done))) if d["documents"])
-    count = max(last, 0) // size + 1
+    last = max((starts[k] + d["last"] for k, d in enumerate(done) if d["last"] >= 0), default=0)
+    many = last // size + 1
     shards = []
-    for n in range(count):
+    for n in range(many):
         inside = [
             (k, starts[k])
             for k, d in enumerate(done)
-            if d["documents"] and starts[k] < (n + 1) * size and starts[k + 1] >= n * size
+            if d["documents"] and starts[k] <= (n + 1) * size and starts[k + 1] >= n * size
         ]
-        shards.append(Shard(n, count, size, inside, min(size, starts[-1] - n * size)))
+        shards.append(Shard(n, many, size, inside, min(size, starts[-1] - n * size)))
     return shards
 
 
@@ -538,7 +548,8 @@ def _in_order(job: Job, masked: bool, shard: Shard) -> Iterator[Piece]:
         table = _documents(job, part)
         lengths = table["length"].to_numpy()
         ends = np.cumsum(lengths)
-        which = np.minimum((before + ends - lengths) // shard.size, shard.many - 1)
+        begins = before + ends - np.maximum(lengths, 1)  # an empty document goes with the token before it
+        which = np.clip(begins // shard.size, 0, shard.many - 1)
         a, b = np.searchsorted(which, [shard.number, shard.number + 1]).tolist()
         while a < b:
             first = int(ends[a] - lengths[a])

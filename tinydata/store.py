@@ -412,7 +412,9 @@ class Output:
         manifest = {**self.header, **result, "files": dict(sorted({**(streamed or {}), **sums}.items()))}
         self.parts.delete()
         if self.rename:
-            (self._hidden / "command.json").delete()
+            for left in self.place.children():  # by a writer that was killed; and command.json
+                if left.name not in manifest["files"]:
+                    left.delete()
             (self.place / MANIFEST).write(to_json(manifest))
             old = self.final.parent / f".{self.final.name}.old"
             if self.final.exists():  # --force, or an empty directory: the old one goes when the new one is whole

@@ -15,6 +15,7 @@ import pyarrow as pa
 from tinydata.errors import UNREADABLE, TinydataError
 from tinydata.formats import shards
 from tinydata.formats.base import Bad, Columns, Split, Wanted
+from tinydata.formats.write import Beside, Piece, Sums
 from tinydata.store import Location
 
 HEADER = 1024
@@ -64,3 +65,31 @@ def splits(file: Location) -> list[tuple[int, int, int]]:
 def read(split: Split, bad: Bad) -> Iterator[pa.RecordBatch]:
     size = Location.of(split.path).size - HEADER
     yield from shards.cut(split, np.dtype(split.columns.types[0][1]), size, bad, header=HEADER, leads=True)
+
+
+def write(place: Location, stem: str, dtype: np.dtype, masked: bool, pieces: Iterator[Piece]) -> Sums:
+    """Documents, each with its end-of-text token in front -> stem.bin, stem.docs.parquet. Memory: one file.
+
+    Raises TinydataError if tokens are masked, for which the format has no place, or if there are too many.
+    """
+    if masked:
+        raise TinydataError(
+            "some tokens are masked, and llm.c's format has no place for that",
+            fix="write megatron, parquet or internevo with --to",
+        )
+    ids = []
+    with Beside(place, stem) as beside:
+        for piece in pieces:
+            ids.append(piece.ids)
+            beside.add(piece.documents)
+    count = sum(map(len, ids))
+    if count >= 1 << 31:
+        raise TinydataError(f"{count:,} tokens in one file of llm.c, which counts to 2^31", fix="lower --shard-tokens")
+    magic = next(m for m, (_, name, _) in KINDS.items() if np.dtype(name).itemsize == dtype.itemsize)
+    head = np.zeros(HEADER // 4, np.int32)
+    head[:3] = magic, KINDS[magic][0], count
+    with (place / f"{stem}.bin").stream() as out:
+        out.write(head)
+        for part in ids:
+            out.write(np.ascontiguousarray(part))
+    return {f"{stem}.bin": out.sum, **beside.sums}

@@ -68,6 +68,7 @@ class Beside:
     def __exit__(self, *error: Any) -> None:
         if error[0] is None:
             self._out.close()
+        self._out.is_open = False  # or it writes its end when it is forgotten
         self._stream.__exit__(*error)
 
     @property

@@ -1,0 +1,479 @@
+"""Encoding and rewriting against short references, and shards against what the formats' own readers make of them."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tinydata import compact, count, encode
+from tinydata.encode import Settings, shuffle_keys
+from tinydata.engines.local import LocalEngine
+from tinydata.errors import UNREADABLE, TinydataError
+from tinydata.formats.base import plan, read
+from tinydata.tokenizers.base import Tokenizer, open_tokenizer
+from tinydata.tokenizers.count import PROBE
+from tinydata.tokenizers.edges import Edges, edges, frame
+from tinydata.tokenizers.encode import TextEncoder, exact
+from tinydata.tokenizers.rewrite import Rewriter, id_map
+
+ENGINES = ["local-1", "local-2", pytest.param("spark", marks=pytest.mark.spark)]
+TRAINED = ["byte_bpe/gpt2", "byte_bpe/qwen", "byte_bpe/llama3", "spm/plain", "spm/prefix"]
+LOCAL = LocalEngine(1)
+
+
+@pytest.fixture(scope="module", params=TRAINED)
+def tok(request: pytest.FixtureRequest) -> Tokenizer:
+    folder, name = request.param.split("/")
+    return open_tokenizer(str(request.getfixturevalue(folder) / name))
+
+
+def rows(ids: np.ndarray, ends: np.ndarray) -> list[list[int]]:
+    return [ids[a:b].tolist() for a, b in pairwise(ends)]
+
+
+# -- text to ids ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bits", [1, 6, 18])  # lines of the cache: evictions all the time, often, hardly
+def test_ids_are_the_librarys(tok: Tokenizer, text: list[str], bits: int) -> None:
+    texts = [*text, *PROBE, "a" * 5_000, "b " * 3_000, "\n".join(text[:20])]
+    encoder = TextEncoder(tok, bits=bits)
+    assert rows(*encoder.encode(pa.array(texts))) == tok.encode(texts)
+    assert rows(*encoder.encode(pa.array(texts).slice(7, 9))) == tok.encode(texts[7:16])  # and from a slice
+
+
+def test_most_are_encoded_words_first(tok: Tokenizer) -> None:
+    assert (exact(tok) == "") == (tok.cutter is not None)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.text(st.characters(codec="utf-8"), max_size=60), max_size=6))
+def test_ids_of_any_text(tok: Tokenizer, texts: list[str]) -> None:
+    assert rows(*TextEncoder(tok, bits=4).encode(pa.array(texts, pa.string()))) == tok.encode(texts)
+
+
+# -- old ids to new ---------------------------------------------------------------------------
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_rewriting_is_looking_up_each_id(data: st.DataObject) -> None:
+    size = data.draw(st.integers(1, 70_000))
+    new = st.integers(0, size - 1)
+    parts = data.draw(st.lists(st.lists(new, min_size=1, max_size=7), min_size=1, max_size=8))
+    dtype = data.draw(st.sampled_from(["int32", "int64", "uint16", "uint64", "int16"]))
+    out = np.uint16 if size < 1 << 16 else np.int32
+    low = -len(parts) - 1 if dtype.startswith("int") else 0
+    documents = data.draw(st.lists(st.lists(st.integers(low, len(parts)), max_size=20), max_size=5))
+    flat = [i for d in documents for i in d]
+    given_mask = data.draw(st.one_of(st.none(), st.lists(st.booleans(), min_size=len(flat), max_size=len(flat))))
+    offsets = np.cumsum([0, *map(len, documents)])
+    mask = None if given_mask is None else np.array(given_mask, np.bool_)
+    ids, ends, flags, wrong = Rewriter(table_of(parts, size), out).rewrite(np.array(flat, dtype), offsets, mask)
+
+    masked = [m or i < 0 for i, m in zip(flat, given_mask or [False] * len(flat), strict=True)]
+    for d, document in enumerate(documents):
+        first = int(offsets[d])
+        if any(abs(i) >= len(parts) for i in document):
+            assert abs(flat[wrong[d]]) >= len(parts)
+            assert ends[d] == ends[d + 1]
+            continue
+        assert wrong[d] == -1
+        assert ids[ends[d] : ends[d + 1]].tolist() == [p for i in document for p in parts[abs(i)]]
+        want = [masked[first + k] for k, i in enumerate(document) for _ in parts[abs(i)]]
+        assert (flags[ends[d] : ends[d + 1]].tolist() if flags is not None else [False] * len(want)) == want
+
+
+def table_of(parts: list[list[int]], size: int) -> Any:
+    columns = {"old_id": range(len(parts)), "kept": [len(p) == 1 for p in parts], "parts": parts}
+    return id_map(pa.table(columns).cast(pa.schema([*compact.schema.IDMAP])), size)
+
+
+@pytest.mark.parametrize("parts, size", [([[0], [5]], 5), ([[0], [-1]], 5)])
+def test_a_damaged_map_is_refused(parts: list[list[int]], size: int) -> None:
+    with pytest.raises(ValueError, match="not all below 5"):
+        table_of(parts, size)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(st.lists(st.integers(0, 4), max_size=5), max_size=5),
+    st.integers(-1, 3),
+    st.integers(-1, 3),
+    st.booleans(),
+)
+def test_framing(documents: list[list[int]], bos: int, eos: int, front: bool) -> None:
+    ids, ends = np.array([i for d in documents for i in d], np.int32), np.cumsum([0, *map(len, documents)])
+    out, flags = np.empty(len(ids) + 2 * len(ends), np.int32), np.empty(len(ids) + 2 * len(ends), np.bool_)
+    n = frame(ids, ends, np.ones(len(ids), np.bool_), bos, eos, front, out, flags)
+    want = []
+    for d in documents:
+        if front:
+            d = d[:-1] if d and d[-1] == eos else d
+            want.append(d if eos < 0 or d[:1] == [eos] else [eos, *d])
+        else:
+            framed = d if bos < 0 or d[:1] == [bos] else [bos, *d]
+            want.append(framed if eos < 0 or d[-1:] == [eos] else [*framed, eos])
+    assert rows(out, ends) == want
+    assert n == sum(map(len, want))
+    assert (~flags[:n]).sum() <= 2 * len(documents)
+
+
+# -- shards -----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def corpus(text: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folders code and prose: JSON lines, gzip, Parquet without ids."""
+    root = tmp_path_factory.mktemp("encode") / "corpus"
+    (root / "code").mkdir(parents=True)
+    (root / "prose").mkdir()
+    named = [{"id": f"d{i}", "text": t} for i, t in enumerate(text)]
+    lines = [json.dumps(r, ensure_ascii=False).encode() + b"\n" for r in named]
+    (root / "code" / "a.jsonl").write_bytes(b"".join(lines[:30]))
+    (root / "code" / "b.jsonl.gz").write_bytes(gzip.compress(b"".join(lines[30:50]), mtime=0))
+    pq.write_table(pa.table({"text": text[50:]}), root / "prose" / "a.parquet", row_group_size=5)
+    return root
+
+
+@pytest.fixture(scope="module")
+def big(byte_bpe: Path) -> str:
+    return str(byte_bpe / "gpt2")
+
+
+@pytest.fixture(scope="module")
+def vocab(corpus: Path, big: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A compact vocabulary of a third."""
+    root = tmp_path_factory.mktemp("vocab")
+    count.count([str(corpus)], big, str(root / "counts"), LOCAL, count.Settings(heldout=0.1))
+    compact.compact(str(root / "counts"), big, str(root / "vocab"), compact.Goal(vocab=850))
+    return str(root / "vocab")
+
+
+@pytest.fixture(autouse=True)
+def small_units(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(encode, "UNIT_BYTES", 1)  # each split a part of its own
+
+
+def made(corpus: Any, vocab: str, out: Path, engine: Any = LOCAL, **options: Any) -> dict[str, Any]:
+    partitions = options.pop("partitions", 0)
+    given = [str(c) for c in (corpus if isinstance(corpus, list) else [corpus])]
+    return encode.encode(given, vocab, str(out), engine, Settings(**options), partitions=partitions)
+
+
+def documents(where: Path, **wanted: Any) -> list[tuple[str | None, str, list[int], list[bool] | None]]:
+    """(doc_id, domain, ids, mask) of each document, read as any corpus is."""
+    found = []
+    for split in plan([str(where)]).splits:
+        for batch in read(split, lambda *bad: pytest.fail(str(bad))):
+            masks = batch.column("mask").to_pylist() if "mask" in batch.schema.names else [None] * len(batch)
+            columns = (batch.column(c).to_pylist() for c in ("doc_id", "domain", "ids"))
+            found += [(*row, mask) for *row, mask in zip(*columns, masks, strict=True)]
+    return found
+
+
+def content(where: Path) -> dict[str, bytes]:
+    """All files but the note of the run."""
+    return {p.name: p.read_bytes() for p in sorted(where.iterdir()) if p.name != ".run.json"}
+
+
+def expected(text: list[str], path: str) -> list[list[int]]:
+    tok = open_tokenizer(path)
+    [end] = tok.encode(["<|endoftext|>"])
+    return [[*ids, *end] for ids in tok.encode(text)]
+
+
+def test_shards_hold_the_documents_in_order(corpus: Path, text: list[str], big: str, tmp_path: Path) -> None:
+    manifest = made(corpus, big, tmp_path / "out")
+    found = documents(tmp_path / "out")
+    assert [ids for _, _, ids, _ in found] == expected(text, big)
+    assert [d for _, d, _, _ in found] == ["code"] * 50 + ["prose"] * (len(text) - 50)
+    assert [i for i, *_ in found[:50]] == [f"d{k}" for k in range(50)]
+    assert [i for i, *_ in found[50:53]] == ["prose/a.parquet:0", "prose/a.parquet:1", "prose/a.parquet:2"]
+    assert manifest["totals"]["documents"] == len(text)
+    assert manifest["totals"]["tokens"] == sum(len(ids) for _, _, ids, _ in found)
+    assert manifest["totals"]["bytes"] == sum(len(t.encode()) for t in text)
+    assert manifest["dtype"] == "uint16"
+    assert manifest["quarantined"]["documents"] == 0
+
+
+@pytest.mark.parametrize("to", ["megatron", "parquet", "internevo", "llmc"])
+def test_each_format_reads_back(corpus: Path, text: list[str], big: str, tmp_path: Path, to: str) -> None:
+    made(corpus, big, tmp_path / "out", to=to, shard_tokens=20_000)
+    want = expected(text, big)
+    if to == "llmc":  # the token that ends a text stands in front of it
+        want = [[ids[-1], *ids[:-1]] for ids in want]
+    found = [ids for _, _, ids, _ in documents(tmp_path / "out")]
+    assert found == want
+    assert len(list((tmp_path / "out").glob("*.docs.parquet"))) == (0 if to == "parquet" else 4)
+
+
+def test_a_shard_ends_with_the_document_that_fills_it(corpus: Path, text: list[str], big: str, tmp_path: Path) -> None:
+    size = 15_000
+    manifest = made(corpus, big, tmp_path / "out", shard_tokens=size)
+    begins = np.cumsum([0, *map(len, expected(text, big))])[:-1]
+    want = [int((begins // size == k).sum()) for k in range(int(begins[-1]) // size + 1)]
+    assert [s["documents"] for s in manifest["shards"]] == want
+    assert min(want) > 0
+
+
+@pytest.mark.parametrize("engine", ENGINES, indirect=True)
+@pytest.mark.parametrize("seed", [-1, 3])
+def test_the_same_bytes_whatever_runs_where(
+    corpus: Path, vocab: str, big: str, tmp_path: Path, engine: Any, seed: int
+) -> None:
+    made(corpus, big, tmp_path / "ids", shard_tokens=20_000)
+    for source, name in ((corpus, "text"), (tmp_path / "ids", "rewritten")):
+        made(source, vocab, tmp_path / name, shard_tokens=9_000, seed=seed)
+        for partitions in (1, 2, 7):
+            out = tmp_path / f"{name}-{partitions}"
+            made(source, vocab, out, engine, shard_tokens=9_000, seed=seed, partitions=partitions)
+            assert content(out) == content(tmp_path / name)
+
+
+def test_shuffling_is_one_order_for_a_seed(corpus: Path, big: str, tmp_path: Path) -> None:
+    orders = {}
+    for seed in (-1, 0, 1):
+        manifest = made(corpus, big, tmp_path / f"s{seed}", seed=seed, shard_tokens=40_000)
+        orders[seed] = documents(tmp_path / f"s{seed}")
+        assert all(s["documents"] for s in manifest["shards"])
+    assert orders[0] != orders[-1] != orders[1] != orders[0]
+    assert sorted(map(repr, orders[0])) == sorted(map(repr, orders[-1])) == sorted(map(repr, orders[1]))
+
+
+def test_keys_are_spread_and_differ_by_seed() -> None:
+    hashes = np.arange(10_000, dtype=np.uint64)
+    one, two = shuffle_keys(hashes, np.uint64(1)), shuffle_keys(hashes, np.uint64(2))
+    assert len(np.unique(one)) == 10_000
+    assert not (one == two).any()
+    assert abs((one >> np.uint64(63)).mean() - 0.5) < 0.02
+    assert abs(np.corrcoef(one.astype(float), two.astype(float))[0, 1]) < 0.05
+
+
+# -- rewriting --------------------------------------------------------------------------------
+
+
+def test_rewritten_documents_say_the_same(corpus: Path, text: list[str], big: str, vocab: str, tmp_path: Path) -> None:
+    made(corpus, big, tmp_path / "ids")
+    manifest = made(tmp_path / "ids", vocab, tmp_path / "new")
+    small = open_tokenizer(vocab)
+    parts = pq.read_table(Path(vocab) / "idmap.parquet")["parts"].to_pylist()
+    found = documents(tmp_path / "new")
+    assert [(i, d) for i, d, _, _ in found] == [(i, d) for i, d, _, _ in documents(tmp_path / "ids")]
+    for (_, _, new, _), old, t in zip(found, expected(text, big), text, strict=True):
+        assert new == [p for i in old for p in parts[i]]
+        assert small.decode(new) == t + "<|endoftext|>"
+    sample = manifest["sample"]
+    assert sample["documents"] == encode.COMPARED[0]
+    assert 0 < sample["equal"] <= sample["documents"]
+    assert sample["tokens"] >= sample["tokens_anew"]
+    assert manifest["totals"]["tokens_before"] == sum(map(len, expected(text, big)))
+
+
+def test_ids_of_the_vocabulary_itself_pass_through(corpus: Path, vocab: str, tmp_path: Path) -> None:
+    made(corpus, vocab, tmp_path / "a")
+    assert not made(tmp_path / "a", vocab, tmp_path / "b", to="parquet")["rewritten"]
+    assert not made(tmp_path / "b", vocab, tmp_path / "c")["rewritten"]
+    assert content(tmp_path / "c")["shard-00000.bin"] == content(tmp_path / "a")["shard-00000.bin"]
+
+
+def test_masks_survive_every_format(vocab: str, tmp_path: Path) -> None:
+    """Negative ids of InternEvo -> .loss -> loss_mask -> negative ids."""
+    lines = [[5, -900, -901, 7], [-8], [2_000, 2_001]]
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.bin").write_text("".join(json.dumps({"tokens": d}) + "\n" for d in lines))
+    parts = pq.read_table(Path(vocab) / "idmap.parquet")["parts"].to_pylist()
+    want = [[(p, i < 0) for i in d for p in parts[abs(i)]] for d in lines]
+    source = tmp_path / "in"
+    for to in ("megatron", "parquet", "internevo", "megatron"):
+        out = tmp_path / f"{source.name}-{to}"
+        assert made(source, vocab, out, to=to)["totals"]["masked"] == sum(m for d in want for _, m in d)
+        source = out
+        found = documents(out)
+        if to == "internevo":
+            assert [[(abs(i), i < 0) for i in ids] for _, _, ids, _ in found] == want
+        else:
+            assert [list(zip(ids, mask, strict=True)) for _, _, ids, mask in found] == want
+
+
+def test_a_masked_id_zero_has_no_negative(vocab: str, tmp_path: Path) -> None:
+    table = pa.table({"input_ids": [[0, 1]], "loss_mask": [[False, True]]})
+    pq.write_table(table, tmp_path / "a.parquet")
+    with pytest.raises(TinydataError, match="masked token has id 0"):
+        made(tmp_path / "a.parquet", vocab, tmp_path / "out", to="internevo")
+    with pytest.raises(TinydataError, match="no place for that"):
+        made(tmp_path / "a.parquet", vocab, tmp_path / "out2", to="llmc")
+    assert not (tmp_path / "out").exists()
+    made(tmp_path / "a.parquet", vocab, tmp_path / "out3")
+    assert [mask for *_, mask in documents(tmp_path / "out3")] == [[True, False]]
+
+
+def test_ids_outside_are_quarantined(vocab: str, tmp_path: Path) -> None:
+    pq.write_table(pa.table({"input_ids": [[1, 2], [3, 99_999], [4]], "id": ["a", "b", "c"]}), tmp_path / "a.parquet")
+    with pytest.raises(TinydataError, match="1 of 3 documents cannot be used"):
+        made(tmp_path / "a.parquet", vocab, tmp_path / "out")
+    manifest = made(tmp_path / "a.parquet", vocab, tmp_path / "out", max_bad=0.5)
+    assert manifest["quarantined"]["documents"] == 1
+    [bad] = pq.read_table(tmp_path / "out" / "quarantine.parquet").to_pylist()
+    assert (bad["doc_id"], bad["position"]) == ("b", 1)
+    assert [i for i, *_ in documents(tmp_path / "out")] == ["a", "c"]
+
+
+def test_empty_documents_stay(big: str, tmp_path: Path) -> None:
+    pq.write_table(pa.table({"text": ["", "x", "", ""]}), tmp_path / "a.parquet")
+    made(tmp_path / "a.parquet", big, tmp_path / "out", eos="none", shard_tokens=1)
+    assert [len(ids) for _, _, ids, _ in documents(tmp_path / "out")] == [0, 1, 0, 0]
+
+
+# -- what is refused --------------------------------------------------------------------------
+
+
+def test_shards_of_another_tokenizer(corpus: Path, byte_bpe: Path, vocab: str, big: str, tmp_path: Path) -> None:
+    made(corpus, str(byte_bpe / "qwen"), tmp_path / "other")
+    with pytest.raises(TinydataError, match=r"the ids are of another tokenizer: .*qwen"):
+        made(tmp_path / "other", vocab, tmp_path / "out")
+    made(corpus, big, tmp_path / "ids")
+    with pytest.raises(TinydataError, match="different tokenizers"):
+        made([tmp_path / "other", tmp_path / "ids"], vocab, tmp_path / "out")
+
+
+def test_a_wrong_vocabulary_is_noticed_by_what_documents_say(
+    corpus: Path, big: str, vocab: str, tmp_path: Path
+) -> None:
+    """Ids of the same size but another meaning, in a format that does not tell."""
+    made(corpus, big, tmp_path / "ids", to="parquet")
+    moved = tmp_path / "elsewhere" / "a.parquet"
+    moved.parent.mkdir()
+    (tmp_path / "ids" / "shard-00000.parquet").rename(moved)
+    broken = tmp_path / "vocab"
+    broken.mkdir()
+    for name, bytes_ in content(Path(vocab)).items():
+        (broken / name).write_bytes(bytes_)
+    table = pq.read_table(broken / "idmap.parquet")
+    parts = table["parts"].to_pylist()
+    pq.write_table(
+        table.set_column(2, "parts", pa.array([parts[-1], *parts[:-1]], pa.list_(pa.int32()))), broken / "idmap.parquet"
+    )
+    with pytest.raises(TinydataError, match="says something else"):
+        made(moved, str(broken), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_edges(big: str, byte_bpe: Path, spm: Path) -> None:
+    gpt2 = open_tokenizer(big)
+    end = gpt2.encode(["<|endoftext|>"])[0][0]
+    assert edges(gpt2) == Edges(-1, end)
+    assert edges(gpt2, "<|im_start|>", "none") == Edges(gpt2.encode(["<|im_start|>"])[0][0], -1)
+    assert edges(open_tokenizer(str(byte_bpe / "llama3"))).bos == end  # its post-processor puts it in front
+    assert edges(open_tokenizer(str(spm / "plain"))) == Edges(-1, 2)
+    with pytest.raises(TinydataError, match="--eos: the tokenizer has no token '<nope>'"):
+        edges(gpt2, "", "<nope>")
+
+
+# -- ends that come early ---------------------------------------------------------------------
+
+SLOW = """
+import sys, time
+from tinydata import encode
+encode.UNIT_BYTES = 1
+from tinydata.tokenizers import encode as kernel
+from tinydata.cli import main
+if __name__ == "__main__":
+    main(sys.argv[1:])
+"""
+
+
+@pytest.fixture(scope="module")
+def many(text: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with corpus/, 60 files, and a script that runs tinydata with a part for each."""
+    root = tmp_path_factory.mktemp("many")
+    (root / "corpus").mkdir()
+    for n in range(60):
+        rows = [{"text": t} for t in text[n % 7 :: 2]]
+        (root / "corpus" / f"p{n:02}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    (root / "slow.py").write_text(SLOW)
+    return root
+
+
+def command(big: str, out: str, *more: str) -> list[str]:
+    args = ["encode", "corpus", "--vocab", big, "-o", out, "--shard-tokens", "400000", "--shuffle", *more]
+    return [sys.executable, "slow.py", *args]
+
+
+@pytest.mark.parametrize("step", ["part", "shard"])
+def test_killed_and_run_again(many: Path, big: str, step: str) -> None:
+    """SIGKILL while parts, or shards, are written; the same command again: the same bytes."""
+    undisturbed = subprocess.run(command(big, f"whole-{step}"), cwd=many, capture_output=True, text=True)
+    assert undisturbed.returncode == 0, undisturbed.stderr
+    out = f"killed-{step}"
+    process = subprocess.Popen(command(big, out, "--workers", "2"), cwd=many, start_new_session=True)
+    until = time.monotonic() + 60
+    while not list(many.glob(f".{out}.partial/parts/{step}-*2.json")) and time.monotonic() < until:
+        time.sleep(0.001)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (many / out).exists(), "it was done before it could be killed"
+    assert list(many.glob(f".{out}.partial/parts/{step}-*.json"))
+    again = subprocess.run(command(big, out), cwd=many, capture_output=True, text=True)
+    assert again.returncode == 0, again.stderr
+    assert content(many / out) == content(many / f"whole-{step}")
+    assert not list(many.glob(f".{out}*"))
+
+
+def test_a_full_disk(many: Path, big: str) -> None:
+    """No file may grow beyond 200 kB: an error that says so, nothing published, and with room it goes on."""
+
+    def limit() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, resource.RLIM_INFINITY))
+
+    done = subprocess.run(
+        command(big, "full", "--workers", "1"), cwd=many, capture_output=True, text=True, preexec_fn=limit
+    )
+    assert done.returncode == 1, done.stderr
+    assert "error: cannot write: " in done.stderr
+    assert "fix:   make room" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (many / "full").exists()
+    assert not list(many.glob(".full.partial/**/*.tmp"))
+    again = subprocess.run(command(big, "full"), cwd=many, capture_output=True, text=True)
+    assert again.returncode == 0, again.stderr
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_place_that_may_not_be_written(corpus: Path, big: str, tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(TinydataError, match="cannot write"):
+        made(corpus, big, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_output_that_is_there(corpus: Path, big: str, tmp_path: Path) -> None:
+    made(corpus, big, tmp_path / "out")
+    before = content(tmp_path / "out")
+    with pytest.raises(TinydataError, match="the output exists already"):
+        made(corpus, big, tmp_path / "out")
+    assert content(tmp_path / "out") == before
+
+
+def test_nothing_to_read(big: str, tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text("")
+    with pytest.raises(TinydataError) as e:
+        made(tmp_path / "a.jsonl", big, tmp_path / "out")
+    assert e.value.code == UNREADABLE
