@@ -19,10 +19,16 @@ from tinydata.engines.local import LocalEngine
 from tinydata.errors import DONE, FIXABLE, UNREADABLE, USAGE, TinydataError
 from tinydata.tokenizers.base import ADDED, BYTE, CONTROL, open_tokenizer
 from tinydata.tokenizers.prune import kept, most_frequent, real_size
-from tinydata.tokenizers.tree import build_tree
 from tinydata.trade import Heldout
 
-FAMILIES = ["gpt2", "qwen", "llama3", "plain", "prefix"]  # the first three byte-level, the rest SentencePiece
+FOLDERS = {  # of conftest, and of each the tokenizers in it
+    "byte_bpe": ("gpt2", "qwen", "llama3"),
+    "spm": ("plain", "prefix"),
+    "matching": ("unigram", "unigram_bytes", "unigram_json", "wordpiece", "wordpiece_json", "char_json"),
+    "ranks": ("made",),
+}
+FAMILIES = [name for names in FOLDERS.values() for name in names]
+UNSPELLED = ("unigram", "unigram_json", "wordpiece", "wordpiece_json")  # without byte fallback
 VOCAB = 1_500
 SHARE = 0.3
 
@@ -50,8 +56,9 @@ def corpus(rows: list[dict[str, str]], tmp_path_factory: pytest.TempPathFactory)
 
 
 @pytest.fixture(scope="module")
-def tokenizers(byte_bpe: Path, spm: Path) -> dict[str, str]:
-    return {name: str((byte_bpe if name in ("gpt2", "qwen", "llama3") else spm) / name) for name in FAMILIES}
+def tokenizers(byte_bpe: Path, spm: Path, matching: Path, ranks: Path) -> dict[str, str]:
+    folders = {"byte_bpe": byte_bpe, "spm": spm, "matching": matching, "ranks": ranks}
+    return {name: str(folders[folder] / name) for folder, names in FOLDERS.items() for name in names}
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +110,7 @@ def test_vocabulary(family: str, vocabularies: dict[str, Path]) -> None:
     small = open_tokenizer(str(vocabularies[family]))
     assert small.size == VOCAB == trade["ids"]["after"] == made["vocabulary"]["size"]
     assert not small.gap.any()
-    assert trade["dead_pieces"]["after"] == int((~build_tree(small).reachable).sum()) == 0
+    assert trade["dead_pieces"]["after"] == int((~small.tree().reachable).sum()) == 0
     trip = trade["heldout"]["round_trip"]
     assert trip["same_text"] == trip["documents"] > 30
 
@@ -115,17 +122,19 @@ def test_idmap(family: str, tokenizers: dict[str, str], vocabularies: dict[str, 
     table = pq.read_table(vocabularies[family] / "idmap.parquet").to_pylist()
     assert [r["old_id"] for r in table] == list(range(big.size))
     new = [r["parts"][0] for r in table if r["kept"]]
+    dead = ~big.tree().reachable
     assert sorted(new) == list(range(small.size))
     for r in table:
         if r["kept"]:
             assert len(r["parts"]) == 1
             assert small.kinds[r["parts"][0]] == big.kinds[r["old_id"]]
-        else:
+        elif not dead[r["old_id"]]:
             assert len(r["parts"]) > 1
-        assert b"".join(small.pieces[p] for p in r["parts"]) == big.pieces[r["old_id"]]
+        spelled = b"".join(small.pieces[p] for p in r["parts"])
+        assert spelled == big.pieces[r["old_id"]] or (dead[r["old_id"]] and r["parts"] == [small.unk])
     special = [r for r in table if big.kinds[r["old_id"]] in (CONTROL, BYTE, ADDED)]
     assert all(r["kept"] for r in special)
-    assert len(special) > 256
+    assert len(special) > (2 if family in UNSPELLED else 256)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -156,7 +165,11 @@ def test_transformers_gives_the_same_ids(
     assert len(theirs) == ours.size
     # sentencepiece puts its dummy prefix before a blank too, transformers does not: with the big tokenizer as well
     documents = [t[:1_500].lstrip() for t in text]
-    assert [theirs.encode(t, add_special_tokens=False) for t in documents] == ours.encode(documents)
+    pairs = [
+        (theirs.encode(t, add_special_tokens=False), o) for t, o in zip(documents, ours.encode(documents), strict=True)
+    ]
+    # sentencepiece adds up the scores of a whole text in 32 bits, tokenizers in 64: near ties go another way
+    assert sum(a != b for a, b in pairs) <= 2 * (ours.family == "sentencepiece-unigram")
 
 
 @pytest.mark.parametrize("family", ["gpt2", "prefix"])
@@ -289,8 +302,14 @@ def test_min_per_domain(opened: dict[str, Counts], tokenizers: dict[str, str]) -
 def test_frequency_is_worse(family: str, opened: dict[str, Counts], tokenizers: dict[str, str]) -> None:
     leaf = choose(opened[family], tokenizers[family], Goal(vocab=VOCAB)).trade
     frequency = choose(opened[family], tokenizers[family], Goal(vocab=VOCAB, method="frequency")).trade
+    both = {"leaf": leaf, "frequency": frequency}
     assert leaf["ids"]["after"] == frequency["ids"]["after"] == VOCAB
-    assert leaf["heldout"]["inflation"] < frequency["heldout"]["inflation"]
+    lost = {name: t["heldout"]["unknown_after"] - t["heldout"]["unknown_before"] for name, t in both.items()}
+    assert lost["leaf"] <= 0
+    if lost["frequency"] > 0:  # it dropped characters, and shortened the text so
+        assert family in UNSPELLED
+    else:
+        assert leaf["heldout"]["inflation"] < frequency["heldout"]["inflation"]
     assert leaf["dead_pieces"]["after"] == 0
 
 
@@ -348,7 +367,7 @@ def test_gaps_go_first(size: int, method: str, gappy: tuple[str, Counts]) -> Non
     """A compact vocabulary has none: whoever keeps all real ids keeps no gap in place of one."""
     path, source = gappy
     big = open_tokenizer(path)
-    assert (big.size, real_size(big), int((~build_tree(big).reachable).sum())) == (2_503, 2_500, 5)
+    assert (big.size, real_size(big), int((~big.tree().reachable).sum())) == (2_503, 2_500, 5)
     choice = choose(source, path, Goal(vocab=size, method=method))
     assert choice.small.size == size
     assert not choice.small.gap.any()
@@ -448,6 +467,10 @@ REAL = {
     "mistral": "sp_bpe/mistral_v1_32000",
     "gpt2": "bytebpe/gpt2_50257",
     "olmo": "bytebpe/olmo_gpt_neox_v1_5",
+    "t5": "sp_unigram/t5_base_32000",
+    "unigram": "sp_unigram/transformers_fixture_1000",
+    "bert": "wordpiece/bert_base_cased_28996",
+    "tiktoken": "tiktoken/whisper_gpt2",
 }
 SOME = ("en_tinystories", "code_redpajama_github", "mul_redpajama_wiki", "zh_drcd_wiki", "en_wikitext2_valid")
 
@@ -476,4 +499,8 @@ def test_real_tokenizers(name: str, shared: Path, real: Path) -> None:
         assert trade["dead_pieces"]["after"] == 0
         trip = trade["heldout"]["round_trip"]
         assert trip["same_text"] == trip["documents"] > 50
-        assert trade["heldout"]["inflation"] < held.inflation(most_frequent(big, train, size))
+        assert trade["heldout"]["unknown_after"] <= trade["heldout"]["unknown_before"]
+        # what must stay, first: no method may shorten the text by dropping characters
+        often = most_frequent(big, np.where(big.removable(), train, train.max() + 1), size)
+        worse = held.inflation(often)
+        assert trade["heldout"]["inflation"] <= worse and (part == 2 or trade["heldout"]["inflation"] < worse)

@@ -23,6 +23,7 @@ import pytest
 from conftest import LLAMA3, QWEN, SENTENCES, SYMBOLS, train_pieces
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer as Tokenizers
 
 from tinydata.errors import UNREADABLE, TinydataError
 from tinydata.tokenizers import bytebpe
@@ -48,6 +49,7 @@ TRAINED = {
     "wordpiece": ("matching", "wordpiece"),
     "wordpiece_json": ("matching", "wordpiece_json"),
     "ranks": ("ranks", "made"),
+    "char_json": ("matching", "char_json"),
 }
 REAL = {
     "internlm_103168": "tokenizers/sp_bpe/internlm_103168",
@@ -60,6 +62,7 @@ REAL = {
     "unigram_1000": "tokenizers/sp_unigram/transformers_fixture_1000",
     "t5_32000": "tokenizers/sp_unigram/t5_base_32000",
     "bert_28996": "tokenizers/wordpiece/bert_base_cased_28996",
+    "stories_json": "models/stories260K/hf/tokenizer.json",
     "tiktoken_50257": "tokenizers/tiktoken/whisper_gpt2",
 }
 
@@ -167,7 +170,7 @@ def documents(text: list[str]) -> list[str]:
 
 
 def test_words_come_first_wherever_they_may(tok: Tokenizer) -> None:
-    whole = isinstance(tok, Matching) or _rewrites(tok)
+    whole = _counted_whole(tok)
     assert (tok.cutter is None) == bool(tok.why_not) == whole
     assert agrees(tok, PROBE) == (not whole)
 
@@ -286,6 +289,8 @@ def native_word(tok: Tokenizer, word: str) -> list[int]:
     """Ids of a stretch of text that is not cut."""
     if tok.family == "sentencepiece-bpe":
         return tok.encode([word])[0]
+    if tok.family == "character-bpe":
+        return [t.id for t in native(tok).model.tokenize(word.replace(" ", "▁"))]
     letters = "".join(bytebpe.LETTER_OF[b] for b in word.encode())
     return [t.id for t in native(tok).model.tokenize(letters)]
 
@@ -327,6 +332,10 @@ def _rewrites(tok: Any) -> bool:
     return tok.family == "sentencepiece-bpe" and tok._rewrites
 
 
+def _counted_whole(tok: Tokenizer) -> bool:
+    return isinstance(tok, Matching) or tok.family == "character-bpe" or _rewrites(tok)
+
+
 def test_both_ways_to_merge_are_the_same(merging: Tokenizer, text: list[str]) -> None:
     tok = merging
     by_char = tok.symbols.by_char
@@ -358,6 +367,8 @@ def parts_by_bytes(tok: Any, i: int, banned: int) -> list[int]:
     ranks = _ranks(tok)
     gone = native(tok).id_to_token(banned) if banned >= 0 else None
     ends = merged(list(native(tok).id_to_token(i)), lambda a, b: None if a + b == gone else ranks.get((a, b)))
+    if tok.family == "character-bpe" and gone in ends:
+        ends = [f"<0x{b:02X}>" for s in ends for b in s.encode()]
     return [native(tok).token_to_id(s) for s in ends]
 
 
@@ -641,7 +652,7 @@ def test_saved_and_opened_it_is_the_same(small: Small) -> None:
 
 
 def test_the_compact_one_is_counted_as_its_library_does(small: Small, documents: list[str]) -> None:
-    assert bool(small.tok.cutter) == (not _rewrites(small.tok) and not isinstance(small.tok, Matching))
+    assert bool(small.tok.cutter) == (not _counted_whole(small.tok))
     assert_counted(small.tok, TRICKY)
     assert_counted(small.tok, documents, bits=9)
 
@@ -1167,10 +1178,76 @@ def test_other_models_are_refused(tmp_path: Path, text: list[str]) -> None:
     refused(unknown(tmp_path / "c", ("tokenizer.json", json.dumps(config).encode())), "model WordLevel")
 
 
-def test_bpe_that_is_not_byte_level_is_refused(tmp_path: Path) -> None:
-    model = {"type": "BPE", "vocab": {"a": 0}, "merges": []}
-    config = {"model": model, "pre_tokenizer": {"type": "Metaspace"}, "decoder": {"type": "Metaspace"}}
-    refused(unknown(tmp_path / "a", ("tokenizer.json", json.dumps(config).encode())), "BPE, but not byte-level")
+def test_bpe_with_marked_pieces_is_refused(tmp_path: Path) -> None:
+    model = {"type": "BPE", "vocab": {"a</w>": 0}, "merges": [], "end_of_word_suffix": "</w>"}
+    config = {"model": model, "pre_tokenizer": {"type": "Whitespace"}}
+    refused(unknown(tmp_path / "a", ("tokenizer.json", json.dumps(config).encode())), "marked with '</w>'")
+
+
+# -- directories and repositories ---------------------------------------------------------------
+
+
+def test_the_tokenizer_json_beside_a_unigram_model(matching: Path, tmp_path: Path, text: list[str]) -> None:
+    """With the same ids, and with tokens added behind them, both are cut down; with others, only it is read."""
+    model = (matching / "unigram" / "tokenizer.model").read_bytes()
+    bare: Any = open_tokenizer(str(matching / "unigram"))
+    every = bare.subset(np.arange(bare.size)).files
+    config = json.loads(every["tokenizer.json"])
+    config["added_tokens"].append({**config["added_tokens"][0], "id": bare.size, "content": "<extra_id_0>"})
+    both = load({"spiece.model": model, "tokenizer.json": json.dumps(config).encode()})
+    assert both.family == "sentencepiece-unigram" and both.size == bare.size + 1
+    keep = np.setdiff1d(np.arange(both.size), np.flatnonzero(both.removable())[500:])
+    small = both.subset(keep)
+    assert small.size == len(keep)
+    native_json = Tokenizers.from_str(small.files["tokenizer.json"].decode())
+    assert [native_json.encode(t).ids for t in text] == small.encode(text)
+    assert native_json.token_to_id("<extra_id_0>") == small.size - 1
+    config["model"]["vocab"].insert(0, ["<s0>", 0.0])
+    moved = load({"spiece.model": model, "tokenizer.json": json.dumps({**config, "added_tokens": []}).encode()})
+    assert moved.family == "unigram" and list(moved.files) == ["tokenizer.json"]
+    assert moved.pieces[1:] == bare.pieces
+
+
+def test_vocab_txt_says_itself_whether_it_is_of_lower_case(tmp_path: Path) -> None:
+    lines = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "the", "##s", "t", "##h", "##e", "s"]
+    for more, lower in (([], True), (["The"], False)):
+        where = unknown(tmp_path / str(lower), ("vocab.txt", "\n".join([*lines, *more]).encode()))
+        tok: Any = open_tokenizer(str(where))
+        assert tok.config["normalizer"]["lowercase"] is lower
+        assert tok.encode(["THE the"])[0] == ([4, 4] if lower else [1, 4])
+        (where / "tokenizer_config.json").write_text(json.dumps({"do_lower_case": not lower}), encoding="utf-8")
+        assert open_tokenizer(str(where)).config["normalizer"]["lowercase"] is not lower  # type: ignore[attr-defined]
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, byte_bpe: Path) -> Path:
+    """huggingface_hub's cache with one repository, and no network."""
+    constants = pytest.importorskip("huggingface_hub").constants
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    repository = tmp_path / "cache" / "models--org--name"
+    snapshot = repository / "snapshots" / ("a" * 40)
+    snapshot.mkdir(parents=True)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("a" * 40, encoding="utf-8")
+    (repository / "blobs").mkdir()
+    (repository / "blobs" / "1").write_bytes((byte_bpe / "gpt2" / "tokenizer.json").read_bytes())
+    (snapshot / "tokenizer.json").symlink_to("../../blobs/1")
+    return repository
+
+
+@pytest.mark.parametrize(
+    "path", ["hf://org/name", "hf://org/name/", "hf://org/name@main", "hf://org/name/tokenizer.json"]
+)
+def test_a_repository_of_the_hub(hub: Path, byte_bpe: Path, path: str) -> None:
+    assert fingerprint(open_tokenizer(path)) == fingerprint(open_tokenizer(str(byte_bpe / "gpt2")))
+
+
+@pytest.mark.parametrize("path", ["hf://org/other", "hf://org/name@v2", "hf://", "hf://or g/na me"])
+def test_a_repository_that_is_not_there(hub: Path, path: str) -> None:
+    with pytest.raises(TinydataError, match="cannot get the tokenizer of this Hugging Face repository") as e:
+        open_tokenizer(path)
+    assert e.value.code == UNREADABLE and e.value.where == path and "\n" not in e.value.what
 
 
 LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}

@@ -296,6 +296,7 @@ def card(head: dict[str, Any], result: dict[str, Any]) -> str:
         lines += [
             f"| bytes per token | {held['bytes_per_token_before']:.3f} | {held['bytes_per_token_after']:.3f} |",
             f"| single-byte tokens | {held['byte_tokens_before']:.2%} | {held['byte_tokens_after']:.2%} |",
+            f"| unknown tokens | {held['unknown_before']:,} | {held['unknown_after']:,} |",
             "",
             f"Inflation on held-out text ({held['documents']} documents, {held['bytes']:,} bytes):"
             f" **{held['inflation']:+.2%}**. By domain, worst first:",

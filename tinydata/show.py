@@ -235,6 +235,8 @@ def trade(trade: dict[str, Any]) -> str:
         ]
         if held.get("unknown_before") or held.get("unknown_after"):
             rows.append({"": "unknown tokens", "before": held["unknown_before"], "after": held["unknown_after"]})
+        if held.get("unknown_before") or held.get("unknown_after"):
+            rows.append({"": "unknown tokens", "before": held["unknown_before"], "after": held["unknown_after"]})
         trip = held["round_trip"]
         worst = ", ".join(f"{r['domain']} {r['inflation']:+.2%}" for r in held["domains"][:5])
         lines = [

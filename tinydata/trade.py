@@ -110,6 +110,8 @@ def _lengths(before: np.ndarray, after: np.ndarray, size: int, big: Tokenizer, s
         "bytes_per_token_after": size / b if b else 0.0,
         "byte_tokens_before": float(before[_byte_ids(big)].sum() / a) if a else 0.0,
         "byte_tokens_after": float(after[_byte_ids(small)].sum() / b) if b else 0.0,
+        "unknown_before": int(before[big.unk]) if big.unk >= 0 else 0,
+        "unknown_after": int(after[small.unk]) if small.unk >= 0 else 0,
     }
 
 

@@ -7,11 +7,12 @@ each piece, which pieces may never go, how text may be cut into words, and how w
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from tinydata.errors import UNREADABLE, TinydataError
+from tinydata.errors import UNREADABLE, TinydataError, missing_extra
 from tinydata.store import Location, list_files, read_bytes
 from tinydata.tokenizers.bpe import Pairs, Symbols
 from tinydata.tokenizers.words import Cutter
@@ -42,6 +43,10 @@ class Tokenizer(Protocol):
     pieces: list[bytes]  # bytes a token stands for in text; of CONTROL and ADDED: its literal
     kinds: np.ndarray  # uint8[size]
     gap: np.ndarray  # bool[size]: ids that stand for nothing
+
+    @property
+    def unk(self) -> int:
+        """Id of text that no piece spells; -1: there is none."""
 
     def __hash__(self) -> int: ...
     def encode(self, texts: list[str]) -> list[list[int]]: ...
@@ -90,6 +95,29 @@ class Tokenizer(Protocol):
         """keep int[n] -> the same old ids in the order of their new ids."""
 
 
+class Extendable(Tokenizer, Protocol):
+    """A family that can be taught more merges."""
+
+    def extended(self, merges: Sequence[tuple[int, int]]) -> Extendable:
+        """(left, right) of new merges, to come after all others -> the tokenizer with them.
+
+        Merge k makes the id size + k, which later merges may name; `places` says which id it has
+        in the end.
+        """
+
+
+def first_free(tokenizer: Tokenizer) -> int:
+    """The id behind the last piece that text is merged from: learned pieces stand there, special tokens behind."""
+    return int(np.flatnonzero((tokenizer.kinds == NORMAL) | (tokenizer.kinds == BYTE))[-1]) + 1
+
+
+def places(tokenizer: Tokenizer, merges: int) -> np.ndarray:
+    """int64[size + merges]: id in `extended` of each id, those of the learned merges last."""
+    at = first_free(tokenizer)
+    old = np.arange(tokenizer.size)
+    return np.concatenate([old + merges * (old >= at), at + np.arange(merges)])
+
+
 def fingerprint(tokenizer: Tokenizer) -> str:
     """Hash over (id, piece bytes), kind and family: equal for equal ids, whatever the file format's layout."""
     h = hashlib.blake2b(tokenizer.family.encode(), digest_size=16)
@@ -107,6 +135,8 @@ _COMPANIONS = (
     "generation_config.json",
     "config.json",
 )
+_HUB = "hf://"
+_HUB_FILES = ("tokenizer*", "*.model", "vocab.*", "merges.txt", "*.tiktoken", *_COMPANIONS)
 _MAIN = (
     "tokenizer.model",
     "spiece.model",
@@ -120,7 +150,8 @@ _MAIN = (
 def open_tokenizer(path: str) -> Tokenizer:
     """A directory or a file -> Tokenizer.
 
-    Known: `tokenizer.model`, `tokenizer.json`, `vocab.json` beside `merges.txt`, `vocab.txt`, `NAME.tiktoken`.
+    Known: `tokenizer.model`, `tokenizer.json`, `vocab.json` beside `merges.txt`, `vocab.txt`, `NAME.tiktoken`,
+    and `hf://ORG/NAME`.
     Raises TinydataError for a path that is not there or a family that is not known.
     """
     return load(read_tokenizer(path), path)
@@ -128,7 +159,7 @@ def open_tokenizer(path: str) -> Tokenizer:
 
 def read_tokenizer(path: str) -> dict[str, bytes]:
     """Path -> {name: content} of the files that make the tokenizer, the main one first."""
-    where = Location.of(path)
+    where = Location.of(path if not path.startswith(_HUB) else _snapshot(path))
     if where.is_dir():
         names = {f.name: f for f in list_files(where)}
         main = next((n for n in sorted(names) if n.endswith(".tiktoken")), None)
@@ -157,6 +188,31 @@ def read_tokenizer(path: str) -> dict[str, bytes]:
     if where.name.endswith(".tiktoken") and (where.parent / "tokenizer.json").exists():
         files["tokenizer.json"] = read_bytes(where.parent / "tokenizer.json")
     return files
+
+
+def _snapshot(path: str) -> str:
+    """`hf://ORG/NAME`, `hf://ORG/NAME@REVISION`, either with `/FILE` -> where the tokenizer's files are on this machine.
+
+    Only those are downloaded; what huggingface_hub's cache holds is not downloaded again.
+    """
+    try:
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    except ImportError:
+        raise missing_extra("huggingface-hub", "hub") from None
+    org, _, rest = path.removeprefix(_HUB).strip("/").partition("/")
+    name, _, inside = rest.partition("/")
+    name, _, revision = name.partition("@")
+    try:
+        found = snapshot_download(f"{org}/{name}", revision=revision or None, allow_patterns=list(_HUB_FILES))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as e:
+        raise TinydataError(
+            f"cannot get the tokenizer of this Hugging Face repository: {str(e).splitlines()[0]}",
+            where=path,
+            fix="check the name (hf://ORG/NAME), the network and, if it is gated, `hf auth login`; or pass a directory",
+            code=UNREADABLE,
+        ) from None
+    return f"{found}/{inside}" if inside else found
 
 
 def load(files: dict[str, bytes], path: str = "") -> Tokenizer:
@@ -195,7 +251,7 @@ def _unknown(path: str, why: str) -> TinydataError:
     return TinydataError(
         f"tokenizer of an unknown kind: {why}",
         where=str(path),
-        fix="known: tokenizer.model (SentencePiece BPE and unigram), tokenizer.json (byte-level BPE, unigram,"
-        " WordPiece), vocab.json + merges.txt, vocab.txt (WordPiece), NAME.tiktoken",
+        fix="known: tokenizer.model (SentencePiece BPE and unigram), tokenizer.json (BPE, unigram, WordPiece),"
+        " vocab.json + merges.txt, vocab.txt (WordPiece), NAME.tiktoken",
         code=UNREADABLE,
     )

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import json
 import unicodedata
+from collections.abc import Sequence
 from functools import cache, cached_property
 from typing import Any, Self
 
 import numpy as np
 
 from tinydata.tokenizers import companions
-from tinydata.tokenizers.base import ADDED, BYTE, CONTROL, NORMAL, Tree
+from tinydata.tokenizers.base import ADDED, BYTE, CONTROL, NORMAL, Tree, first_free, places
 from tinydata.tokenizers.bpe import Pairs, Symbols, build_pairs
-from tinydata.tokenizers.pretrained import broken, read_json
+from tinydata.tokenizers.pretrained import broken, check_bpe, read_json
 from tinydata.tokenizers.tree import Merging, build_tree
 from tinydata.tokenizers.words import LETTER, NUMBER, SPACE, Cl100k, Cutter, Gpt2, atoms
 
@@ -34,6 +35,7 @@ class ByteLevelBPE(Merging):
     """A byte-level BPE with its normalizer, pre-tokenizer and added tokens as tokenizer.json has them."""
 
     family = "byte-level-bpe"
+    unk = -1  # every byte has a piece
 
     def __init__(self, files: dict[str, bytes], config: dict[str, Any]):
         self.files = files
@@ -60,7 +62,7 @@ class ByteLevelBPE(Merging):
     @classmethod
     def from_config(cls, files: dict[str, bytes], config: dict[str, Any], path: str) -> ByteLevelBPE:
         """{name: content}, the object in its tokenizer.json -> ByteLevelBPE; raises TinydataError if it lacks parts."""
-        _check_model(config["model"], path)
+        check_bpe(config["model"], path)
         return cls(files, config)
 
     @classmethod
@@ -250,7 +252,21 @@ class ByteLevelBPE(Merging):
 
     def subset(self, keep: np.ndarray) -> Self:
         new_id = {int(old): new for new, old in enumerate(self.order(keep))}
+        return self._with(companions.slice_json(self.config, new_id), new_id)
+
+    def extended(self, merges: Sequence[tuple[int, int]]) -> Self:
+        """As base.Extendable: the merges stand at the end of the list."""
+        texts = {i: t for t, i in self._vocab.items()}
+        pairs = []
+        for k, (left, right) in enumerate(merges):
+            pairs.append((texts[left], texts[right]))
+            texts[self.size + k] = "".join(pairs[-1])
+        new_id = {old: int(new) for old, new in enumerate(places(self, len(merges))[: self.size])}
         config = companions.slice_json(self.config, new_id)
+        learned = [left + right for left, right in pairs]
+        return self._with(companions.extend_json(config, first_free(self), learned, pairs), new_id)
+
+    def _with(self, config: dict[str, Any], new_id: dict[int, int]) -> Self:
         files = {"tokenizer.json": companions.dump(config)}
         files |= {n: c for n, c in companions.renumber(self.files, new_id).items() if n != "tokenizer.json"}
         if "merges.txt" in self.files:
@@ -269,15 +285,6 @@ class ByteLevelBPE(Merging):
 def _can_overlap(a: str, b: str) -> bool:
     """Whether b can begin inside an occurrence of a."""
     return b in a or any(a.endswith(b[:k]) for k in range(1, len(b)))
-
-
-def _check_model(model: dict[str, Any], path: str) -> None:
-    """Raises TinydataError where the parts that every BPE has are missing or something else."""
-    vocab, merges = model.get("vocab"), model.get("merges")
-    if not isinstance(vocab, dict) or not vocab or any(type(i) is not int or i < 0 for i in vocab.values()):
-        raise broken("its model has no vocab of {token: id}", path)
-    if not isinstance(merges, list):
-        raise broken("its model has no list of merges", path)
 
 
 def _alphabet() -> dict[str, int]:

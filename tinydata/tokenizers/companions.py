@@ -87,6 +87,32 @@ def slice_json(tokenizer: Json, new_id: dict[int, int]) -> Json:
     return out
 
 
+def extend_json(tokenizer: Json, at: int, texts: list[str], merges: list[tuple[str, str]]) -> Json:
+    """A tokenizer.json (model BPE) whose ids from `at` on are free for len(texts) -> it with these, and merges last."""
+    out = copy.deepcopy(tokenizer)
+    model = out["model"]
+    vocab = model["vocab"] | {text: at + k for k, text in enumerate(texts)}
+    model["vocab"] = dict(sorted(vocab.items(), key=lambda kv: kv[1]))
+    listed = bool(model["merges"]) and not isinstance(model["merges"][0], str)
+    model["merges"] += [list(m) if listed else " ".join(m) for m in merges]
+    return out
+
+
+def taught(content: bytes, at: int, texts: list[str]) -> bytes:
+    """The tokenizer.json of a SentencePiece model, ids from `at` on free for len(texts): with these pieces.
+
+    Every way to split a piece into two pieces is a merge, as where such a file is made from a model.
+    """
+    tokenizer = json.loads(content)
+    vocab = tokenizer["model"]["vocab"] | {text: at + k for k, text in enumerate(texts)}
+    merges = []
+    for text in texts:
+        parts = [(text[:i], text[i:]) for i in range(1, len(text))]
+        found = [(vocab[a], vocab[b], a, b) for a, b in parts if a in vocab and b in vocab]
+        merges += [(a, b) for _, _, a, b in sorted(found)]
+    return dump(extend_json(tokenizer, at, texts, merges))
+
+
 def split_merge(merge: str | list[str]) -> tuple[str, str]:
     """A merge as either version of the format writes it -> (left, right)."""
     left, right = merge.split(" ", 1) if isinstance(merge, str) else merge

@@ -12,6 +12,8 @@ from tinydata.errors import UNREADABLE, TinydataError
 from tinydata.tokenizers import companions
 from tinydata.tokenizers.base import ADDED, BYTE, CONTROL, NORMAL, Tokenizer
 
+SPACE = "\u2581"  # how SentencePiece, and what is converted from it, writes a blank inside pieces
+
 
 class TokenizerJson:
     """A tokenizer.json; `config` is what is in it."""
@@ -84,7 +86,7 @@ class TokenizerJson:
         fallback = len(self.byte_ids) > 0
         for i in np.flatnonzero(self.kinds == NORMAL):
             text = self.texts[i]
-            if len(text) == 1 and (not fallback or "\0" < text < "\x80" or text == "\u2581"):
+            if len(text) == 1 and (not fallback or "\0" < text < "\x80" or text == SPACE):
                 may[i] = False
         return may
 
@@ -108,6 +110,7 @@ class TokenizerJson:
 def from_json(files: dict[str, bytes], path: str) -> Tokenizer:
     """{name: content}, tokenizer.json first -> the class for its model; raises TinydataError on another one."""
     from tinydata.tokenizers.bytebpe import ByteLevelBPE
+    from tinydata.tokenizers.charbpe import CharacterBPE
     from tinydata.tokenizers.unigram import UnigramJson
     from tinydata.tokenizers.wordpiece import WordPiece
 
@@ -118,18 +121,31 @@ def from_json(files: dict[str, bytes], path: str) -> Tokenizer:
     kind = model.get("type") or ("BPE" if "merges" in model else "nothing known")
     if kind == "BPE" and _byte_level(config):
         return ByteLevelBPE.from_config(files, config, path)
-    if kind not in ("Unigram", "WordPiece"):
-        what = kind if kind != "BPE" else "BPE, but not byte-level"
+    marked = model.get("continuing_subword_prefix") or model.get("end_of_word_suffix")
+    if kind not in ("Unigram", "WordPiece", "BPE") or (kind == "BPE" and marked):
+        what = kind if kind != "BPE" else f"BPE whose pieces are marked with {marked!r}"
         raise TinydataError(
             f"tokenizer of an unknown kind: tokenizer.json with model {what}",
             where=str(path),
             fix="known in tokenizer.json: BPE, Unigram, WordPiece; for a SentencePiece model pass its tokenizer.model",
             code=UNREADABLE,
         )
+    if kind == "BPE":
+        check_bpe(model, path)
+        return CharacterBPE(files, config)
     vocab = model.get("vocab")
     if not vocab or not isinstance(vocab, list if kind == "Unigram" else dict):
         raise broken("its model has no vocab", path)
     return (UnigramJson if kind == "Unigram" else WordPiece)(files, config)
+
+
+def check_bpe(model: dict[str, Any], path: str) -> None:
+    """Raises TinydataError where the parts that every BPE has are missing or something else."""
+    vocab, merges = model.get("vocab"), model.get("merges")
+    if not isinstance(vocab, dict) or not vocab or any(type(i) is not int or i < 0 for i in vocab.values()):
+        raise broken("its model has no vocab of {token: id}", path)
+    if not isinstance(merges, list):
+        raise broken("its model has no list of merges", path)
 
 
 def _byte_level(config: dict[str, Any]) -> bool:

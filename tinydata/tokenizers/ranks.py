@@ -81,8 +81,8 @@ class Tiktoken(ByteLevelBPE):
             config = _as_json(ranks, _encoding(name.removesuffix(".tiktoken"), len(ranks), path))
         return cls(files, config)
 
-    def subset(self, keep: np.ndarray) -> Self:
-        small = super().subset(keep)
+    def _with(self, config: dict[str, Any], new_id: dict[int, int]) -> Self:
+        small = super()._with(config, new_id)
         added = {t["id"] for t in small.config["added_tokens"]}
         lines = (
             base64.b64encode(piece) + b" %d\n" % i

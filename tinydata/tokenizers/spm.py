@@ -9,7 +9,7 @@ src/bpe_model.cc, src/sentencepiece_model.proto.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from itertools import groupby
 from typing import Any, Self
@@ -18,13 +18,13 @@ import numpy as np
 
 from tinydata.errors import UNREADABLE, TinydataError, missing_extra
 from tinydata.tokenizers import companions
-from tinydata.tokenizers.base import ADDED, BYTE, CONTROL, NORMAL, Tokenizer
+from tinydata.tokenizers.base import ADDED, BYTE, CONTROL, NORMAL, Tokenizer, first_free, places
 from tinydata.tokenizers.bpe import Pairs, Symbols, build_pairs
+from tinydata.tokenizers.pretrained import SPACE, from_json
 from tinydata.tokenizers.splits import code_points, splits
 from tinydata.tokenizers.tree import Merging
 from tinydata.tokenizers.words import Cutter, PairCuts, add_pairs, atoms
 
-SPACE = "\u2581"  # how SentencePiece writes a blank inside pieces
 _NORMAL, _UNKNOWN, _CONTROL, _USER, _UNUSED, _BYTE = 1, 2, 3, 4, 5, 6  # sentencepiece_model.proto
 _KIND = {_NORMAL: NORMAL, _UNKNOWN: CONTROL, _CONTROL: CONTROL, _USER: ADDED, _UNUSED: NORMAL, _BYTE: BYTE}
 
@@ -251,6 +251,27 @@ class SentencePieceBPE(SentencePiece, Merging):
 
         return np.array(sorted((int(i) for i in keep), key=place), np.int64)
 
+    def extended(self, merges: Sequence[tuple[int, int]]) -> Self:
+        """As base.Extendable: the pieces' scores are below all others', so their merges come last."""
+        at, lowest = first_free(self), min(p.score for p in self.proto.pieces)
+        step = max(1.0, 2 * float(np.spacing(np.float32(abs(lowest)))))  # scores are float32
+        texts = {i: self._texts[i] for i in np.flatnonzero(self.kinds == NORMAL).tolist()}
+        proto = _parse(next(iter(self.files.values())), "")
+        learned = []
+        for k, (left, right) in enumerate(merges):
+            text = texts[self.size + k] = texts[left] + texts[right]
+            learned.append(type(proto).SentencePiece(piece=text, score=lowest - step * (k + 1), type=_NORMAL))
+        pieces = [*self.proto.pieces[:at], *learned, *self.proto.pieces[at:]]
+        del proto.pieces[:]
+        proto.pieces.extend(pieces)
+        proto.trainer_spec.vocab_size = len(pieces)
+        new_id = {old: int(new) for old, new in enumerate(places(self, len(merges))[: self.size])}
+        files = {self.main: proto.SerializeToString(deterministic=True)}
+        files |= companions.renumber({n: c for n, c in self.files.items() if n not in files}, new_id)
+        if "tokenizer.json" in files:
+            files["tokenizer.json"] = companions.taught(files["tokenizer.json"], at, [p.piece for p in learned])
+        return type(self)(files, proto)
+
     def more(self, proto: Any) -> dict[str, bytes]:
         return {"tokenizer_config.json": companions.dump(self._config())}
 
@@ -287,7 +308,11 @@ def _piece_bytes(text: str, kind: int) -> bytes:
 
 
 def read_model(files: dict[str, bytes], path: str) -> Tokenizer:
-    """{name: content}, the model first -> the class for its type; raises TinydataError on another type."""
+    """{name: content}, the model first -> the class for its type; raises TinydataError on another type.
+
+    Where the tokenizer.json beside it numbers the pieces otherwise (XLM-R: one place later), that one is
+    read: its ids are those that models and token files made with transformers have.
+    """
     from tinydata.tokenizers.unigram import SentencePieceUnigram
 
     proto = _parse(next(iter(files.values())), path)
@@ -300,6 +325,12 @@ def read_model(files: dict[str, bytes], path: str) -> Tokenizer:
             fix="SentencePiece models of type BPE and unigram are supported",
             code=UNREADABLE,
         )
+    if "tokenizer.json" in files:
+        vocab = companions.read(files, "tokenizer.json").get("model", {}).get("vocab", {})
+        ids = {row[0]: i for i, row in enumerate(vocab)} if isinstance(vocab, list) else vocab
+        if any(ids.get(p.piece) != i for i, p in enumerate(proto.pieces)):
+            rest = {n: c for n, c in list(files.items())[1:] if n != "tokenizer.json"}
+            return from_json({"tokenizer.json": files["tokenizer.json"], **rest}, path)
     return (SentencePieceUnigram if kind == 1 else SentencePieceBPE)(files, proto)
 
 

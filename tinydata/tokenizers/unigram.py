@@ -15,8 +15,8 @@ import numpy as np
 from tinydata.tokenizers import companions
 from tinydata.tokenizers.base import NORMAL
 from tinydata.tokenizers.matching import Matcher, Matching, new_matcher
-from tinydata.tokenizers.pretrained import TokenizerJson
-from tinydata.tokenizers.spm import SPACE, SentencePiece
+from tinydata.tokenizers.pretrained import SPACE, TokenizerJson
+from tinydata.tokenizers.spm import SentencePiece
 
 _NAMES = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model")
 WHY_NOT = "unigram segments a text as a whole"
