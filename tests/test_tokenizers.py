@@ -1222,7 +1222,7 @@ def test_vocab_txt_says_itself_whether_it_is_of_lower_case(tmp_path: Path) -> No
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, byte_bpe: Path) -> Path:
     """huggingface_hub's cache with one repository, and no network."""
-    constants = pytest.importorskip("huggingface_hub").constants
+    constants = pytest.importorskip("huggingface_hub.constants")
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     repository = tmp_path / "cache" / "models--org--name"

@@ -191,7 +191,7 @@ def read_tokenizer(path: str) -> dict[str, bytes]:
 
 
 def _snapshot(path: str) -> str:
-    """`hf://ORG/NAME`, `hf://ORG/NAME@REVISION`, either with `/FILE` -> where the tokenizer's files are on this machine.
+    """`hf://ORG/NAME`, or `hf://ORG/NAME@REVISION`, and maybe `/FILE` -> where the tokenizer is on this machine.
 
     Only those are downloaded; what huggingface_hub's cache holds is not downloaded again.
     """
