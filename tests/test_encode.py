@@ -224,6 +224,54 @@ def test_each_format_reads_back(corpus: Path, text: list[str], big: str, tmp_pat
     assert len(list((tmp_path / "out").glob("*.docs.parquet"))) == (0 if to == "parquet" else 4)
 
 
+def test_megatrons_own_reader(corpus: Path, text: list[str], big: str, tmp_path: Path) -> None:
+    """Documents, lengths and type as Megatron-LM reads them."""
+    tool = pytest.importorskip(
+        "megatron.core.datasets.indexed_dataset", reason="pip install --no-deps megatron-core", exc_type=ImportError
+    )
+    made(corpus, big, tmp_path / "out", shard_tokens=20_000)
+    found = []
+    for index in sorted((tmp_path / "out").glob("*.idx")):
+        shard = tool.IndexedDataset(str(index.with_suffix("")), mmap=True)
+        assert shard.index.dtype == np.uint16
+        assert shard.document_indices.tolist() == list(range(len(shard) + 1))
+        found += [shard[i].tolist() for i in range(len(shard))]
+    assert found == expected(text, big)
+
+
+def test_internevos_way_to_read(corpus: Path, text: list[str], big: str, tmp_path: Path) -> None:
+    """`.meta` gives where each line begins and how many tokens it has; the line is JSON."""
+    made(corpus, big, tmp_path / "out", to="internevo")
+    found = []
+    with (tmp_path / "out" / "shard-00000.bin").open("rb") as f:
+        for at, count in np.load(tmp_path / "out" / "shard-00000.bin.meta"):
+            f.seek(at)
+            found.append(json.loads(f.readline())["tokens"])
+            assert len(found[-1]) == count
+    assert found == expected(text, big)
+
+
+def test_llm_c_s_way_to_read(corpus: Path, text: list[str], big: str, tmp_path: Path) -> None:
+    """256 int32, then as many uint16 as the third of them says, and nothing else."""
+    made(corpus, big, tmp_path / "out", to="llmc", shard_tokens=20_000)
+    found: list[int] = []
+    for file in sorted((tmp_path / "out").glob("train_*.bin")):
+        head = np.fromfile(file, np.int32, 256)
+        ids = np.fromfile(file, np.uint16, offset=1024)
+        assert head[:3].tolist() == [20240520, 1, len(ids)]
+        found += ids.tolist()
+    assert found == [i for ids in expected(text, big) for i in [ids[-1], *ids[:-1]]]
+
+
+@pytest.mark.spark
+def test_spark_reads_the_parquet(
+    spark: Any, corpus: Path, text: list[str], big: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    made(corpus, big, tmp_path / "out", to="parquet")
+    found = spark._session.read.parquet(str(tmp_path / "out" / "*.parquet")).collect()
+    assert [r.input_ids for r in found] == expected(text, big)
+
+
 def test_a_shard_ends_with_the_document_that_fills_it(corpus: Path, text: list[str], big: str, tmp_path: Path) -> None:
     size = 15_000
     manifest = made(corpus, big, tmp_path / "out", shard_tokens=size)

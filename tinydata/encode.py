@@ -22,7 +22,17 @@ from tinydata.engines.base import Engine, Unit, Unusable, excerpt, map, note
 from tinydata.errors import UNREADABLE, TinydataError
 from tinydata.formats.base import Plan, Split, Wanted, plan, read
 from tinydata.formats.write import Piece, writer
-from tinydata.store import MANIFEST, Location, Output, fingerprint, read_bytes, read_manifest, read_table, table_bytes
+from tinydata.store import (
+    MANIFEST,
+    Location,
+    Output,
+    Sink,
+    fingerprint,
+    read_bytes,
+    read_manifest,
+    read_table,
+    table_bytes,
+)
 from tinydata.tokenizers.base import CONTROL, Tokenizer, read_tokenizer
 from tinydata.tokenizers.base import fingerprint as tokenizer_fingerprint
 from tinydata.tokenizers.decode import decoder
@@ -279,23 +289,27 @@ def _units(splits: list[Split]) -> list[Unit]:
 
 def encode_unit(job: Job, splits: list[Split], number: int, tell: Tell) -> dict[str, Any]:
     """One unit -> its part; returns what the manifest needs to know of it."""
-    part = _Part(job)
-    for split in splits:
-        for batch in read(split, partial(note, part.bad, split.path)):
-            part.add(batch)
-        tell(split.bytes)
-    return part.write(number)
+    where = Location.of(job.parts)
+    with (where / f"{number:07d}.ids").stream(summed=False) as out:
+        part = Part(job, out)
+        for split in splits:
+            for batch in read(split, partial(note, part.bad, split.path)):
+                part.add(batch)
+            tell(split.bytes)
+        return part.finish(where, number)
 
 
-class _Part:
-    """Documents of one unit, encoded."""
+class Part:
+    """Documents of one unit, encoded. Ids go to `out` as they come; those to be shuffled, or with no `out`, wait."""
 
-    def __init__(self, job: Job):
+    def __init__(self, job: Job, out: Sink | None = None):
         self.job = job
+        self.out = out
+        self.tokens = 0
         self.tok = loaded(job.files)
         self.words_first = job.text and not _whole(self.tok)
         self.ids: list[np.ndarray] = [np.empty(0, job.dtype)]
-        self.masks: list[np.ndarray | None] = [None]
+        self.masks: list[tuple[int, np.ndarray]] = []  # where it begins, and it
         self.lengths: list[np.ndarray] = [np.empty(0, np.int64)]
         self.keys: list[np.ndarray] = [np.empty(0, np.uint64)]
         self.labels: list[pa.Table] = [schema.DOCUMENTS.empty_table()]
@@ -312,8 +326,13 @@ class _Part:
             ends = np.concatenate([ends[:1], ends[1:][good]])
         if self.job.edges != Edges():
             ids, mask = self._framed(ids, ends, mask)
-        self.ids.append(ids.astype(self.job.dtype))
-        self.masks.append(None if mask is None else mask.copy())
+        if self.out and self.job.settings.seed < 0:
+            self.out.write(np.ascontiguousarray(ids, self.job.dtype))
+        else:
+            self.ids.append(ids.astype(self.job.dtype))
+        if mask is not None:
+            self.masks.append((self.tokens, mask.copy()))
+        self.tokens += len(ids)
         lengths = np.diff(ends)
         self.lengths.append(lengths)
         self.labels.append(labels(batch))
@@ -409,35 +428,31 @@ class _Part:
         n = frame(ids, ends, given, *self.job.edges, self.job.front, out, flags)
         return out[:n], None if mask is None else flags[:n]
 
-    def write(self, number: int) -> dict[str, Any]:
-        """Writes the part; returns its sums."""
-        ids, lengths, keys = (np.concatenate(a) for a in (self.ids, self.lengths, self.keys))
+    def finish(self, where: Location, number: int) -> dict[str, Any]:
+        """Writes what goes with the ids; returns the part's sums."""
+        assert self.out is not None
+        lengths, keys = np.concatenate(self.lengths), np.concatenate(self.keys)
         documents = pa.concat_tables(self.labels)
-        masked = any(m is not None for m in self.masks)
-        mask = np.zeros(len(ids), np.bool_)
-        if masked:
-            pairs = zip(self.masks, self.ids, strict=True)
-            mask = np.concatenate([np.zeros(len(i), np.bool_) if m is None else m for m, i in pairs])
+        mask = np.zeros(self.tokens if self.masks else 0, np.bool_)
+        for at, some in self.masks:
+            mask[at : at + len(some)] = some
         begins = (np.cumsum(lengths) - lengths)[lengths > 0]
-        last = int(begins[-1]) if len(begins) else -1
         if self.job.settings.seed >= 0:
             order = np.argsort(keys, kind="stable")
-            ids, mask = gather(ids, lengths, order), gather(mask, lengths, order) if masked else mask
+            self.out.write(gather(np.concatenate(self.ids), lengths, order))
+            mask = gather(mask, lengths, order) if self.masks else mask
             lengths, keys, documents = lengths[order], keys[order], documents.take(pa.array(order))
-        where = Location.of(self.job.parts)
-        with (where / f"{number:07d}.ids").stream() as out:
-            out.write(ids)
-        if masked:
-            with (where / f"{number:07d}.mask").stream() as out:
+        if self.masks:
+            with (where / f"{number:07d}.mask").stream(summed=False) as out:
                 out.write(mask.view(np.uint8))
         table = pa.table([*documents.columns, lengths, keys], schema=_PART)
-        (where / f"{number:07d}.docs").write(table_bytes(table))
+        (where / f"{number:07d}.docs").write(table_bytes(table, "none"))  # read once, soon
         return {
             "documents": len(lengths),
-            "tokens": len(ids),
+            "tokens": self.tokens,
             "longest": int(lengths.max(initial=0)),
-            "last": last,  # where the last document that is not empty begins
-            "masked": int(mask.sum()) if masked else 0,
+            "last": int(begins[-1]) if len(begins) else -1,  # where the last document that is not empty begins
+            "masked": int(mask.sum()),
             "domains": self.by_domain,
             "sample": self.sample,
             "differed": self.differed,

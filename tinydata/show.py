@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from tinydata.adapt import said
 from tinydata.console import many, seconds, size, table, visible
 from tinydata.count import Settings, count_batches, split_parts, words_first
 from tinydata.errors import TinydataError
@@ -59,7 +60,7 @@ def encoded(manifest: dict[str, Any], out: str, took: float) -> str:
 
 def encode_plan(found: Plan, corpus: list[str], vocab: str, tokenizer: str, settings: Any) -> Result:
     """What `encode` would do: its input as it is, the rest estimated on a real sample."""
-    from tinydata.encode import Job, _Part, open_target
+    from tinydata.encode import Job, Part, open_target
 
     target = open_target(vocab, corpus, found.kind, settings, tokenizer)
     total = sum(s.bytes for s in found.splits)
@@ -67,20 +68,19 @@ def encode_plan(found: Plan, corpus: list[str], vocab: str, tokenizer: str, sett
     job = Job(target.files, target.idmap, target.big, text, target.edges, settings.to == "llmc", settings, "", "")
     batches, disk = _sample(found)
     for warm in (True, False):
-        part, began = _Part(job), time.time()
+        part, began = Part(job), time.time()
         for batch in batches[:1] if warm else batches:
             part.add(batch)
     took, scale = time.time() - began, total / disk
-    tokens = sum(len(i) for i in part.ids)
-    first = next((i[:12].tolist() for i in part.ids if len(i)), [])
+    first: list[int] = next((i[:12].tolist() for i in part.ids if len(i)), [])
     facts = {
         "kind": found.kind,
         "files": len(found.files),
         "splits": len(found.splits),
         "bytes": total,
-        "tokens_estimated": int(tokens * scale),
-        "shards_estimated": max(1, -(-int(tokens * scale) // settings.shard_tokens)),
-        "bytes_written_estimated": int(tokens * scale * job.dtype.itemsize),
+        "tokens_estimated": int(part.tokens * scale),
+        "shards_estimated": max(1, -(-int(part.tokens * scale) // settings.shard_tokens)),
+        "bytes_written_estimated": int(part.tokens * scale * job.dtype.itemsize),
         "seconds_estimated_on_one_core": took * scale,
         "to": settings.to,
         "dtype": job.dtype.name,
@@ -116,7 +116,9 @@ def warnings(manifest: dict[str, Any]) -> list[str]:
             f"note: no document fell into the held-out {share:.0%}, so `compact` cannot measure; --heldout takes more"
         )
     if manifest["totals"]["masked"]:
-        out.append(f"note: {manifest['totals']['masked']:,} masked tokens (no loss, or negative ids) counted as all others")
+        out.append(
+            f"note: {manifest['totals']['masked']:,} masked tokens (no loss, or negative ids) counted as all others"
+        )
     if manifest["skipped_files"]:
         some = ", ".join(manifest["skipped_files"][:3])
         out.append(f"note: {len(manifest['skipped_files'])} files of no known format skipped: {some}")
@@ -235,8 +237,6 @@ def trade(trade: dict[str, Any]) -> str:
         ]
         if held.get("unknown_before") or held.get("unknown_after"):
             rows.append({"": "unknown tokens", "before": held["unknown_before"], "after": held["unknown_after"]})
-        if held.get("unknown_before") or held.get("unknown_after"):
-            rows.append({"": "unknown tokens", "before": held["unknown_before"], "after": held["unknown_after"]})
         trip = held["round_trip"]
         worst = ", ".join(f"{r['domain']} {r['inflation']:+.2%}" for r in held["domains"][:5])
         lines = [
@@ -247,6 +247,11 @@ def trade(trade: dict[str, Any]) -> str:
     else:
         lines.append("there is no held-out text, so inflation was not measured")
     return "\n".join([table(rows, {"": "", "before": "before", "after": "after"}), *lines])
+
+
+def adapted(made: Any) -> str:
+    """What `compact --adapt` learned."""
+    return said(made.facts) if made else ""
 
 
 def curve(points: list[dict[str, Any]] | None) -> str:

@@ -149,13 +149,13 @@ class Location:
             raise _unwritable(self, e) from None
 
     @contextmanager
-    def stream(self) -> Iterator[Sink]:
-        """A file written piece by piece, which appears when it is whole, or not at all."""
+    def stream(self, summed: bool = True) -> Iterator[Sink]:
+        """A file written piece by piece, which appears when it is whole, or not at all. summed: with its sha256."""
         system, path = self._fs
         temporary = f"{path}.{uuid.uuid4().hex[:8]}.tmp" if self.local else path
         try:
             with system.open_output_stream(temporary) as out:
-                yield Sink(out)
+                yield Sink(out, summed)
             if self.local:
                 os.replace(temporary, path)
         except BaseException as e:
@@ -180,16 +180,17 @@ class Location:
 class Sink:
     """Takes the bytes of one file and remembers how many there were, and their sha256."""
 
-    def __init__(self, out: pa.NativeFile):
+    def __init__(self, out: pa.NativeFile, summed: bool = True):
         self._out = out
-        self._sha256 = hashlib.sha256()
+        self._sha256 = hashlib.sha256() if summed else None
         self.bytes = 0
         self.closed = False  # pyarrow's writers ask
 
     def write(self, content: Any) -> int:
         """content: bytes, or anything with a buffer."""
         view = memoryview(content).cast("B")
-        self._sha256.update(view)
+        if self._sha256:
+            self._sha256.update(view)
         self._out.write(view)
         self.bytes += len(view)
         return len(view)
@@ -200,6 +201,7 @@ class Sink:
     @property
     def sum(self) -> dict[str, Any]:
         """{bytes, sha256} as the manifest lists it."""
+        assert self._sha256
         return {"bytes": self.bytes, "sha256": self._sha256.hexdigest()}
 
 
