@@ -316,6 +316,9 @@ def wanted(named: dict[str, str]) -> Any:
     help="frequency: the paper's selection, to compare with.",
 )
 @click.option(
+    "--adapt", is_flag=True, help="Refill ids with merges learned from the corpus, which is read again. With --vocab."
+)
+@click.option(
     "--d-model", type=click.IntRange(1), default=2048, show_default=True, help="Model width, for the parameters saved."
 )
 @click.option("--curve", is_flag=True, help="Also measure a dozen other sizes; without a size, only that.")
@@ -333,6 +336,7 @@ def compact(
     keep_tokens: str,
     min_per_domain: int,
     method: str,
+    adapt: bool,
     d_model: int,
     curve: bool,
     model: str,
@@ -361,6 +365,8 @@ def compact(
         raise click.UsageError(
             "say how far to go with one of --vocab, --coverage, --max-inflation (or look at --curve)"
         )
+    if adapt and (not vocab or method != "leaf"):
+        raise click.UsageError("--adapt goes with --vocab, and not with --method frequency")
     goal = verb.Goal(
         vocab or (0 if asked else -1),
         coverage or 0.0,
@@ -369,12 +375,15 @@ def compact(
         method,
         min_per_domain,
         verb.read_keep_tokens(keep_tokens),
+        adapt,
     )
     choice = verb.choose(opened, tokenizer, goal, d_model=d_model)
     points = verb.curve(choice, opened, d_model) if curve else None
-    text = "\n\n".join(filter(None, [show.trade(choice.trade) if asked else "", show.curve(points)]))
+    parts = [show.trade(choice.trade) if asked else "", show.adapted(choice.adapted), show.curve(points)]
+    text = "\n\n".join(filter(None, parts))
     if dry_run or not asked:
-        console.result({"trade": choice.trade, "curve": points}, text)
+        learned = {"adapted": choice.adapted.facts} if choice.adapted else {}
+        console.result({"trade": choice.trade, "curve": points, **learned}, text)
         return 0
     console.say(text)
     manifest = verb.compact(

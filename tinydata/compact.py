@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tinydata import __version__, schema
+from tinydata.adapt import Adapted, adapt, learned_table, said
 from tinydata.count import describe
 from tinydata.errors import TinydataError
 from tinydata.store import Location, Output, read_bytes, read_manifest, read_table, table_bytes
@@ -36,6 +37,7 @@ class Goal(NamedTuple):
     method: str = "leaf"  # or "frequency"
     min_per_domain: int = 0
     keep_tokens: tuple[str, ...] = ()
+    adapt: bool = False
 
 
 class Counts(NamedTuple):
@@ -56,6 +58,7 @@ class Choice(NamedTuple):
     keep: np.ndarray  # bool[ids]
     trade: dict[str, Any]
     order: Order
+    adapted: Adapted | None = None
 
 
 def open_counts(path: str) -> Counts:
@@ -81,10 +84,14 @@ def choose(counts: Counts, tokenizer: str, goal: Goal, *, d_model: int = 2048) -
     held = Heldout(counts.heldout, big)
     size = wanted_size(big, counts, order, goal, held)
     keep = kept(big, order, size) if goal.method == "leaf" else most_frequent(big, counts.train.sum(0), size)
-    small = big.subset(np.flatnonzero(keep))
+    adapted = adapt(big, counts.manifest, counts.table, order, locked, size, held) if goal.adapt else None
+    if adapted:
+        keep = np.zeros(big.size, np.bool_)
+        keep[adapted.origin[adapted.origin >= 0]] = True
+    small = adapted.small if adapted else big.subset(np.flatnonzero(keep))
     trade = measure(big, small, keep, counts.train.sum(0), held, d_model)
-    trade["predicted_inflation"] = _predicted(order, keep, counts) if goal.method == "leaf" else None
-    return Choice(big, small, keep, trade, order)
+    trade["predicted_inflation"] = _predicted(order, keep, counts) if goal.method == "leaf" and not adapted else None
+    return Choice(big, small, keep, trade, order, adapted)
 
 
 def compact(
@@ -98,16 +105,19 @@ def compact(
     choice: Choice | None = None,
     points: list[dict[str, Any]] | None = None,
 ) -> dict[str, Any]:
-    """Writes VOCAB to `out`: tokenizer files, idmap.parquet, card, manifest; returns the manifest."""
+    """Writes VOCAB to `out`: tokenizer files, idmap.parquet (learned.parquet), card, manifest; returns the manifest."""
     counts = open_counts(counts_path)
     choice = choice or choose(counts, tokenizer, goal, d_model=d_model)
     output = Output(out, header(counts_path, counts, tokenizer, choice.big, goal, d_model), force=force)
     files = dict(choice.small.files)
-    files["idmap.parquet"] = table_bytes(idmap(choice.big, choice.small, choice.keep))
+    files["idmap.parquet"] = table_bytes(idmap(choice))
+    if choice.adapted:
+        files["learned.parquet"] = table_bytes(learned_table(choice.big, choice.adapted))
     result = {
         "vocabulary": describe(".", choice.small),
         "trade": choice.trade,
         "dropped": dropped(choice, counts),
+        **({"adapted": choice.adapted.facts} if choice.adapted else {}),
         **({"curve": points} if points else {}),
     }
     files["README.md"] = card(output.header, result).encode()
@@ -237,10 +247,12 @@ def curve(
 # -- what is written --------------------------------------------------------------------------
 
 
-def idmap(big: Tokenizer, small: Tokenizer, keep: np.ndarray) -> pa.Table:
+def idmap(choice: Choice) -> pa.Table:
     """IDMAP: a removed id becomes what the compact tokenizer makes of its text."""
+    big, small, keep = choice.big, choice.small, choice.keep
+    origin = choice.adapted.origin if choice.adapted else big.order(np.flatnonzero(keep))
     new_of = np.full(big.size, -1, np.int32)
-    new_of[big.order(np.flatnonzero(keep))] = np.arange(small.size, dtype=np.int32)
+    new_of[origin[origin >= 0]] = np.flatnonzero(origin >= 0)
     parts = small.spell([b"" if keep[i] else big.pieces[i] for i in range(big.size)])
     lists = [[int(new_of[i])] if keep[i] else parts[i].tolist() for i in range(big.size)]
     return pa.table([np.arange(big.size, dtype=np.int32), keep, lists], schema=schema.IDMAP)
@@ -308,5 +320,7 @@ def card(head: dict[str, Any], result: dict[str, Any]) -> str:
                 for r in held["domains"][:20]
             ),
         ]
+    if "adapted" in result:
+        lines += ["", said(result["adapted"])]
     lines += ["", "`idmap.parquet` gives for each old id its new id, or the kept tokens that spell it.", ""]
     return "\n".join(lines)

@@ -64,7 +64,21 @@ class PairCuts(NamedTuple):
     prefix: int
 
 
-Cutter = Gpt2 | Cl100k | PairCuts
+class RunCuts(NamedTuple):
+    """As PairCuts, but never inside a run of letters, numbers or other signs, nor behind its blank.
+
+    So the words stay whole for pieces that are still to be learned.
+    """
+
+    classes: np.ndarray  # uint8[0x110000]: OTHER LETTER NUMBER SPACE
+    ascii_pairs: np.ndarray
+    pair_bits: np.ndarray
+    atom_next: np.ndarray
+    atom_id: np.ndarray
+    prefix: int
+
+
+Cutter = Gpt2 | Cl100k | PairCuts | RunCuts
 
 
 class Table(NamedTuple):
@@ -315,6 +329,26 @@ def _pairs(data, i, stop, ascii_pairs, bits):
 
 
 @inlined()
+def _runs(data, i, stop, classes, ascii_pairs, bits):
+    """End of the stretch at i in which every two neighbours are of a kind, or occur together in some piece."""
+    c, w = char_at(data, i)
+    i += w
+    while i < stop:
+        d, w = char_at(data, i)
+        if c != 0x20 and classes[c] != classes[d]:
+            if c < 128 and d < 128:
+                if not ascii_pairs[(c << 7) | d]:
+                    return i
+            else:
+                p = pair_slot(c, d, len(bits) * 8)
+                if not (bits[p >> 3] >> np.uint8(p & 7)) & 1:
+                    return i
+        c = d
+        i += w
+    return i
+
+
+@inlined()
 def _atom(data, i, stop, nxt, ids):
     """Longest atom at i -> (id, end) or (-1, i)."""
     node = 0
@@ -341,6 +375,8 @@ def _word_end_of(data, i, stop, cut):
         return lambda data, i, stop, cut: _gpt2(data, i, stop, cut.classes)
     if cut.instance_class is Cl100k:
         return lambda data, i, stop, cut: _cl100k(data, i, stop, cut.classes, cut.digits)
+    if cut.instance_class is RunCuts:
+        return lambda data, i, stop, cut: _runs(data, i, stop, cut.classes, cut.ascii_pairs, cut.pair_bits)
     return lambda data, i, stop, cut: _pairs(data, i, stop, cut.ascii_pairs, cut.pair_bits)
 
 
