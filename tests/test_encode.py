@@ -334,6 +334,68 @@ def test_rewritten_documents_say_the_same(corpus: Path, text: list[str], big: st
     assert manifest["totals"]["tokens_before"] == sum(map(len, expected(text, big)))
 
 
+@pytest.fixture(scope="module", params=["byte_bpe/gpt2", "spm/prefix"])
+def taught(
+    request: pytest.FixtureRequest, text: list[str], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[str, str]:
+    """A big tokenizer, and a vocabulary of it to which tokens of a part of its text were added."""
+    folder, name = request.param.split("/")
+    path, root = str(request.getfixturevalue(folder) / name), tmp_path_factory.mktemp("taught")
+    pq.write_table(pa.table({"text": text[:25]}), root / "a.parquet")
+    count.count([str(root / "a.parquet")], path, str(root / "counts"), LOCAL, count.Settings(heldout=0.1))
+    compact.compact(str(root / "counts"), path, str(root / "vocab"), compact.Goal(vocab=1_300, adapt=True))
+    return path, str(root / "vocab")
+
+
+def merged_one_by_one(ids: list[int], pairs: dict[tuple[int, int], tuple[int, int]]) -> list[int]:
+    """BPE as it is written down: the pair of best rank, leftmost first, until there is none."""
+    while True:
+        found = [(pairs[p][0], i) for i, p in enumerate(pairwise(ids)) if p in pairs]
+        if not found:
+            return ids
+        _, i = min(found)
+        ids = [*ids[:i], pairs[ids[i], ids[i + 1]][1], *ids[i + 2 :]]
+
+
+def test_learned_merges_are_done_to_rewritten_ids(
+    corpus: Path, text: list[str], taught: tuple[str, str], tmp_path: Path
+) -> None:
+    path, vocab = taught
+    small, big = open_tokenizer(vocab), open_tokenizer(path)
+    new = set(pq.read_table(Path(vocab) / "learned.parquet")["new_id"].to_pylist())
+    assert len(new) > 20
+    keys, values = small.pairs.table[::2].tolist(), small.pairs.table[1::2].tolist()
+    low = (1 << 32) - 1
+    pairs = {
+        (k >> 32, k & low): (v >> 32, v & low)
+        for k, v in zip(keys, values, strict=True)
+        if k != 2**64 - 1 and v & low in new
+    }
+    parts = pq.read_table(Path(vocab) / "idmap.parquet")["parts"].to_pylist()
+    made(corpus, path, tmp_path / "ids", eos="none")
+    manifest = made(tmp_path / "ids", vocab, tmp_path / "new")
+    found = [ids for _, _, ids, _ in documents(tmp_path / "new")]
+    assert found == [merged_one_by_one([p for i in ids for p in parts[i]], pairs) for ids in big.encode(text)]
+    assert [small.decode(ids) for ids in found] == [big.decode(ids) for ids in big.encode(text)]
+    sample = manifest["sample"]
+    assert sample["tokens"] < 1.01 * sample["tokens_anew"]
+    assert manifest["totals"]["tokens"] < sum(len(parts[i]) for ids in big.encode(text) for i in ids)
+
+
+def test_learned_merges_keep_masks_apart(taught: tuple[str, str], tmp_path: Path) -> None:
+    """What bears loss is not merged with what does not."""
+    _, vocab = taught
+    first = pq.read_table(Path(vocab) / "learned.parquet").to_pylist()[0]
+    old = first["old_parts"][:2]
+    masks = [[True, True], [True, False], [False, False]]
+    pq.write_table(pa.table({"input_ids": [old] * 3, "loss_mask": masks}), tmp_path / "a.parquet")
+    made(tmp_path / "a.parquet", vocab, tmp_path / "out")
+    lengths = [(len(ids), mask) for _, _, ids, mask in documents(tmp_path / "out")]
+    assert lengths[0][0] == lengths[2][0] < lengths[1][0]
+    assert lengths[0][1] == [False] * lengths[0][0]
+    assert lengths[2][1] == [True] * lengths[2][0]
+
+
 def test_ids_of_the_vocabulary_itself_pass_through(corpus: Path, vocab: str, tmp_path: Path) -> None:
     made(corpus, vocab, tmp_path / "a")
     assert not made(tmp_path / "a", vocab, tmp_path / "b", to="parquet")["rewritten"]

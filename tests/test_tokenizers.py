@@ -31,6 +31,7 @@ from tinydata.tokenizers.base import ADDED, BYTE, CONTROL, NORMAL, Tokenizer, Tr
 from tinydata.tokenizers.bpe import SHORT, encode, merge_long, merge_short
 from tinydata.tokenizers.count import PROBE, TextCounter, agrees
 from tinydata.tokenizers.decode import Decoder
+from tinydata.tokenizers.encode import TextEncoder
 from tinydata.tokenizers.matching import Matching
 from tinydata.tokenizers.prune import Order, kept, protected, removal_order
 from tinydata.tokenizers.ranks import canonical_merges
@@ -123,8 +124,12 @@ def counted(tok: Tokenizer, texts: list[str], groups: Iterable[int] | None = Non
 
 
 def assert_counted(tok: Tokenizer, texts: list[str], bits: int = 6) -> None:
-    """Counts are the library's; if not, the shortest text for which they are not is shown."""
+    """Counts and ids are the library's; if not, the shortest text for which they are not is shown."""
     if (counted(tok, texts, bits=bits) == library(tok, texts)).all():
+        ids, ends = TextEncoder(tok, bits=bits).encode(pa.array(texts, pa.string()))
+        rows = (ids[a:b].tolist() for a, b in pairwise(ends))
+        wrong = [t for t, row, own in zip(texts, rows, tok.encode(texts), strict=True) if row != own]
+        assert not wrong, f"encoded otherwise than by the library: {min(wrong, key=len)[:200]!r}"
         return
     wrong = [t for t in texts if (counted(tok, [t], bits=bits) != library(tok, [t])).any()]
     shortest = min(wrong, key=len, default="only together")

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from numba import njit
 
 from tinydata import __version__, count, schema
@@ -38,7 +39,7 @@ from tinydata.tokenizers.base import fingerprint as tokenizer_fingerprint
 from tinydata.tokenizers.decode import decoder
 from tinydata.tokenizers.edges import Edges, edges, end_of_text, frame
 from tinydata.tokenizers.encode import TextEncoder, exact
-from tinydata.tokenizers.rewrite import Rewriter, id_map, identity
+from tinydata.tokenizers.rewrite import Rewriter, id_map, identity, learned
 
 UNIT_BYTES = 64 << 20  # of input; the least that is done again after a kill
 SHARD_TOKENS = 1 << 27  # 256 MB of uint16
@@ -73,6 +74,7 @@ class Target(NamedTuple):
     tok: Tokenizer
     files: dict[str, bytes]
     idmap: bytes  # idmap.parquet; empty: the ids are the tokenizer's own, or there is text
+    learned: bytes  # learned.parquet, where there is one
     big: dict[str, bytes]  # files of the tokenizer the ids are of, where it was found
     edges: Edges
 
@@ -82,6 +84,7 @@ class Job(NamedTuple):
 
     files: dict[str, bytes]
     idmap: bytes
+    learned: bytes
     big: dict[str, bytes]
     text: bool
     edges: Edges
@@ -120,7 +123,7 @@ def encode(
     output.place.make_dir()
     places = (output.parts.absolute, output.place.absolute)
     text = found.kind == "text"
-    job = Job(target.files, target.idmap, target.big, text, target.edges, settings.to == "llmc", settings, *places)
+    job = job_of(target, text, settings, *places)
     label = f"tinydata encode {', '.join(corpus)}"
     ways: dict[str, Any] = {"parts": output.parts, "partitions": partitions, "label": label}
     units = _units(found.splits)
@@ -135,6 +138,11 @@ def encode(
     files = {"quarantine.parquet": table_bytes(bad)} if len(bad) else {}
     result = {**summary(done, made, target, job, found), "quarantined": reasons(bad)}
     return output.publish(result, files, {n: s for m in made for n, s in m["files"].items()})
+
+
+def job_of(target: Target, text: bool, settings: Settings, parts: str = "", place: str = "") -> Job:
+    ids = (target.files, target.idmap, target.learned, target.big)
+    return Job(*ids, text, target.edges, settings.to == "llmc", settings, parts, place)
 
 
 def header(corpus: list[str], vocab: str, target: Target, found: Plan, settings: Settings) -> dict[str, Any]:
@@ -174,18 +182,20 @@ def open_target(vocab: str, corpus: list[str], kind: str, settings: Settings, to
                 fix="name one with --eos",
             )
     if kind == "text":
-        return Target(tok, files, b"", {}, around)
+        return Target(tok, files, b"", b"", {}, around)
     where = Location.of(vocab) / "idmap.parquet"
     made_by = {m["tokenizer"]["fingerprint"]: m["tokenizer"] for m in (_shards_manifest(c) for c in corpus) if m}
     own = tokenizer_fingerprint(tok)
     if not Location.of(vocab).is_dir() or not where.exists():
         _only(made_by, {own}, vocab)
-        return Target(tok, files, b"", {}, around)
+        return Target(tok, files, b"", b"", {}, around)
     big = read_manifest(vocab, "compact")["tokenizer"]
     _only(made_by, {own, big["fingerprint"]}, vocab)
     if own in made_by:
-        return Target(tok, files, b"", {}, around)
-    return Target(tok, files, read_bytes(where), _big_files(tokenizer, big), around)
+        return Target(tok, files, b"", b"", {}, around)
+    taught = where.parent / "learned.parquet"
+    merges = read_bytes(taught) if taught.exists() else b""
+    return Target(tok, files, read_bytes(where), merges, _big_files(tokenizer, big), around)
 
 
 def informed(wanted: Wanted, vocab: str, tokenizer: str = "") -> Wanted:
@@ -255,19 +265,20 @@ def _whole(tok: Tokenizer) -> str:
 
 
 @lru_cache(maxsize=2)
-def _rewriter(idmap: bytes, size: int, dtype: np.dtype) -> Rewriter:
+def _rewriter(tok: Tokenizer, idmap: bytes, taught: bytes, dtype: np.dtype) -> Rewriter:
     if not idmap:
-        return Rewriter(identity(size), dtype)
-    from io import BytesIO
-
-    import pyarrow.parquet as pq
-
+        return Rewriter(identity(tok.size), dtype)
+    merges = learned(_parquet(taught), tok.pairs) if taught else None
     try:
-        return Rewriter(id_map(pq.read_table(BytesIO(idmap)), size), dtype)
+        return Rewriter(id_map(_parquet(idmap), tok.size), dtype, merges)
     except ValueError as e:
         raise TinydataError(
             f"idmap.parquet is damaged: {e}", fix="make the vocabulary anew with `tinydata compact`", code=UNREADABLE
         ) from None
+
+
+def _parquet(content: bytes) -> pa.Table:
+    return pq.read_table(pa.BufferReader(content))
 
 
 # -- the first step: units to parts -----------------------------------------------------------
@@ -381,7 +392,7 @@ class Part:
         given = batch.column("mask").values.to_numpy(zero_copy_only=False) if "mask" in batch.schema.names else None
         if given is not None and not given[offsets[0] : offsets[-1]].any():
             given = None
-        rewriter = _rewriter(self.job.idmap, self.tok.size, self.job.dtype)
+        rewriter = _rewriter(self.tok, self.job.idmap, self.job.learned, self.job.dtype)
         ids, ends, mask, wrong = rewriter.rewrite(values, offsets, given)
         path = batch.schema.metadata[b"path"].decode()
         for i in np.flatnonzero(wrong >= 0).tolist():

@@ -60,12 +60,12 @@ def encoded(manifest: dict[str, Any], out: str, took: float) -> str:
 
 def encode_plan(found: Plan, corpus: list[str], vocab: str, tokenizer: str, settings: Any) -> Result:
     """What `encode` would do: its input as it is, the rest estimated on a real sample."""
-    from tinydata.encode import Job, Part, open_target
+    from tinydata.encode import Part, job_of, open_target
 
     target = open_target(vocab, corpus, found.kind, settings, tokenizer)
     total = sum(s.bytes for s in found.splits)
     text = found.kind == "text"
-    job = Job(target.files, target.idmap, target.big, text, target.edges, settings.to == "llmc", settings, "", "")
+    job = job_of(target, text, settings)
     batches, disk = _sample(found)
     for warm in (True, False):
         part, began = Part(job), time.time()

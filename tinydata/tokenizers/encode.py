@@ -15,6 +15,7 @@ from numba import njit
 from tinydata.tokenizers.base import Tokenizer
 from tinydata.tokenizers.bpe import SHORT, compiled, encode, encode_short, inlined
 from tinydata.tokenizers.count import PROBE, buffers, special_documents
+from tinydata.tokenizers.tree import join
 from tinydata.tokenizers.words import _GOLDEN, _MIX, _load16, _prefetch, _section, _word_end, new_scratch
 
 LINE = 8  # uint64 in a line: bytes 0-7, bytes 8-15, ids << 16 | behind the prefix << 8 | length (0: free), ids
@@ -30,6 +31,60 @@ class Cache(NamedTuple):
     waiting: np.ndarray  # uint64[5 * WAITING]: first eight bytes, next eight, prefix << 8 | length, line, start
 
 
+class Whole(NamedTuple):
+    """Words that are looked up before they are merged, and their ids; open addressing by a hash of the bytes."""
+
+    slots: np.ndarray  # int64[2**k]: entry + 1 (0: free)
+    ids: np.ndarray  # int32[n]
+    data: np.ndarray  # uint8[bytes]
+    offsets: np.ndarray  # int64[n + 1]
+
+
+def whole_words(words: dict[bytes, int]) -> Whole:
+    """{bytes: id} -> Whole."""
+    slots = np.zeros(2 << max(len(words), 1).bit_length(), np.int64)
+    data, offsets = join(list(words))
+    _enter(slots, data, offsets)
+    return Whole(slots, np.array(list(words.values()), np.int32), data, offsets)
+
+
+@njit(cache=True)
+def _enter(slots, data, offsets):
+    for e in range(len(offsets) - 1):
+        s = _hash(data, offsets[e], offsets[e + 1]) & np.uint64(len(slots) - 1)
+        while slots[np.int64(s)]:
+            s = (s + np.uint64(1)) & np.uint64(len(slots) - 1)
+        slots[np.int64(s)] = e + 1
+
+
+@inlined()
+def _hash(data, start, stop):
+    h = np.uint64(stop - start)
+    for i in range(start, stop):
+        h = (h ^ np.uint64(data[i])) * _GOLDEN
+        h ^= h >> np.uint64(29)
+    return h
+
+
+@inlined()
+def _whole(data, start, stop, whole):
+    """Id of the word, or -1."""
+    if len(whole.ids) == 0:
+        return np.int32(-1)
+    s = _hash(data, start, stop) & np.uint64(len(whole.slots) - 1)
+    while whole.slots[np.int64(s)]:
+        e = whole.slots[np.int64(s)] - 1
+        a = whole.offsets[e]
+        if whole.offsets[e + 1] - a == stop - start:
+            k = 0
+            while k < stop - start and whole.data[a + k] == data[start + k]:
+                k += 1
+            if k == stop - start:
+                return whole.ids[e]
+        s = (s + np.uint64(1)) & np.uint64(len(whole.slots) - 1)
+    return np.int32(-1)
+
+
 def new_cache(bits: int = 18) -> Cache:
     """2**bits words: 16 MB at 18. Lines begin where the processor's do."""
     room = np.zeros((LINE << bits) + LINE, np.uint64)
@@ -43,9 +98,9 @@ class TextEncoder:
 
     def __init__(self, tokenizer: Tokenizer, words_first: bool = True, bits: int = 18):
         self.tokenizer = tokenizer
-        first = words_first and not tokenizer.whole_words  # the cache of words only knows merging
-        self.cutter = tokenizer.cutter if first else None
+        self.cutter = tokenizer.cutter if words_first else None
         self._cache = new_cache(bits) if self.cutter else None
+        self._whole = whole_words(tokenizer.whole_words)
         self._scratch = new_scratch()
         self._out = np.empty(0, np.int32)
 
@@ -73,7 +128,8 @@ class TextEncoder:
             self._out = np.empty(need, np.int32)
         ends = np.zeros(len(texts) + 1, np.int64)
         t = self.tokenizer
-        encode_documents(data, offsets, self.cutter, t.symbols, t.pairs, self._cache, self._scratch, self._out, ends)
+        how = (self.cutter, t.symbols, t.pairs, self._whole)
+        encode_documents(data, offsets, *how, self._cache, self._scratch, self._out, ends)
         return self._out[: ends[-1]], ends
 
 
@@ -88,7 +144,7 @@ def _joined(rows: list[Any]) -> tuple[np.ndarray, np.ndarray]:
 
 
 @njit(cache=True)
-def encode_documents(data, offsets, cut, symbols, pairs, cache, scratch, out, ends):
+def encode_documents(data, offsets, cut, symbols, pairs, whole, cache, scratch, out, ends):
     """data uint8[bytes], offsets int[docs + 1] -> out int32[n], ends int64[docs + 1].
 
     out has room for a token a byte, and two more a document: no token is less than a byte but the prefix.
@@ -106,7 +162,9 @@ def encode_documents(data, offsets, cut, symbols, pairs, cache, scratch, out, en
                 n += 1
                 prefix = -1
             while i < end:
-                i, n = _fill(data, i, end, prefix, cut, symbols, pairs, lines, ids, waiting, sym, value, chars, out, n)
+                i, n = _fill(
+                    data, i, end, prefix, cut, symbols, pairs, whole, lines, ids, waiting, sym, value, chars, out, n
+                )
                 if i >= end:
                     break
                 j = _word_end(data, i, end, cut)  # a word too long for the loop above
@@ -119,9 +177,14 @@ def encode_documents(data, offsets, cut, symbols, pairs, cache, scratch, out, en
                         np.empty(2 * room, np.int64),
                         np.empty(2 * room, np.int32),
                     )
-                k = encode(data, i, j, lead, symbols, pairs, sym, value, chars, -1)
-                out[n : n + k] = sym[:k]
-                n += k
+                found = _whole(data, i, j, whole)
+                if found >= 0:
+                    out[n] = found
+                    n += 1
+                else:
+                    k = encode(data, i, j, lead, symbols, pairs, sym, value, chars, -1)
+                    out[n : n + k] = sym[:k]
+                    n += k
                 i = j
             prefix = -1
             if token >= 0:
@@ -133,7 +196,7 @@ def encode_documents(data, offsets, cut, symbols, pairs, cache, scratch, out, en
 
 
 @compiled()
-def _fill(data, i, end, prefix, cut, symbols, pairs, lines, ids, waiting, sym, value, chars, out, n):
+def _fill(data, i, end, prefix, cut, symbols, pairs, whole, lines, ids, waiting, sym, value, chars, out, n):
     """Words of [i, end) -> out[n:]; returns (where it stopped: end, or a word of SHORT bytes or more; n)."""
     mask = np.uint64(len(lines) // LINE - 1)
     long = False
@@ -159,12 +222,12 @@ def _fill(data, i, end, prefix, cut, symbols, pairs, lines, ids, waiting, sym, v
             w += 5
             i = j
         for k in range(0, w, 5):
-            n = _word(data, waiting, k, prefix, symbols, pairs, lines, ids, sym, value, chars, out, n)
+            n = _word(data, waiting, k, prefix, symbols, pairs, whole, lines, ids, sym, value, chars, out, n)
     return i, n
 
 
 @inlined()
-def _word(data, waiting, k, prefix, symbols, pairs, lines, ids, sym, value, chars, out, n):
+def _word(data, waiting, k, prefix, symbols, pairs, whole, lines, ids, sym, value, chars, out, n):
     """The word that waits at k -> out[n:]; returns the new n."""
     meta = waiting[k + 2]
     size = np.int64(meta & np.uint64(0xFF))
@@ -179,7 +242,12 @@ def _word(data, waiting, k, prefix, symbols, pairs, lines, ids, sym, value, char
             return n + count
     start = np.int64(waiting[k + 4])
     lead = prefix if meta >> np.uint64(8) else -1
-    count = np.int64(encode_short(data, start, start + size, lead, symbols, pairs, sym, value, chars))
+    found = _whole(data, start, start + size, whole)
+    if found >= 0:
+        sym[0] = found
+        count = np.int64(1)
+    else:
+        count = np.int64(encode_short(data, start, start + size, lead, symbols, pairs, sym, value, chars))
     for m in range(count):
         out[n + m] = sym[m]
     if size <= 16 and count <= MOST:

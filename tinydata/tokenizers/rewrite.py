@@ -12,12 +12,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 from llvmlite import ir
-from numba import types
+from numba import njit, types
 from numba.extending import intrinsic
 
-from tinydata.tokenizers.bpe import compiled, inlined
+from tinydata.tokenizers.bpe import SHORT, Pairs, build_pairs, compiled, inlined, merge_long, merge_short
+from tinydata.tokenizers.words import add_pairs, pair_slot
 
 STRETCH = 1 << 13  # ids looked at together: they stay in the first-level cache between the two looks
+_FREE, _LOW, _HALF = np.uint64(0xFFFFFFFFFFFFFFFF), np.uint64(0xFFFFFFFF), np.uint64(32)
 SPARE = 4  # elements behind the output that may be overwritten
 
 
@@ -57,11 +59,43 @@ def _packed(offsets: np.ndarray, parts: np.ndarray) -> np.ndarray:
     return packed
 
 
+class Learned(NamedTuple):
+    """Merges the corpus taught: what is done to ids once they are new ones."""
+
+    pairs: Pairs  # only those that make a learned piece
+    joints: np.ndarray  # uint8[2**k], hashed bit set of neighbours between which such a piece may come to lie
+
+
+def learned(table: pa.Table, pairs: Pairs) -> Learned:
+    """LEARNED and the pairs of the tokenizer -> Learned."""
+    made = set(table["new_id"].to_pylist())
+    keys, values = pairs.table[::2], pairs.table[1::2]
+    used = values != _FREE
+    rows = np.stack([keys[used] >> _HALF, keys[used] & _LOW, values[used] >> _HALF, values[used] & _LOW], axis=1)
+    rows = rows[np.isin(rows[:, 3], np.array(sorted(made), np.uint64))].astype(np.int64)
+    ends: dict[int, set[int]] = {}  # what a piece may have as its last, or as its first, when it is merged
+    begins: dict[int, set[int]] = {}
+    for left, right, _, whole in rows[np.argsort(rows[:, 2], kind="stable")].tolist():
+        ends.setdefault(whole, {whole}).update(ends.get(right, {right}))
+        begins.setdefault(whole, {whole}).update(begins.get(left, {left}))
+    joints = {
+        (a, b)
+        for left, right, _, _ in rows.tolist()
+        for a in ends.get(left, {left})
+        for b in begins.get(right, {right})
+    }
+    bits = np.zeros(1 << max(10, (16 * len(joints)).bit_length() - 3), np.uint8)
+    first, second = np.array(sorted(joints), np.int32).reshape(-1, 2).T
+    add_pairs(bits, first.copy(), second.copy())
+    return Learned(build_pairs(*rows.T), bits)
+
+
 class Rewriter:
     """Applies one map to document after document. `dtype`: of the new ids; uint16 is the fast way."""
 
-    def __init__(self, ids: IdMap, dtype: Any):
+    def __init__(self, ids: IdMap, dtype: Any, merges: Learned | None = None):
         self.map = ids
+        self.merges = merges
         self.dtype = np.dtype(dtype)
         self._out = np.empty(0, self.dtype)
         self._mask = np.empty(0, np.bool_)
@@ -83,14 +117,23 @@ class Rewriter:
         ids = np.minimum(values, np.uint64(2**63 - 1)).view(np.int64) if values.dtype == np.uint64 else values
         raw = ids.view(f"u{ids.itemsize}")
         if mask is None and rewrite_plain(raw, offsets, self.map, self._out, ends):
-            return self._out[: ends[-1]], ends, None, wrong
+            return self._merged(self._out[: ends[-1]], ends, None), ends, None, wrong
         if len(self._mask) < room:
             self._mask = np.empty(room, np.bool_)
         none = mask is None
         given = np.zeros(0, np.bool_) if mask is None else mask
         rewrite_checked(ids, offsets, given, none, self.map, self._out, self._mask, ends, wrong)
         flags = self._mask[: ends[-1]]
-        return self._out[: ends[-1]], ends, flags if flags.any() else None, wrong
+        out = self._merged(self._out[: ends[-1]], ends, flags)
+        flags = flags[: len(out)]
+        return out, ends, flags if flags.any() else None, wrong
+
+    def _merged(self, ids: np.ndarray, ends: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
+        """Does the learned merges, in place, in `ends` and `mask` too; returns what is left of the ids."""
+        if self.merges is None:
+            return ids
+        flags = np.zeros(0, np.bool_) if mask is None else mask
+        return ids[: merge_learned(ids, ends, flags, self.merges.pairs, self.merges.joints)]
 
 
 @intrinsic
@@ -174,3 +217,49 @@ def rewrite_checked(values, offsets, given, none, ids, out, mask, ends, wrong):
                 mask[n] = masked
                 n += 1
         ends[doc + 1] = n
+
+
+@njit(cache=True)
+def merge_learned(ids, ends, mask, pairs, joints):
+    """ids uint16 or int32 [n], ends int64[docs + 1], mask bool[n] or bool[0], in place -> new n.
+
+    Runs in which a learned piece may lie across each two neighbours are merged as BPE does; tokens
+    that bear loss and tokens that do not are never merged with each other.
+    """
+    sym, value = np.empty(SHORT, np.int32), np.empty(SHORT, np.int64)
+    n, a = 0, ends[0]
+    for doc in range(len(ends) - 1):
+        stop = ends[doc + 1]
+        i = a
+        while i < stop:
+            j = i + 1
+            while j < stop and _joint(ids[j - 1], ids[j], joints) and (len(mask) == 0 or mask[j - 1] == mask[j]):
+                j += 1
+            count = j - i
+            flag = len(mask) > 0 and mask[i]
+            if count == 1:
+                ids[n] = ids[i]
+            else:
+                if count > len(sym):
+                    sym, value = np.empty(2 * count, np.int32), np.empty(2 * count, np.int64)
+                for k in range(count):
+                    sym[k] = ids[i + k]
+                if count <= SHORT:
+                    count = merge_short(sym, count, value, pairs, -1)
+                else:
+                    count = merge_long(sym, count, pairs, -1)
+                for k in range(count):
+                    ids[n + k] = sym[k]
+            if len(mask):
+                mask[n : n + count] = flag
+            n += count
+            i = j
+        a = stop
+        ends[doc + 1] = n
+    return n
+
+
+@inlined()
+def _joint(a, b, bits):
+    p = pair_slot(a, b, len(bits) * 8)
+    return (bits[p >> 3] >> np.uint8(p & 7)) & 1
