@@ -36,7 +36,14 @@ run tinydata compact --vocab "$third" --multiple-of 64 --curve
 # 6. beside it, the paper's selection at the same size: the most frequent ids, whatever they are merged from
 run tinydata compact --vocab "$third" --multiple-of 64 --method frequency --dry-run
 
-# 7. everything on one page
-run tinydata report
+# 7. the corpus as shards, with the compact tokenizer
+run tinydata encode
+
+# 8. had it been tokenized with the big one already: from those shards, without the text
+run tinydata encode --vocab "$tokenizer" -o big-shards
+run tinydata encode big-shards --vocab vocab -o rewritten
+
+# 9. everything on one page
+run tinydata report counts vocab shards rewritten
 
 printf '\nThe page is %s\n' "$PWD/report.html"
