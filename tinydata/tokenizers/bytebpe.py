@@ -268,7 +268,7 @@ class ByteLevelBPE(Merging):
 
     def _with(self, config: dict[str, Any], new_id: dict[int, int]) -> Self:
         files = {"tokenizer.json": companions.dump(config)}
-        files |= {n: c for n, c in companions.renumber(self.files, new_id).items() if n != "tokenizer.json"}
+        files |= companions.renumber({n: c for n, c in self.files.items() if n not in files}, new_id)
         if "merges.txt" in self.files:
             merges = [" ".join(companions.split_merge(m)) for m in config["model"]["merges"]]
             files["vocab.json"] = json.dumps(config["model"]["vocab"], ensure_ascii=False).encode() + b"\n"

@@ -87,7 +87,7 @@ class WordCollector(TextCounter):
 def _take(slots, text, entries, arena, out, ends, group, count):
     """Words of a table -> out uint8[...], each behind a byte that says whether it opens a document."""
     w = 0
-    at = 0
+    at = np.int64(0)
     for p in range(0, len(slots), 4):
         meta = slots[p + 2]
         if meta != np.uint64(0):

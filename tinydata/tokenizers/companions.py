@@ -7,7 +7,6 @@ listed; ids that nothing maps never stay behind.
 
 from __future__ import annotations
 
-import copy
 import json
 from typing import Any
 
@@ -66,8 +65,8 @@ def slice_json(tokenizer: Json, new_id: dict[int, int]) -> Json:
 
     A merge survives if both parts and the result do; post-processor, padding and added-token ids follow.
     """
-    out = copy.deepcopy(tokenizer)
-    model = out["model"]
+    model = dict(tokenizer["model"])
+    out = {**tokenizer, "model": model}
     if isinstance(model["vocab"], list):  # Unigram: [piece, score] in the order of ids
         rows = sorted((new_id[i], row) for i, row in enumerate(model["vocab"]) if i in new_id)
         model["vocab"] = [row for _, row in rows]
@@ -83,19 +82,18 @@ def slice_json(tokenizer: Json, new_id: dict[int, int]) -> Json:
     if out.get("post_processor"):
         out["post_processor"] = _processor(out["post_processor"], new_id)
     if out.get("padding"):
-        out["padding"]["pad_id"] = new_id.get(out["padding"]["pad_id"], 0)
+        out["padding"] = {**out["padding"], "pad_id": new_id.get(out["padding"]["pad_id"], 0)}
     return out
 
 
 def extend_json(tokenizer: Json, at: int, texts: list[str], merges: list[tuple[str, str]]) -> Json:
     """A tokenizer.json (model BPE) whose ids from `at` on are free for len(texts) -> it with these, and merges last."""
-    out = copy.deepcopy(tokenizer)
-    model = out["model"]
+    model = dict(tokenizer["model"])
     vocab = model["vocab"] | {text: at + k for k, text in enumerate(texts)}
     model["vocab"] = dict(sorted(vocab.items(), key=lambda kv: kv[1]))
     listed = bool(model["merges"]) and not isinstance(model["merges"][0], str)
-    model["merges"] += [list(m) if listed else " ".join(m) for m in merges]
-    return out
+    model["merges"] = [*model["merges"], *(list(m) if listed else " ".join(m) for m in merges)]
+    return {**tokenizer, "model": model}
 
 
 def taught(content: bytes, at: int, texts: list[str]) -> bytes:

@@ -146,8 +146,15 @@ def learn(
     """
     size, most = len(symbols.lengths), len(price)
     left, right, gain = np.empty(most, np.int32), np.empty(most, np.int32), np.empty(most, np.int64)
-    room = [np.concatenate([a, np.zeros(most, a.dtype)]) for a in symbols]
-    m = _learn(ids, word, count, size, *room, price, implied, left, right, gain) if most else 0
+    h, n, b, e = (np.concatenate([a, np.zeros(most, a.dtype)]) for a in symbols)
+    if not most:
+        return Merges(left, right, gain)
+    for guess in (True, False):
+        todo = ids.copy() if guess else ids
+        m = _learn(todo, word, count, size, h, n, b, e, price, guess, implied, left, right, gain)
+        if m >= 0:
+            ids[:] = todo
+            break
     return Merges(left[:m].copy(), right[:m].copy(), gain[:m].copy())
 
 
@@ -243,7 +250,21 @@ def _previous(ids, i):
 
 
 @njit(cache=True)
-def _learn(ids, word, count, size, hashes, lengths, begins, ends, price, implied, left, right, gain):
+def _least(counts, price):
+    """counts int64[pairs] -> what no pair has that will be learned, by a guess: most pairs need no places then.
+
+    It is half of the price where prices, going up, meet the counts as they are before any merge, going down.
+    """
+    down = np.sort(counts)[::-1]
+    for k in range(min(len(down), len(price))):
+        if down[k] <= price[k]:
+            return max(price[0], price[k] // 2)
+    return price[0]
+
+
+@njit(cache=True)
+def _learn(ids, word, count, size, hashes, lengths, begins, ends, price, guess, implied, left, right, gain):
+    """-> merges learned; -1: the guess at what the last of them gains was too high, and all is to be done without."""
     # all pairs and their counts
     keys = np.full(1 << 16, _EMPTY, np.uint64)
     counts = np.zeros(len(keys), np.int64)
@@ -262,7 +283,7 @@ def _learn(ids, word, count, size, hashes, lengths, begins, ends, price, implied
             else:
                 counts[s] += count[word[i]]
     # those that can pay: their places, in lists
-    least = price[0]
+    least = _least(counts, price) if guess else price[0]
     for s in range(len(keys)):
         if keys[s] != _EMPTY and counts[s] <= least:
             counts[s] = 0
@@ -353,7 +374,7 @@ def _learn(ids, word, count, size, hashes, lengths, begins, ends, price, implied
             places.sort()
         new = 0
         for p in range(n):
-            i = np.int64(places[p])
+            i = int(places[p])
             if ids[i] != a:
                 continue
             j = _next(ids, i)
@@ -412,4 +433,4 @@ def _learn(ids, word, count, size, hashes, lengths, begins, ends, price, implied
                     free = node
                     node = after
                 heads[s], counts[s] = -1, 0
-    return m
+    return m if m == len(price) or price[m] >= least else -1
