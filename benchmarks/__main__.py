@@ -11,7 +11,7 @@ from importlib import import_module
 from benchmarks.place import Place
 from benchmarks.table import Peak, Row, text
 
-NAMES = ("shards", "parquet", "internevo", "text", "encode", "compact")
+NAMES = ("shards", "parquet", "internevo", "text", "encode", "compact", "adapt")
 
 
 def main() -> None:

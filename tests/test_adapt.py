@@ -379,3 +379,51 @@ def test_no_held_out(corpus: Path, tokenizers: dict[str, str], tmp_path: Path) -
     assert choice.adapted and choice.adapted.facts["learned"] > 20
     assert choice.adapted.facts["heldout"] is None
     assert not Heldout(opened.heldout, choice.big).measurable
+
+
+@pytest.mark.parametrize("family", FOLDERS["spm"])
+def test_tokenizer_json_beside_a_model(
+    family: str, corpus: Path, tokenizers: dict[str, str], tmp_path: Path, text: list[str]
+) -> None:
+    """A tokenizer.json made from the model by transformers is taught too, and gives the model's ids."""
+    transformers = pytest.importorskip("transformers")
+    import tokenizers as library
+
+    old = open_tokenizer(tokenizers[family])
+    both = tmp_path / "both"
+    both.mkdir()
+    for name, content in old.subset(np.arange(old.size)).files.items():
+        (both / name).write_bytes(content)
+    transformers.AutoTokenizer.from_pretrained(str(both)).save_pretrained(str(tmp_path / "saved"))
+    (both / "tokenizer.json").write_bytes((tmp_path / "saved/tokenizer.json").read_bytes())
+    counted = count(corpus, str(both), tmp_path / "counts")
+    assert run(str(counted), "--vocab", str(VOCAB), "--adapt", "-o", str(tmp_path / "new")) == 0
+    made, small = manifest(tmp_path / "new"), open_tokenizer(str(tmp_path / "new"))
+    assert made["adapted"]["learned"] > 20
+    fast = library.Tokenizer.from_file(str(tmp_path / "new/tokenizer.json"))
+    assert fast.get_vocab_size() == small.size
+    documents = [t.lstrip() for t in text]  # as in test_transformers
+    found = [e.ids for e in fast.encode_batch(documents, add_special_tokens=False)]
+    assert found == small.encode(documents)
+
+
+def test_sample(
+    corpus: Path, counts: dict[str, Path], tokenizers: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a corpus larger than the sample a part is read, the same each time, and it stands for all of it."""
+    monkeypatch.setattr(module, "SAMPLE_BYTES", 40_000)
+    monkeypatch.setattr(module, "STRETCH_BYTES", 1)
+    lines = corpus.read_text(encoding="utf-8").splitlines(keepends=True)
+    folder = counts["plain"].parent / "parts"
+    folder.mkdir()
+    for k in range(16):
+        (folder / f"code-{k:05}.jsonl").write_text("".join(lines[k::16]), encoding="utf-8")
+    big = open_tokenizer(tokenizers["plain"])
+    opened = open_counts(str(count(folder, tokenizers["plain"], counts["plain"].parent / "counts-parts")))
+    words, weights = module.corpus_words(opened.manifest, opened.table, big, big)
+    again, _ = module.corpus_words(opened.manifest, opened.table, big, big)
+    assert (words.data == again.data).all() and (words.count == again.count).all()
+    assert weights.max() > 2
+    ids, word = spelled(words, big)
+    tokens = tally(ids, word, words.weighted(weights), big.size).sum()
+    assert tokens / opened.train.sum() == pytest.approx(1, abs=0.25)
