@@ -6,6 +6,7 @@ The tokenizers of conftest know other text than this corpus, so there is somethi
 from __future__ import annotations
 
 import json
+import shutil
 import sysconfig
 from collections import Counter
 from itertools import pairwise
@@ -255,6 +256,44 @@ def test_learned(family: str, tokenizers: dict[str, str], vocabularies: dict[str
         assert b"".join(small.pieces[p] for p in r["parts"]) == big.pieces[r["old_id"]]
         if r["kept"]:
             assert small.kinds[r["parts"][0]] == big.kinds[r["old_id"]]
+
+
+@pytest.mark.parametrize("family", ["gpt2", "prefix"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_slice(
+    family: str, dtype: str, corpus: Path, tokenizers: dict[str, str], vocabularies: dict[str, Path], tmp_path: Path
+) -> None:
+    """`tinydata slice` on it: an old token keeps its row, a learned one gets the mean of its old parts' rows."""
+    torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
+    shape = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+    rows = open_tokenizer(tokenizers[family]).size
+    config = transformers.LlamaConfig(vocab_size=rows, bos_token_id=None, eos_token_id=None, **shape)
+    big = transformers.AutoModelForCausalLM.from_config(config).to(getattr(torch, dtype))
+    big.save_pretrained(tmp_path / "model")
+    shutil.copytree(tokenizers[family], tmp_path / "model", dirs_exist_ok=True)
+    vocab, out = vocabularies[family], str(tmp_path / "out")
+    with pytest.raises(SystemExit) as left:
+        main(["slice", str(tmp_path / "model"), "--vocab", str(vocab), "-o", out])
+    assert not left.value.code
+    learned = pq.read_table(vocab / "learned.parquet").to_pylist()
+    said = manifest(tmp_path / "out")["rows"]
+    assert (said["kept"], said["learned"], said["after"]) == (VOCAB - len(learned), len(learned), VOCAB)
+
+    few = transformers.AutoModelForCausalLM.from_pretrained(out, dtype="auto").eval()
+    assert few.config.vocab_size == VOCAB
+    for take in ("get_input_embeddings", "get_output_embeddings"):
+        before, after = (getattr(m, take)().weight.detach().to(torch.float32) for m in (big, few))
+        for r in pq.read_table(vocab / "idmap.parquet").to_pylist():
+            if r["kept"]:
+                assert torch.equal(after[r["parts"][0]], before[r["old_id"]])
+        for r in learned:
+            mean = before[r["old_parts"]].mean(0).to(getattr(torch, dtype)).to(torch.float32)
+            assert torch.allclose(after[r["new_id"]], mean, rtol=1e-2 if dtype == "bfloat16" else 1e-5, atol=1e-7)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(out)
+    ids = tokenizer(json.loads(corpus.read_text().splitlines()[3])["text"], return_tensors="pt")["input_ids"]
+    assert set(ids[0].tolist()) & {r["new_id"] for r in learned}
+    with torch.no_grad():
+        assert few(ids).logits.shape == (*ids.shape, VOCAB)
 
 
 def test_same_bytes(counts: dict[str, Path], vocabularies: dict[str, Path], tmp_path: Path) -> None:

@@ -62,7 +62,7 @@ QUARANTINE = pa.schema(
 # idmap.parquet: one row per old id; parts are new ids: one if the token was kept, else those that spell it
 IDMAP = pa.schema([("old_id", pa.int32()), ("kept", pa.bool_()), ("parts", pa.list_(pa.int32()))])
 
-# learned.parquet, of `compact --adapt` only: one row per token the corpus taught, in the order of its merge
+# learned.parquet, of `compact --adapt` only: one row per token the corpus taught, by its id
 LEARNED = pa.schema(
     [
         ("new_id", pa.int32()),
