@@ -34,8 +34,9 @@ def rows(place: Place) -> tuple[list[Row], list[Peak]]:
     peak = 0
     for name, (path, sizes) in TOKENIZERS.items():
         for what, left_out in (("", []), (f", without {' and '.join(OTHER)}", list(OTHER))):
+            some = list(sizes[:1] if left_out else sizes)
             run = process.call(
-                "benchmarks.adapt:measured", place.folder, str(SHARED / "tokenizers" / path), list(sizes), left_out
+                "benchmarks.adapt:measured", place.folder, str(SHARED / "tokenizers" / path), some, left_out
             )
             peak = max(peak, run.peak)
             for made in run.value:
@@ -87,9 +88,10 @@ def measured(folder: str, tok: str, sizes: list[int], left_out: list[str]) -> li
         if left_out:
             plain = choose(opened, tok, Goal(vocab=size)).small
             made["other"] = {d: _elsewhere(d, choice.big, plain, choice.small) for d in left_out}
-        else:
-            made["scratch"] = _scratch(opened, choice.big, size)
         out.append(made)
+    if not left_out:
+        for made, scratch in zip(out, _scratch(opened, choice.big, sizes), strict=True):
+            made["scratch"] = scratch
     return out
 
 
@@ -124,46 +126,43 @@ def _texts(domain: str, step: int = 1) -> Any:
     return pa.table({"domain": [domain] * len(texts), "text": pa.array(texts, pa.string())})
 
 
-def _scratch(opened: Any, big: Any, size: int) -> float:
-    """Inflation on the held-out text of a vocabulary that is learned from bytes and characters on."""
+def _scratch(opened: Any, big: Any, sizes: list[int]) -> list[float]:
+    """Inflation on the held-out text of vocabularies that are learned from bytes and characters on."""
     from tinydata.adapt import corpus_words
     from tinydata.trade import Heldout
 
-    base = _beginning(big)
-    words, weights = corpus_words(opened.manifest, opened.table, big, base)
+    words, weights = corpus_words(opened.manifest, opened.table, big, big)
     held = Heldout(opened.heldout, big)
-    made = _learned(base, words, weights, size)
-    return float(held.count(made).sum() / held.tokens.sum() - 1)
+    made = _learned(big, words, weights, sizes)
+    return [float(held.count(m).sum() / held.tokens.sum() - 1) for m in made]
 
 
-def _beginning(big: Any) -> Any:
-    """The tokenizer with only what must stay, and single characters."""
-    import numpy as np
+def _learned(big: Any, words: Any, weights: Any, sizes: list[int]) -> list[Any]:
+    """As many merges as the most ids, then to each size what is used least goes: rare characters too.
 
-    from tinydata.tokenizers.learn import merges_are_implied
-
-    single = np.array([len(p.decode("utf-8", "ignore")) == 1 for p in big.pieces])
-    return big.subset(np.flatnonzero(~big.removable() | (single & merges_are_implied(big))))
-
-
-def _learned(base: Any, words: Any, weights: Any, size: int) -> Any:
-    """As many merges as ids, then what is used least goes: rare characters too."""
+    What may merge with what is as in the big tokenizer.
+    """
     import numpy as np
 
     from tinydata.tokenizers.base import places
-    from tinydata.tokenizers.learn import learn, merges_are_implied, spelled, symbols_of, tally
+    from tinydata.tokenizers.learn import Symbols, learn, merges_are_implied, spelled, symbols_of, tally
     from tinydata.tokenizers.prune import kept, removal_order
     from tinydata.tokenizers.tree import build_tree
 
+    implied = merges_are_implied(big)
+    single = np.array([len(p.decode("utf-8", "ignore")) == 1 for p in big.pieces])
+    first = np.flatnonzero(~big.removable() | (single & implied))
+    base = big.subset(first)
+    symbols = Symbols(*(a[big.order(first)] for a in symbols_of(big)))
     count = words.weighted(weights)
     ids, word = spelled(words, base)
-    found = learn(ids, word, count, symbols_of(base), np.ones(size, np.int64), merges_are_implied(base))
+    found = learn(ids, word, count, symbols, np.ones(max(sizes), np.int64), implied)
     longer = base.extended(list(zip(found.left.tolist(), found.right.tolist(), strict=True)))
     place = places(base, len(found.left))
     seen = np.zeros(longer.size, np.int64)
     seen[place] = tally(ids, word, count, len(place))
     order = removal_order(longer, build_tree(longer), seen, ~longer.removable())
-    return longer.subset(np.flatnonzero(kept(longer, order, size)))
+    return [longer.subset(np.flatnonzero(kept(longer, order, size))) for size in sizes]
 
 
 def library(folder: str, tok: str) -> list[int]:
@@ -176,16 +175,16 @@ def library(folder: str, tok: str) -> list[int]:
     from tinydata.tokenizers.collect import WordCollector
 
     step, size = SAMPLE
-    base = _beginning(open_tokenizer(tok))
+    big = open_tokenizer(tok)
     tables = [_texts(f.name.split(".")[0], step) for f in sorted((SHARED / "corpora").glob("*.jsonl.zst"))]
     texts = pa.concat_tables(tables)["text"].combine_chunks()
     texts = texts.chunk(0) if isinstance(texts, pa.ChunkedArray) else texts
-    collector = WordCollector(base)
+    collector = WordCollector(big)
     collector.add(texts, np.zeros(len(texts), np.int32))
-    ours = _learned(base, collector.collected(), np.ones(1), size)
+    ours = _learned(big, collector.collected(), np.ones(1), [size])[0]
     theirs = Tokenizer(models.BPE())
-    theirs.pre_tokenizer = Tokenizer.from_str(json.dumps(base.config)).pre_tokenizer
-    alphabet = list(base.config["model"]["vocab"])
+    theirs.pre_tokenizer = Tokenizer.from_str(json.dumps(big.config)).pre_tokenizer
+    alphabet = [t for t in big.config["model"]["vocab"] if len(t) == 1]
     trainer = trainers.BpeTrainer(vocab_size=size, show_progress=False, initial_alphabet=alphabet)
     theirs.train_from_iterator(texts.to_pylist(), trainer)
     found = [sum(map(len, ours.encode(texts.to_pylist())))]

@@ -356,6 +356,7 @@ def test_fewer_merges(counts: dict[str, Path], tokenizers: dict[str, str], monke
     assert adapted and 20 <= adapted.facts["learned"] <= 40
     facts = adapted.facts["heldout"]
     assert facts["guard"]["attempts"] == module.ATTEMPTS + module.HALVINGS
+    assert facts["guard"]["fewer_merges"] and "fewer tokens were learned" in module.said(adapted.facts)
     assert facts["inflation"] < facts["inflation_pruned_only"]
     assert facts["worst_domain"]["against_pruned_only"] <= module.BOUND
 
