@@ -425,6 +425,21 @@ def test_masks_survive_every_format(vocab: str, tmp_path: Path) -> None:
             assert [list(zip(ids, mask, strict=True)) for _, _, ids, mask in found] == want
 
 
+def test_masks_of_a_batch_that_is_part_of_a_row_group(vocab: str, tmp_path: Path, monkeypatch: Any) -> None:
+    """There, ids begin somewhere in the values, and the mask at its own beginning."""
+    monkeypatch.setattr("tinydata.formats.parquet.ROWS", 3)
+    ids = [[1 + i % 9] * (i % 4) for i in range(20)]
+    bears = [[(i + k) % 3 > 0 for k in range(len(d))] for i, d in enumerate(ids)]
+    pq.write_table(pa.table({"input_ids": ids, "loss_mask": bears}), tmp_path / "a.parquet")
+    made(tmp_path / "a.parquet", vocab, tmp_path / "out")
+    parts = pq.read_table(Path(vocab) / "idmap.parquet")["parts"].to_pylist()
+    want = [
+        ([p for t in d for p in parts[t]], [not b for t, b in zip(d, m, strict=True) for _ in parts[t]])
+        for d, m in zip(ids, bears, strict=True)
+    ]
+    assert [(d, m) for _, _, d, m in documents(tmp_path / "out")] == want
+
+
 def test_a_masked_id_zero_has_no_negative(vocab: str, tmp_path: Path) -> None:
     table = pa.table({"input_ids": [[0, 1]], "loss_mask": [[False, True]]})
     pq.write_table(table, tmp_path / "a.parquet")

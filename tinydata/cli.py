@@ -529,7 +529,7 @@ def encode(
         return 0
     out = needed(out, "-o")
     began, total = time.time(), sum(s.bytes for s in found.splits)
-    with connected(engine, workers) as running_on, console.progress("encode", total) as progress:
+    with connected(engine, workers) as running_on:
         manifest = verb.encode(
             paths,
             vocab,
@@ -540,7 +540,7 @@ def encode(
             force=force,
             partitions=partitions,
             found=found,
-            progress=progress,
+            stage=console.progress,
         )
         record(out, began, engine=running_on.name, workers=running_on.slots, bytes=total)
     console.result(manifest, show.encoded(manifest, out, time.time() - began))

@@ -8,6 +8,7 @@ documents' lengths are, are put together from the parts. So shards are the same 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache, lru_cache, partial
 from typing import Any, NamedTuple
 
@@ -51,6 +52,12 @@ _STEM = {"llmc": "train_{:06d}"}  # what llm.c and modded-nanogpt look for
 _PART = pa.schema([*schema.DOCUMENTS, ("length", pa.int64()), ("key", pa.uint64())])
 
 Tell = Callable[[int], None]
+Stage = Callable[[str, int], AbstractContextManager[Tell]]
+
+
+def silent(name: str, size: int) -> AbstractContextManager[Tell]:
+    """A Stage that shows nothing."""
+    return nullcontext(lambda n: None)
 
 
 class Settings(NamedTuple):
@@ -109,13 +116,15 @@ def encode(
     force: bool = False,
     partitions: int = 0,
     found: Plan | None = None,
-    progress: Callable[[int], None] = lambda n: None,
+    stage: Stage = silent,
 ) -> dict[str, Any]:
     """Writes SHARDS to `out`; returns the manifest. The same command again continues a killed one.
 
     vocab: what `tinydata compact` wrote, or any tokenizer. tokenizer: the one that made the ids, if
-    it is not where the vocabulary says. Raises TinydataError: nothing to read, too much of it
-    broken, ids of another tokenizer, output that exists.
+    it is not where the vocabulary says. stage: shows progress of (name, bytes in all).
+
+    Raises TinydataError: nothing to read, too much of it broken, ids of another tokenizer, output
+    that exists.
     """
     found = found or plan(corpus, informed(settings.wanted, vocab, tokenizer))
     target = open_target(vocab, corpus, found.kind, settings, tokenizer)
@@ -127,14 +136,16 @@ def encode(
     label = f"tinydata encode {', '.join(corpus)}"
     ways: dict[str, Any] = {"parts": output.parts, "partitions": partitions, "label": label}
     units = _units(found.splits)
-    done = map(engine, units, partial(encode_unit, job), kind="part", progress=progress, **ways)
+    with stage("encode", sum(u.bytes for u in units)) as progress:
+        done = map(engine, units, partial(encode_unit, job), kind="part", progress=progress, **ways)
     bad = _quarantine(done, found)
     check_bad(bad, sum(d["documents"] for d in done), settings.max_bad, found)
     shards = [
         Unit(s.number, s, s.tokens * job.dtype.itemsize) for s in _shards(done, settings.shard_tokens, settings.seed)
     ]
     masked = any(d["masked"] for d in done)
-    made = map(engine, shards, partial(write_shard, job, masked), kind="shard", progress=lambda n: None, **ways)
+    with stage("shards", sum(s.bytes for s in shards)) as progress:
+        made = map(engine, shards, partial(write_shard, job, masked), kind="shard", progress=progress, **ways)
     files = {"quarantine.parquet": table_bytes(bad)} if len(bad) else {}
     result = {**summary(done, made, target, job, found), "quarantined": reasons(bad)}
     return output.publish(result, files, {n: s for m in made for n, s in m["files"].items()})
@@ -387,10 +398,9 @@ class Part:
 
     def _from_ids(self, batch: pa.RecordBatch) -> tuple[Any, ...]:
         """TOKENS -> (new ids, ends, mask, tokens of each document before, which are good)."""
-        body = batch.column("ids")
-        offsets, values = body.offsets.to_numpy(), body.values.to_numpy()
-        given = batch.column("mask").values.to_numpy(zero_copy_only=False) if "mask" in batch.schema.names else None
-        if given is not None and not given[offsets[0] : offsets[-1]].any():
+        values, offsets = _flat(batch.column("ids"))
+        given = _flat(batch.column("mask"))[0] if "mask" in batch.schema.names else None
+        if given is not None and not given.any():
             given = None
         rewriter = _rewriter(self.tok, self.job.idmap, self.job.learned, self.job.dtype)
         ids, ends, mask, wrong = rewriter.rewrite(values, offsets, given)
@@ -469,6 +479,13 @@ class Part:
             "differed": self.differed,
             "bad": [list(b) for b in self.bad],
         }
+
+
+def _flat(lists: pa.ListArray) -> tuple[np.ndarray, np.ndarray]:
+    """Lists -> (their values, offsets from 0): a batch may be a part of a larger one, and its columns apart."""
+    offsets = lists.offsets.to_numpy()
+    first, last = int(offsets[0]), int(offsets[-1])
+    return lists.values.slice(first, last - first).to_numpy(zero_copy_only=False), offsets - offsets[0]
 
 
 def labels(batch: pa.RecordBatch) -> pa.Table:
@@ -563,6 +580,7 @@ def write_shard(job: Job, masked: bool, shard: Shard, number: int, tell: Tell) -
         for piece in (_shuffled if job.settings.seed >= 0 else _in_order)(job, masked, shard):
             sums["documents"] += len(piece.lengths)
             sums["tokens"] += len(piece.ids)
+            tell(piece.ids.nbytes)
             yield piece
 
     files = writer(job.settings.to)(Location.of(job.place), stem, job.dtype, masked, counted())

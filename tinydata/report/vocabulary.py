@@ -48,10 +48,31 @@ def vocabulary_sections(v: VocabDir, counts: CountsDir | None, tag: str) -> list
         found.append(Section(f"size{tag}", "Vocabulary size and its price", _curve(m), v.path))
     if m["trade"]["heldout"]:
         found.append(Section(f"trade{tag}", "Trade by domain", _trade(m["trade"]["heldout"], counts), v.path))
+    if m.get("adapted"):
+        found.append(Section(f"learned{tag}", "Tokens that were learned", learned(m["adapted"]), v.path))
     if m.get("dropped"):
         found.append(Section(f"dropped{tag}", "Tokens that were dropped", _dropped(m), v.path))
     found.append(Section(f"checks{tag}", "Checks: dead pieces and round trip", _checks(m["trade"]), v.path))
     return found
+
+
+def learned(facts: dict[str, Any]) -> list[Any]:
+    """What `--adapt` did: beside pruning alone, and the tokens it learned first."""
+    held = facts["heldout"]
+    items = [(number(facts["learned"]), "learned", f"of {number(facts['learned'] + facts['pruned_to'])} ids")]
+    notes = []
+    if held:
+        worst = held["worst_domain"]
+        items += [
+            (change(held["inflation"]), "inflation", "on held-out text"),
+            (change(held["inflation_pruned_only"]), "pruning alone", "to the same size"),
+            (change(worst["against_pruned_only"]), "worst domain", f"{worst['domain']}, against pruning alone"),
+        ]
+        weights = held["guard"]["weights"]
+        if weights:
+            notes = [f"So that none lost too much, words of these domains weigh more: {', '.join(sorted(weights))}."]
+    table = Table([("learned first", "token")], [[t] for t in facts["top"]])
+    return [Tiles(items), *([Notes(notes)] if notes else []), table]
 
 
 def vocabulary_tiles(trade: dict[str, Any]) -> Tiles:
