@@ -243,8 +243,8 @@ def test_not_made_by_tinydata(made: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(TinydataError, match="unfinished, or not made by tinydata"):
         report([str(made / "counts"), str(tmp_path / "empty")], str(tmp_path / "r.html"))
-    with pytest.raises(TinydataError, match="no report on what `tinydata encode`"):
-        report([str(changed(made, "vocab", tmp_path, verb="encode"))], str(tmp_path / "r.html"))
+    with pytest.raises(TinydataError, match="no report on what `tinydata slice`"):
+        report([str(changed(made, "vocab", tmp_path, verb="slice"))], str(tmp_path / "r.html"))
     (tmp_path / "vocab" / "manifest.json").write_text('{"verb": ')
     with pytest.raises(TinydataError, match="cannot be read as JSON"):
         report([str(tmp_path / "vocab")], str(tmp_path / "r.html"))
@@ -286,3 +286,25 @@ def test_text() -> None:
 def test_hidden_characters_are_told_from_spelled_ones() -> None:
     assert text.runs(" a\\n\n\t\u200b") == [("␣", True), ("a\\n", False), ("↵⇥U+200B", True)]
     assert text.runs("") == []
+
+
+def test_shards_before_and_after(made: Path, tmp_path: Path) -> None:
+    """Tokens in all and by domain, what rewriting did to them, and how that compares with encoding anew."""
+    from tinydata.encode import Settings, encode
+    from tinydata.engines.local import LocalEngine
+
+    settings, engine = Settings(max_bad=0.5), LocalEngine(1)
+    big, vocab = str(made / "tokenizer"), str(made / "vocab")
+    encode([str(made / "counts.jsonl")], big, str(tmp_path / "big"), engine, settings)
+    after = encode([str(tmp_path / "big")], vocab, str(tmp_path / "new"), engine, settings)
+    made_page = report([str(tmp_path / "big"), str(tmp_path / "new"), vocab], str(tmp_path / "page.html"))
+    assert {"shards", "shards-2"} <= set(made_page["sections"])
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    t, sample = after["totals"], after["sample"]
+    assert text.number(t["tokens_before"]) in page
+    assert text.change(t["tokens"] / t["tokens_before"] - 1) in page
+    assert f"All {text.number(sample['documents'])} documents of a sample decode to the text they were." in page
+    assert text.share(sample["equal"] / sample["documents"]) in page
+    for domain in after["domains"].values():
+        assert text.number(domain["tokens"]) in page
+    assert "made with another tokenizer than the vocabularies on this page." in page  # of the big tokenizer's shards
