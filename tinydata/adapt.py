@@ -39,8 +39,8 @@ STRETCH_BYTES = 4 << 20  # least that is read of a split
 # to 48,000: 1.0 points shorter) but Korean that was not counted became 10.8 points longer than by pruning alone; at 1
 # it becomes shorter.
 PRIOR = 1.0
-# of a domain's tokens. Half of it, OLMo's vocabulary could not be taught at all: its own training had more English
-# web text than any corpus has. Twice the standard error of a domain with LEAST tokens is 0.5 %.
+# Of a domain's tokens, and twice the 0.5 % that are two standard errors where it has LEAST of them: with half of it,
+# ten attempts did not get OLMo at 33,333 within it, for one domain of English web text.
 BOUND = 0.01
 LEAST = 10_000  # held-out tokens; domains with fewer are taken together
 ATTEMPTS = 6  # at keeping every domain within BOUND by weighing
