@@ -23,10 +23,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tinydata import adapt, compact, count, encode
-from tinydata.encode import Settings, shuffle_keys
+from tinydata.encode import Settings
 from tinydata.engines.local import LocalEngine
 from tinydata.errors import UNREADABLE, TinydataError
 from tinydata.formats.base import plan, read
+from tinydata.parts import COMPARED, shuffle_keys
 from tinydata.tokenizers.base import Tokenizer, open_tokenizer
 from tinydata.tokenizers.count import PROBE
 from tinydata.tokenizers.edges import Edges, edges, frame
@@ -328,8 +329,10 @@ def test_rewritten_documents_say_the_same(corpus: Path, text: list[str], big: st
     for (_, _, new, _), old, t in zip(found, expected(text, big), text, strict=True):
         assert new == [p for i in old for p in parts[i]]
         assert small.decode(new) == t + "<|endoftext|>"
+    made(tmp_path / "ids", vocab + "/tokenizer.json", tmp_path / "by-file")
+    assert documents(tmp_path / "by-file") == found
     sample = manifest["sample"]
-    assert sample["documents"] == encode.COMPARED[0]
+    assert sample["documents"] == COMPARED[0]
     assert 0 < sample["equal"] <= sample["documents"]
     assert sample["tokens"] >= sample["tokens_anew"]
     assert manifest["totals"]["tokens_before"] == sum(map(len, expected(text, big)))

@@ -561,7 +561,8 @@ def report(dirs: tuple[str, ...], out: str, as_json: bool, quiet: bool, verbose:
     from tinydata.store import Location
 
     planned = given("dirs", dirs)
-    here = [d for d in planned if dirs or Location.of(d).exists()]  # of those in tinydata.toml, what is made by now
+    told = click.get_current_context().get_parameter_source("dirs") == click.core.ParameterSource.COMMANDLINE
+    here = [d for d in planned if told or Location.of(d).exists()]  # of those in tinydata.toml, what is made by now
     made = make(needed(here or planned, "DIRS"), out)
     console.result(made, f"wrote {made['report']} ({made['bytes']:,} bytes)")
     return 0

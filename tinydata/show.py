@@ -60,7 +60,8 @@ def encoded(manifest: dict[str, Any], out: str, took: float) -> str:
 
 def encode_plan(found: Plan, corpus: list[str], vocab: str, tokenizer: str, settings: Any) -> Result:
     """What `encode` would do: its input as it is, the rest estimated on a real sample."""
-    from tinydata.encode import Part, job_of, open_target
+    from tinydata.encode import job_of, open_target
+    from tinydata.parts import Part
 
     target = open_target(vocab, corpus, found.kind, settings, tokenizer)
     total = sum(s.bytes for s in found.splits)

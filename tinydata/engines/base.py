@@ -107,7 +107,8 @@ class Units(NamedTuple):
 
 
 Result = dict[str, Any]  # JSON
-Do = Callable[[Any, int, Callable[[int], None]], Result]  # what a unit is about, its number, tell(bytes)
+Tell = Callable[[int], None]  # bytes done
+Do = Callable[[Any, int, Tell], Result]  # what a unit is about, its number, tell(bytes)
 
 
 def map(
