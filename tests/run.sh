@@ -10,4 +10,4 @@ ruff check .
 ruff format --check .
 mypy
 lint-imports
-pytest -m 'not cluster' "$@"
+pytest -m 'not cluster' -n auto --maxprocesses 4 "$@"

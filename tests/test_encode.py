@@ -506,6 +506,18 @@ def test_a_wrong_vocabulary_is_noticed_by_what_documents_say(
     assert not (tmp_path / "out").exists()
 
 
+def test_ids_that_the_big_tokenizer_never_made(vocab: str, tmp_path: Path) -> None:
+    """Bytes, say: every id is inside the vocabulary, and what they say is decoded without an error."""
+    pq.write_table(
+        pa.table({"input_ids": [[i % 90 for i in range(n, n + 300)] for n in range(9)]}), tmp_path / "a.parquet"
+    )
+    with pytest.raises(TinydataError, match=r"hardly of the big tokenizer: .* it makes [0-9,]+ tokens itself"):
+        made(tmp_path / "a.parquet", vocab, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    done = encode.encode([str(tmp_path / "a.parquet")], vocab, str(tmp_path / "told"), LOCAL, tokenizer="none")
+    assert done["totals"]["documents"] == 9 and done["sample"] is None
+
+
 def test_edges(big: str, byte_bpe: Path, spm: Path) -> None:
     gpt2 = open_tokenizer(big)
     end = gpt2.encode(["<|endoftext|>"])[0][0]

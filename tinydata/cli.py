@@ -469,7 +469,7 @@ def slice(
     show_default=True,
     help="Format of the shards.",
 )
-@click.option("--tokenizer", default="", help="For ids: the tokenizer that made them [default: where it was].")
+@click.option("--tokenizer", default="", help="For ids: the tokenizer that made them, or none [default: where it was].")
 @click.option("--bos", default="", help="Token in front of each document, or none [default: what the tokenizer says].")
 @click.option("--eos", default="", help="Token behind each document, or none [default: its end of text; ids: none].")
 @click.option(

@@ -19,7 +19,7 @@ from tinydata.count import check_bad, describe, loaded, reasons
 from tinydata.engines.base import Engine, Tell, Unit, Unusable, map
 from tinydata.errors import TinydataError
 from tinydata.formats.base import Plan, Split, Wanted, plan
-from tinydata.parts import Job, encode_unit
+from tinydata.parts import SAMPLE, Job, encode_unit
 from tinydata.shards import arrange, write_shard
 from tinydata.store import MANIFEST, Location, Output, fingerprint, read_bytes, read_manifest, table_bytes
 from tinydata.tokenizers.base import Tokenizer, read_tokenizer
@@ -28,6 +28,8 @@ from tinydata.tokenizers.edges import Edges, edges, end_of_text
 
 UNIT_BYTES = 64 << 20  # of input; the least that is done again after a kill
 SHARD_TOKENS = 1 << 27  # 256 MB of uint16
+ENOUGH = 1_000  # tokens of a sample that says something
+FOREIGN = 0.1  # share of tokens by which a corpus may differ from what its tokenizer makes of its text
 
 Stage = Callable[[str, int], AbstractContextManager[Tell]]
 
@@ -79,7 +81,7 @@ def encode(
     """Writes SHARDS to `out`; returns the manifest. The same command again continues a killed one.
 
     vocab: what `tinydata compact` wrote, or any tokenizer. tokenizer: the one that made the ids, if
-    it is not where the vocabulary says. stage: shows progress of (name, bytes in all).
+    it is not where the vocabulary says; `none` compares nothing with it. stage: shows progress of (name, bytes in all).
 
     Raises TinydataError: nothing to read, too much of it broken, ids of another tokenizer, output
     that exists.
@@ -98,6 +100,7 @@ def encode(
         done = map(engine, units, partial(encode_unit, job), kind="part", progress=progress, **ways)
     bad = _quarantine(done, found)
     check_bad(bad, sum(d["documents"] for d in done), settings.max_bad, found)
+    _check_old(done, corpus)
     shards = [
         Unit(s.number, s, s.tokens * job.dtype.itemsize) for s in arrange(done, settings.shard_tokens, settings.seed)
     ]
@@ -107,6 +110,18 @@ def encode(
     files = {"quarantine.parquet": table_bytes(bad)} if len(bad) else {}
     result = {**summary(done, made, target, job, found), "quarantined": reasons(bad)}
     return output.publish(result, files, {n: s for m in made for n, s in m["files"].items()})
+
+
+def _check_old(done: list[dict[str, Any]], corpus: list[str]) -> None:
+    """Raises TinydataError if the ids of the sample are not what the big tokenizer makes of their text."""
+    old, anew = (sum(d["sample"][k] for d in done) for k in ("tokens_old", "tokens_old_anew"))
+    if old >= ENOUGH and abs(old - anew) > FOREIGN * max(old, anew):
+        raise TinydataError(
+            f"these ids are hardly of the big tokenizer: of what a sample says by it, it makes {anew:,} tokens itself,"
+            f" and there are {old:,}",
+            where=", ".join(corpus),
+            fix="pass the vocabulary made from the tokenizer of these ids; or --tokenizer none, if they are right so",
+        )
 
 
 def job_of(target: Target, text: bool, settings: Settings, parts: str = "", place: str = "") -> Job:
@@ -225,7 +240,9 @@ def _only(made_by: dict[str, Any], wanted: set[str], vocab: str) -> None:
 
 
 def _big_files(told: str, big: dict[str, Any]) -> dict[str, bytes]:
-    """Files of the tokenizer that made the ids: the one told, or where it was; {} if it is there no more."""
+    """Files of the tokenizer that made the ids: the one told, or where it was; {} for `none`, or if it is gone."""
+    if told == "none":
+        return {}
     try:
         files = read_tokenizer(told or big["path"])
         same = tokenizer_fingerprint(loaded(files, told or big["path"])) == big["fingerprint"]
@@ -268,7 +285,7 @@ def summary(
             domains[name] = [a + b for a, b in zip(domains.get(name, [0, 0, 0]), sums, strict=True)]
     unit = "bytes" if job.text else "tokens_before"
     total = {k: sum(d[k] for d in done) for k in ("documents", "tokens", "masked")}
-    sample = {k: sum(d["sample"][k] for d in done) for k in ("documents", "equal", "tokens", "tokens_anew")}
+    sample = {k: sum(d["sample"][k] for d in done) for k in SAMPLE}
     return {
         "totals": {**total, unit: sum(s[1] for s in domains.values())},
         "domains": {n: {"documents": s[0], unit: s[1], "tokens": s[2]} for n, s in sorted(domains.items())},

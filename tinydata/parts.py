@@ -25,6 +25,9 @@ from tinydata.tokenizers.rewrite import Rewriter, id_map, identity, learned
 
 CHECKED = (8, 1 << 16)  # documents and bytes of text per unit that are compared with the library
 COMPARED = (64, 1 << 19)  # documents and ids per unit that are compared with encoding anew
+# what was compared: documents, those equal to encoding anew, their tokens and what these would be anew; and of the
+# first of them the old tokens, and how many the big tokenizer makes of their text
+SAMPLE = ("documents", "equal", "tokens", "tokens_anew", "tokens_old", "tokens_old_anew")
 _PART = pa.schema([*schema.DOCUMENTS, ("length", pa.int64()), ("key", pa.uint64())])
 
 
@@ -103,7 +106,7 @@ class Part:
         self.labels: list[pa.Table] = [schema.DOCUMENTS.empty_table()]
         self.before = 0
         self.by_domain: dict[str, list[int]] = {}  # documents, tokens before or bytes of text, tokens
-        self.sample = {"documents": 0, "size": 0, "equal": 0, "tokens": 0, "tokens_anew": 0}
+        self.sample = dict.fromkeys(SAMPLE, 0) | {"size": 0}
         self.differed = ""
         self.bad: list[Unusable] = []
 
@@ -205,6 +208,9 @@ class Part:
             self.sample["tokens"] += d - c
             self.sample["tokens_anew"] += len(anew)
             self.sample["equal"] += int(anew.tolist() == new[c:d].tolist())
+            if self.sample["tokens_old"] < CHECKED[1]:
+                self.sample["tokens_old"] += b - a
+                self.sample["tokens_old_anew"] += len(big.encode([text])[0])
 
     def _framed(
         self, ids: np.ndarray, ends: np.ndarray, mask: np.ndarray | None
