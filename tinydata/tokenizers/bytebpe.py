@@ -17,7 +17,7 @@ import numpy as np
 from tinydata.tokenizers import companions
 from tinydata.tokenizers.base import ADDED, BYTE, CONTROL, NORMAL, Tree, first_free, places
 from tinydata.tokenizers.bpe import Pairs, Symbols, build_pairs
-from tinydata.tokenizers.pretrained import broken, check_bpe, read_json
+from tinydata.tokenizers.pretrained import Native, broken, check_bpe, read_json
 from tinydata.tokenizers.tree import Merging, build_tree
 from tinydata.tokenizers.words import LETTER, NUMBER, SPACE, Cl100k, Cutter, Gpt2, atoms
 
@@ -31,7 +31,7 @@ CL100K_3 = _CONTRACTIONS + _LETTERS + r"\p{N}{1,3}" + _CL100K_REST
 _CL100K = {QWEN: 1, CL100K_3: 3, _CONTRACTIONS + _LETTERS + r"\p{N}+" + _CL100K_REST: 0}
 
 
-class ByteLevelBPE(Merging):
+class ByteLevelBPE(Native, Merging):
     """A byte-level BPE with its normalizer, pre-tokenizer and added tokens as tokenizer.json has them."""
 
     family = "byte-level-bpe"
@@ -105,26 +105,6 @@ class ByteLevelBPE(Merging):
             },
         }
         return cls(files, config)
-
-    # -- the native library -------------------------------------------------------------------
-
-    @cached_property
-    def _native(self) -> Any:
-        import tokenizers
-
-        try:
-            native = tokenizers.Tokenizer.from_str(json.dumps(self.config))
-        except Exception as e:  # the library raises nothing narrower
-            raise broken(f"the tokenizers library cannot read it ({e})", next(iter(self.files))) from None
-        native.no_padding()
-        native.no_truncation()
-        return native
-
-    def encode(self, texts: list[str]) -> list[list[int]]:
-        return [e.ids for e in self._native.encode_batch_fast(texts, add_special_tokens=False)]
-
-    def decode(self, ids: list[int]) -> str:
-        return self._native.decode(ids, skip_special_tokens=False)
 
     # -- text before it is cut ----------------------------------------------------------------
 

@@ -15,7 +15,32 @@ from tinydata.tokenizers.base import ADDED, BYTE, CONTROL, NORMAL, Tokenizer
 SPACE = "\u2581"  # how SentencePiece, and what is converted from it, writes a blank inside pieces
 
 
-class TokenizerJson:
+class Native:
+    """A tokenizer.json, as the `tokenizers` library reads it: `config` as parsed, `files` it came from."""
+
+    files: dict[str, bytes]
+    config: dict[str, Any]
+
+    @cached_property
+    def _native(self) -> Any:
+        import tokenizers
+
+        try:
+            native = tokenizers.Tokenizer.from_str(json.dumps(self.config))
+        except Exception as e:  # the library raises nothing narrower
+            raise broken(f"the tokenizers library cannot read it ({e})", next(iter(self.files))) from None
+        native.no_padding()
+        native.no_truncation()
+        return native
+
+    def encode(self, texts: list[str]) -> list[list[int]]:
+        return [e.ids for e in self._native.encode_batch_fast(texts, add_special_tokens=False)]
+
+    def decode(self, ids: list[int]) -> str:
+        return self._native.decode(ids, skip_special_tokens=False)
+
+
+class TokenizerJson(Native):
     """A tokenizer.json; `config` is what is in it."""
 
     family = ""
@@ -61,24 +86,6 @@ class TokenizerJson:
         ids = np.flatnonzero(self.kinds == BYTE).astype(np.int32)
         order = [self.pieces[i][0] for i in ids]
         return ids[np.argsort(order)] if len(ids) == 256 else ids[:0]
-
-    @cached_property
-    def _native(self) -> Any:
-        import tokenizers
-
-        try:
-            native = tokenizers.Tokenizer.from_str(json.dumps(self.config))
-        except Exception as e:  # the library raises nothing narrower
-            raise broken(f"the tokenizers library cannot read it ({e})", next(iter(self.files))) from None
-        native.no_padding()
-        native.no_truncation()
-        return native
-
-    def encode(self, texts: list[str]) -> list[list[int]]:
-        return [e.ids for e in self._native.encode_batch_fast(texts, add_special_tokens=False)]
-
-    def decode(self, ids: list[int]) -> str:
-        return self._native.decode(ids, skip_special_tokens=False)
 
     def removable(self) -> np.ndarray:
         """NORMAL pieces; single characters only where bytes can stand in, ASCII and the blank never."""
