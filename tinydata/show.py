@@ -54,7 +54,7 @@ def encoded(manifest: dict[str, Any], out: str, took: float) -> str:
             f"all {sample['documents']} documents of a sample say what they said; {sample['equal']} of them are equal,"
             f" token for token, to encoding the text anew; all together {longer:+.2%} tokens"
         )
-    lines.append(f"wrote {out} in {seconds(took)} ({t['tokens_before'] / max(took, 1e-9) / 1e6:.0f} M tokens/s)")
+    lines.append(f"wrote {out} in {seconds(took)} ({t['tokens_before'] / max(took, 1e-9) / 1e6:.3g} M tokens/s)")
     return "\n".join(lines)
 
 
