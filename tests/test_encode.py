@@ -297,6 +297,22 @@ def test_the_same_bytes_whatever_runs_where(
             assert content(out) == content(tmp_path / name)
 
 
+def test_parts_go_as_shards_come(corpus: Path, big: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tokens need not lie on the disk twice."""
+    left: list[int] = []
+
+    def watched(*args: Any) -> Any:
+        left.append(len(list((tmp_path / ".out.partial" / "parts").glob("*.ids"))))
+        return encode_shard(*args)
+
+    encode_shard = encode.write_shard
+    monkeypatch.setattr(encode, "write_shard", watched)
+    made(corpus, big, tmp_path / "out", shard_tokens=30_000, partitions=9)
+    assert left[0] == 3
+    assert left == sorted(left, reverse=True)
+    assert left[-1] < 3
+
+
 def test_shuffling_is_one_order_for_a_seed(corpus: Path, big: str, tmp_path: Path) -> None:
     orders = {}
     for seed in (-1, 0, 1):

@@ -20,7 +20,7 @@ from tinydata.engines.base import Engine, Tell, Unit, Unusable, map
 from tinydata.errors import TinydataError
 from tinydata.formats.base import Plan, Split, Wanted, plan
 from tinydata.parts import SAMPLE, Job, encode_unit
-from tinydata.shards import arrange, write_shard
+from tinydata.shards import Tidy, arrange, write_shard
 from tinydata.store import MANIFEST, Location, Output, fingerprint, read_bytes, read_manifest, table_bytes
 from tinydata.tokenizers.base import Tokenizer, read_tokenizer
 from tinydata.tokenizers.base import fingerprint as tokenizer_fingerprint
@@ -101,12 +101,12 @@ def encode(
     bad = _quarantine(done, found)
     check_bad(bad, sum(d["documents"] for d in done), settings.max_bad, found)
     _check_old(done, corpus)
-    shards = [
-        Unit(s.number, s, s.tokens * job.dtype.itemsize) for s in arrange(done, settings.shard_tokens, settings.seed)
-    ]
+    shards = arrange(done, settings.shard_tokens, settings.seed)
+    todo = [Unit(s.number, s, s.tokens * job.dtype.itemsize) for s in shards]
     masked = any(d["masked"] for d in done)
-    with stage("shards", sum(s.bytes for s in shards)) as progress:
-        made = map(engine, shards, partial(write_shard, job, masked), kind="shard", progress=progress, **ways)
+    with stage("shards", sum(u.bytes for u in todo)) as progress:
+        ways |= {"progress": progress, "finished": Tidy(output.parts, shards)}
+        made = map(engine, todo, partial(write_shard, job, masked), kind="shard", **ways)
     files = {"quarantine.parquet": table_bytes(bad)} if len(bad) else {}
     result = {**summary(done, made, target, job, found), "quarantined": reasons(bad)}
     return output.publish(result, files, {n: s for m in made for n, s in m["files"].items()})

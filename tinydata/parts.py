@@ -28,6 +28,7 @@ COMPARED = (64, 1 << 19)  # documents and ids per unit that are compared with en
 # what was compared: documents, those equal to encoding anew, their tokens and what these would be anew; and of the
 # first of them the old tokens, and how many the big tokenizer makes of their text
 SAMPLE = ("documents", "equal", "tokens", "tokens_anew", "tokens_old", "tokens_old_anew")
+ENDINGS = (".ids", ".mask", ".docs")  # of a part's files
 _PART = pa.schema([*schema.DOCUMENTS, ("length", pa.int64()), ("key", pa.uint64())])
 
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 from tinydata import schema
 from tinydata.engines.base import Tell
 from tinydata.formats.write import Piece, writer
-from tinydata.parts import Job, gather
+from tinydata.parts import ENDINGS, Job, gather
 from tinydata.store import Location, read_table
 
 PIECE = 1 << 22  # tokens moved at once
@@ -51,6 +51,26 @@ def arrange(done: list[dict[str, Any]], size: int, seed: int) -> list[Shard]:
         ]
         shards.append(Shard(n, many, size, inside, min(size, starts[-1] - n * size)))
     return shards
+
+
+class Tidy:
+    """Deletes each part when the last shard that is made of it is done: disks hold the tokens once, not twice."""
+
+    def __init__(self, parts: Location, shards: list[Shard]):
+        self._parts = parts
+        self._waiting: dict[int, set[int]] = {}  # part -> shards that are not done
+        for shard in shards:
+            for part, _ in shard.parts:
+                self._waiting.setdefault(part, set()).add(shard.number)
+
+    def __call__(self, done: set[int]) -> None:
+        """done: numbers of shards."""
+        for part, shards in list(self._waiting.items()):
+            shards -= done
+            if not shards:
+                del self._waiting[part]
+                for ending in ENDINGS:
+                    (self._parts / f"{part:07d}{ending}").delete()
 
 
 def write_shard(job: Job, masked: bool, shard: Shard, number: int, tell: Tell) -> dict[str, Any]:

@@ -121,18 +121,20 @@ def map(
     progress: Callable[[int], None],
     partitions: int = 0,
     label: str = "",
+    finished: Callable[[set[int]], None] = lambda numbers: None,
 ) -> list[Result]:
     """Does each unit once -> what each returns, in order. `do` writes its output itself, atomically.
 
     What a unit returns is kept in parts/KIND-NUMBER.json; the same command again skips those that
-    have one. `partitions`: number of tasks; 0: by bytes.
+    have one. `partitions`: number of tasks; 0: by bytes. `finished` hears of units that are done.
     """
     done = {int(n.removeprefix(f"{kind}-")) for n, _ in _finished(parts) if n.startswith(f"{kind}-")}
     todo = [u for u in units if u.number not in done]
     progress(sum(u.bytes for u in units) - sum(u.bytes for u in todo))
     tasks = [Units(group, parts.path, kind) for group in grouped(todo, engine.slots, partitions)]
-    for _ in engine.run(tasks, partial(_do_units, do), progress=progress, label=label):
-        pass
+    finished(done)
+    for i, _ in engine.run(tasks, partial(_do_units, do), progress=progress, label=label):
+        finished({u.number for u in tasks[i].units})
     with ThreadPoolExecutor(16) as pool:
         return list(pool.map(lambda u: json.loads(read_bytes(_mark(parts, kind, u.number))), units))
 
