@@ -28,6 +28,7 @@ from tinydata.engines.local import LocalEngine
 from tinydata.errors import UNREADABLE, TinydataError
 from tinydata.formats.base import plan, read
 from tinydata.parts import COMPARED, shuffle_keys
+from tinydata.tokenizers import rewrite
 from tinydata.tokenizers.base import Tokenizer, open_tokenizer
 from tinydata.tokenizers.count import PROBE
 from tinydata.tokenizers.edges import Edges, edges, frame
@@ -73,9 +74,10 @@ def test_ids_of_any_text(tok: Tokenizer, texts: list[str]) -> None:
 # -- old ids to new ---------------------------------------------------------------------------
 
 
-@settings(max_examples=150, deadline=None)
-@given(st.data())
-def test_rewriting_is_looking_up_each_id(data: st.DataObject) -> None:
+@pytest.mark.parametrize("room", [0, 1 << 26])  # elements reserved unseen
+@settings(max_examples=100, deadline=None)
+@given(data=st.data())
+def test_rewriting_is_looking_up_each_id(room: int, data: st.DataObject) -> None:
     size = data.draw(st.integers(1, 70_000))
     new = st.integers(0, size - 1)
     parts = data.draw(st.lists(st.lists(new, min_size=1, max_size=7), min_size=1, max_size=8))
@@ -87,7 +89,9 @@ def test_rewriting_is_looking_up_each_id(data: st.DataObject) -> None:
     given_mask = data.draw(st.one_of(st.none(), st.lists(st.booleans(), min_size=len(flat), max_size=len(flat))))
     offsets = np.cumsum([0, *map(len, documents)])
     mask = None if given_mask is None else np.array(given_mask, np.bool_)
-    ids, ends, flags, wrong = Rewriter(table_of(parts, size), out).rewrite(np.array(flat, dtype), offsets, mask)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rewrite, "ROOM", room)
+        ids, ends, flags, wrong = Rewriter(table_of(parts, size), out).rewrite(np.array(flat, dtype), offsets, mask)
 
     masked = [m or i < 0 for i, m in zip(flat, given_mask or [False] * len(flat), strict=True)]
     for d, document in enumerate(documents):

@@ -20,6 +20,7 @@ from tinydata.tokenizers.words import add_pairs, pair_slot
 
 STRETCH = 1 << 13  # ids looked at together: they stay in the first-level cache between the two looks
 _FREE, _LOW, _HALF = np.uint64(0xFFFFFFFFFFFFFFFF), np.uint64(0xFFFFFFFF), np.uint64(32)
+ROOM = 1 << 26  # elements of output reserved unseen; beyond that they are counted first
 SPARE = 4  # elements behind the output that may be overwritten
 
 
@@ -109,12 +110,14 @@ class Rewriter:
         the map, or -1: such a document comes out empty. The next call overwrites what is returned.
         """
         docs = len(offsets) - 1
+        ids = np.minimum(values, np.uint64(2**63 - 1)).view(np.int64) if values.dtype == np.uint64 else values
         first, last = int(offsets[0]), int(offsets[-1])
         room = (last - first) * self.map.most + SPARE
+        if room > ROOM:
+            room = length(ids, first, last, self.map) + SPARE
         if len(self._out) < room:
             self._out = np.empty(room, self.dtype)  # untouched pages cost nothing
         ends, wrong = np.zeros(docs + 1, np.int64), np.full(docs, -1, np.int64)
-        ids = np.minimum(values, np.uint64(2**63 - 1)).view(np.int64) if values.dtype == np.uint64 else values
         raw = ids.view(f"u{ids.itemsize}")
         if mask is None and rewrite_plain(raw, offsets, self.map, self._out, ends):
             return self._merged(self._out[: ends[-1]], ends, None), ends, None, wrong
@@ -134,6 +137,17 @@ class Rewriter:
             return ids
         flags = np.zeros(0, np.bool_) if mask is None else mask
         return ids[: merge_learned(ids, ends, flags, self.merges.pairs, self.merges.joints)]
+
+
+@compiled()
+def length(values, first, last, ids):
+    """How many new ids values[first:last] become; those outside the map none."""
+    n = np.int64(0)
+    for k in range(first, last):
+        v = np.uint64(abs(np.int64(values[k])))
+        if v < np.uint64(len(ids.packed)):
+            n += ids.offsets[v + np.uint64(1)] - ids.offsets[v]
+    return n
 
 
 @intrinsic
