@@ -20,6 +20,8 @@ from tinydata.tokenizers.words import Cutter
 # What an id is. Only NORMAL pieces may be removed.
 NORMAL, CONTROL, BYTE, ADDED = 0, 1, 2, 3
 
+SPACE = "\u2581"  # how SentencePiece, and what is converted from it, writes a blank inside pieces
+
 
 class Tree(NamedTuple):
     """parts[offsets[i]:offsets[i+1]] = the ids that the tokenizer makes of piece i without piece i.
@@ -116,6 +118,17 @@ def places(tokenizer: Tokenizer, merges: int) -> np.ndarray:
     at = first_free(tokenizer)
     old = np.arange(tokenizer.size)
     return np.concatenate([old + merges * (old >= at), at + np.arange(merges)])
+
+
+def pieces_that_may_go(kinds: np.ndarray, gap: np.ndarray, texts: list[str], fallback: bool) -> np.ndarray:
+    """texts: pieces as the vocabulary writes them -> bool[size]: NORMAL ones; single characters only where bytes
+    can stand in, ASCII and the blank never."""
+    may = (kinds == NORMAL) | gap
+    for i in np.flatnonzero(kinds == NORMAL):
+        text = texts[i]
+        if len(text) == 1 and (not fallback or "\0" < text < "\x80" or text == SPACE):
+            may[i] = False
+    return may
 
 
 def fingerprint(tokenizer: Tokenizer) -> str:

@@ -12,8 +12,9 @@ from functools import cached_property
 import numpy as np
 
 from tinydata.tokenizers import companions
+from tinydata.tokenizers.base import SPACE
 from tinydata.tokenizers.bpe import Pairs, Symbols, build_pairs
-from tinydata.tokenizers.pretrained import SPACE, TokenizerJson
+from tinydata.tokenizers.pretrained import TokenizerJson
 from tinydata.tokenizers.tree import Merging
 
 

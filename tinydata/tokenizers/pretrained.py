@@ -10,9 +10,7 @@ import numpy as np
 
 from tinydata.errors import UNREADABLE, TinydataError
 from tinydata.tokenizers import companions
-from tinydata.tokenizers.base import ADDED, BYTE, CONTROL, NORMAL, Tokenizer
-
-SPACE = "\u2581"  # how SentencePiece, and what is converted from it, writes a blank inside pieces
+from tinydata.tokenizers.base import ADDED, BYTE, CONTROL, NORMAL, Tokenizer, pieces_that_may_go
 
 
 class Native:
@@ -88,14 +86,7 @@ class TokenizerJson(Native):
         return ids[np.argsort(order)] if len(ids) == 256 else ids[:0]
 
     def removable(self) -> np.ndarray:
-        """NORMAL pieces; single characters only where bytes can stand in, ASCII and the blank never."""
-        may = (self.kinds == NORMAL) | self.gap
-        fallback = len(self.byte_ids) > 0
-        for i in np.flatnonzero(self.kinds == NORMAL):
-            text = self.texts[i]
-            if len(text) == 1 and (not fallback or "\0" < text < "\x80" or text == SPACE):
-                may[i] = False
-        return may
+        return pieces_that_may_go(self.kinds, self.gap, self.texts, len(self.byte_ids) > 0)
 
     def order(self, keep: np.ndarray) -> np.ndarray:
         return np.sort(np.asarray(keep, np.int64))

@@ -18,9 +18,19 @@ import numpy as np
 
 from tinydata.errors import UNREADABLE, TinydataError, missing_extra
 from tinydata.tokenizers import companions
-from tinydata.tokenizers.base import ADDED, BYTE, CONTROL, NORMAL, Tokenizer, first_free, places
+from tinydata.tokenizers.base import (
+    ADDED,
+    BYTE,
+    CONTROL,
+    NORMAL,
+    SPACE,
+    Tokenizer,
+    first_free,
+    pieces_that_may_go,
+    places,
+)
 from tinydata.tokenizers.bpe import Pairs, Symbols, build_pairs
-from tinydata.tokenizers.pretrained import SPACE, from_json
+from tinydata.tokenizers.pretrained import from_json
 from tinydata.tokenizers.splits import code_points, splits
 from tinydata.tokenizers.tree import Merging
 from tinydata.tokenizers.words import Cutter, PairCuts, add_pairs, atoms
@@ -108,14 +118,7 @@ class SentencePiece:
         return ids[np.argsort(order)] if len(ids) == 256 else ids[:0]
 
     def removable(self) -> np.ndarray:
-        """NORMAL pieces; single characters only where bytes can stand in, ASCII and the blank never."""
-        may = (self.kinds == NORMAL) | self.gap
-        fallback = (self.kinds == BYTE).sum() == 256
-        for i in np.flatnonzero(self.kinds == NORMAL):
-            text = self._texts[i]
-            if len(text) == 1 and (not fallback or "\0" < text < "\x80" or text == SPACE):
-                may[i] = False
-        return may
+        return pieces_that_may_go(self.kinds, self.gap, self._texts, len(self.byte_ids) > 0)
 
     # -- the compact one ----------------------------------------------------------------------
 

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from tinydata.tokenizers import companions
-from tinydata.tokenizers.base import NORMAL
+from tinydata.tokenizers.base import NORMAL, SPACE
 from tinydata.tokenizers.matching import Matcher, Matching, new_matcher
-from tinydata.tokenizers.pretrained import SPACE, TokenizerJson
+from tinydata.tokenizers.pretrained import TokenizerJson
 from tinydata.tokenizers.spm import SentencePiece
 
 _NAMES = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model")
