@@ -723,10 +723,20 @@ def test_transformers_gives_the_same_ids(auto: Any, small: Small, documents: lis
     texts = [_common(small.tok, t) for t in documents]
     rows = zip(texts, auto(texts, add_special_tokens=False)["input_ids"], small.tok.encode(texts), strict=True)
     wrong = [(t[:200], a[:50], b[:50]) for t, a, b in rows if a != b]
-    if small.tok.family == "sentencepiece-unigram":  # it adds up scores of whole texts in 32 bits, tokenizers in 64
-        assert len(wrong) <= len(texts) // 200
-        return
+    if small.tok.family == "sentencepiece-unigram":
+        rows = zip(texts, auto(texts, add_special_tokens=False)["input_ids"], small.tok.encode(texts), strict=True)
+        wrong = [w for w in rows if w[1] != w[2] and not _as_good(small.tok, w[1], w[2])]
     assert not wrong, (len(wrong), min(wrong, key=lambda w: len(w[0])))
+
+
+def _as_good(tok: Tokenizer, a: list[int], b: list[int]) -> bool:
+    """Whether two segmentations of a text have the same sum of scores, as far as 32 bits go.
+
+    sentencepiece adds up scores of whole texts in these, tokenizers in 64: among equals they choose otherwise.
+    """
+    scores = np.array([p.score for p in getattr(tok, "proto").pieces], np.float64)  # noqa: B009 - of this family only
+    sums = scores[a].sum(), scores[b].sum()
+    return tok.decode(a) == tok.decode(b) and abs(sums[0] - sums[1]) < 1e-5 * abs(sums[0])
 
 
 def _common(tok: Tokenizer, text: str) -> str:
