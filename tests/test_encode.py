@@ -23,6 +23,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tinydata import adapt, compact, count, encode
+from tinydata.cli import main
 from tinydata.encode import Settings
 from tinydata.engines.local import LocalEngine
 from tinydata.errors import UNREADABLE, TinydataError
@@ -524,6 +525,21 @@ def test_a_wrong_vocabulary_is_noticed_by_what_documents_say(
     with pytest.raises(TinydataError, match="says something else"):
         made(moved, str(broken), tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "told, why", [({"bos": "<|im_start|>"}, "no place for --bos"), ({"eos": "none"}, "names none")]
+)
+def test_llm_c_wants_its_one_token(corpus: Path, big: str, tmp_path: Path, told: dict[str, str], why: str) -> None:
+    with pytest.raises(TinydataError, match=why):
+        made(corpus, big, tmp_path / "out", to="llmc", **told)
+
+
+def test_a_seed_without_a_shuffle(corpus: Path, big: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(["encode", str(corpus), "--vocab", big, "-o", "nowhere", "--seed", "3"])
+    assert left.value.code == 2
+    assert "--seed goes with --shuffle" in capsys.readouterr().err
 
 
 def test_ids_that_the_big_tokenizer_never_made(vocab: str, tmp_path: Path) -> None:

@@ -521,6 +521,9 @@ def encode(
     console = Console(as_json, quiet, verbose)
     paths = needed(given("corpus", corpus), "CORPUS")
     vocab = needed(vocab, "--vocab")
+    source = click.get_current_context().get_parameter_source("seed")
+    if source == click.core.ParameterSource.COMMANDLINE and not shuffle:
+        raise click.UsageError("--seed goes with --shuffle")
     named_columns = verb.informed(wanted(named), vocab, tokenizer)
     settings = verb.Settings(named_columns, to, shard_tokens, seed if shuffle else -1, bos, eos, max_bad)
     found = plan(paths, settings.wanted)

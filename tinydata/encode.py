@@ -126,7 +126,7 @@ def _check_old(done: list[dict[str, Any]], corpus: list[str]) -> None:
 
 def job_of(target: Target, text: bool, settings: Settings, parts: str = "", place: str = "") -> Job:
     ids = (target.files, target.idmap, target.learned, target.big)
-    return Job(*ids, text, target.edges, settings.to == "llmc", settings.to, settings.seed, parts, place)
+    return Job(*ids, text, target.edges, settings.to, settings.seed, parts, place)
 
 
 def _units(splits: list[Split]) -> list[Unit]:
@@ -172,12 +172,13 @@ def open_target(vocab: str, corpus: list[str], kind: str, settings: Settings, to
     if kind == "ids":  # they have what they have, unless told
         around = Edges(around.bos if settings.bos else -1, around.eos if settings.eos else -1)
     if settings.to == "llmc":
-        around = Edges(-1, around.eos if around.eos >= 0 else end_of_text(tok))
-        if around.eos < 0:
+        around = Edges(-1, around.eos if settings.eos else end_of_text(tok))
+        if around.eos < 0 or settings.bos not in ("", "none"):
             raise TinydataError(
-                "llm.c tells documents apart by a token in front of each, and the tokenizer names none",
+                "llm.c tells documents apart by the end-of-text token in front of each: "
+                + ("it has no place for --bos" if around.eos >= 0 else "the tokenizer, or --eos, names none"),
                 where=vocab,
-                fix="name one with --eos",
+                fix="leave --bos out" if around.eos >= 0 else "name one with --eos",
             )
     if kind == "text":
         return Target(tok, files, b"", b"", {}, around)

@@ -41,7 +41,6 @@ class Job(NamedTuple):
     big: dict[str, bytes]
     text: bool
     edges: Edges
-    front: bool  # the end-of-text token goes in front
     to: str  # format of the shards
     seed: int  # of the shuffle; -1: none
     parts: str
@@ -219,7 +218,7 @@ class Part:
         room = len(ids) + 2 * len(ends)
         out, flags = np.empty(room, ids.dtype), np.empty(room, np.bool_)
         given = np.zeros(0, np.bool_) if mask is None else mask
-        n = frame(ids, ends, given, *self.job.edges, self.job.front, out, flags)
+        n = frame(ids, ends, given, *self.job.edges, self.job.to == "llmc", out, flags)  # there, eos goes in front
         return out[:n], None if mask is None else flags[:n]
 
     def finish(self, where: Location, number: int) -> dict[str, Any]:

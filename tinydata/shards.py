@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -44,33 +46,31 @@ def arrange(done: list[dict[str, Any]], size: int, seed: int) -> list[Shard]:
     many = last // size + 1
     shards = []
     for n in range(many):
-        inside = [
-            (k, starts[k])
-            for k, d in enumerate(done)
-            if d["documents"] and starts[k] <= (n + 1) * size and starts[k + 1] >= n * size
-        ]
+        first, stop = bisect_left(starts, n * size, 1) - 1, bisect_right(starts, (n + 1) * size, 0, len(done))
+        inside = [(k, starts[k]) for k in range(first, stop) if done[k]["documents"]]
         shards.append(Shard(n, many, size, inside, min(size, starts[-1] - n * size)))
     return shards
 
 
 class Tidy:
-    """Deletes each part when the last shard that is made of it is done: disks hold the tokens once, not twice."""
+    """Deletes each part when the last shard that is made of it is done: disks hold the tokens once, not twice.
+
+    Shuffled, every shard is made of every part, and nothing can go before the end.
+    """
 
     def __init__(self, parts: Location, shards: list[Shard]):
         self._parts = parts
-        self._waiting: dict[int, set[int]] = {}  # part -> shards that are not done
-        for shard in shards:
-            for part, _ in shard.parts:
-                self._waiting.setdefault(part, set()).add(shard.number)
+        self._made_of = {s.number: [part for part, _ in s.parts] for s in shards if s.size}
+        self._waiting = Counter(part for made_of in self._made_of.values() for part in made_of)
 
     def __call__(self, done: set[int]) -> None:
-        """done: numbers of shards."""
-        for part, shards in list(self._waiting.items()):
-            shards -= done
-            if not shards:
-                del self._waiting[part]
-                for ending in ENDINGS:
-                    (self._parts / f"{part:07d}{ending}").delete()
+        """done: numbers of shards, each heard of once."""
+        for number in done:
+            for part in self._made_of.get(number, ()):
+                self._waiting[part] -= 1
+                if not self._waiting[part]:
+                    for ending in ENDINGS:
+                        (self._parts / f"{part:07d}{ending}").delete()
 
 
 def write_shard(job: Job, masked: bool, shard: Shard, number: int, tell: Tell) -> dict[str, Any]:
