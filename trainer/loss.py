@@ -1,0 +1,70 @@
+"""Head and cross-entropy in one: hidden [N, d], weight [V, d], targets [N] -> sum of nll, nll [N].
+
+Logits of a vocabulary of 100,000 are what a tiny model spends its memory on: 16,384 tokens are 6.6 GB in
+float32, and thrice that with softmax and gradient. Here they exist for one chunk of tokens at a time, and
+the gradients of both inputs are made in the forward pass, while the chunk is there.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+IGNORE = -100  # the target of a token without a loss, as everywhere in the field
+CHUNK_LOGITS = {"cpu": 1 << 26, "cuda": 1 << 28}  # 256 MB and 1 GB of float32
+
+
+def chunk_tokens(vocab: int, device: str) -> int:
+    """Tokens in one chunk: as many as keep the product efficient and its logits small; a multiple of 128."""
+    return max(128, CHUNK_LOGITS.get(device, 1 << 28) // vocab // 128 * 128)
+
+
+class _HeadLoss(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, hidden: Tensor, weight: Tensor, targets: Tensor, chunk: int) -> tuple[Tensor, Tensor]:
+        wants_hidden, wants_weight = ctx.needs_input_grad[:2]
+        nll = torch.empty(len(hidden), dtype=torch.float32, device=hidden.device)
+        grad_hidden = torch.empty_like(hidden) if wants_hidden else None
+        # one chunk's product is float32 inside; summed over chunks it must stay so
+        grad_weight = torch.zeros_like(weight, dtype=torch.float32) if wants_weight else None
+        for a in range(0, len(hidden), chunk):
+            h, t = hidden[a : a + chunk], targets[a : a + chunk]
+            logits = (h @ weight.T).float()
+            counts = (t != IGNORE).unsqueeze(1)
+            at = t.clamp(min=0).unsqueeze(1)
+            log_z = logits.logsumexp(dim=1, keepdim=True)
+            nll[a : a + chunk] = ((log_z - logits.gather(1, at)) * counts).squeeze(1)
+            if not (wants_hidden or wants_weight):
+                continue
+            grad = logits.sub_(log_z).exp_()  # softmax, in the logits' own memory
+            grad.scatter_add_(1, at, torch.full_like(log_z, -1.0))
+            grad = grad.mul_(counts).to(hidden.dtype)
+            if grad_hidden is not None:
+                torch.matmul(grad, weight, out=grad_hidden[a : a + chunk])
+            if grad_weight is not None:
+                if weight.dtype == torch.float32:
+                    grad_weight.addmm_(grad.T, h)
+                else:
+                    grad_weight += grad.T @ h
+        ctx.save_for_backward(grad_hidden, None if grad_weight is None else grad_weight.to(weight.dtype))
+        ctx.mark_non_differentiable(nll)
+        return nll.sum(), nll
+
+    @staticmethod
+    def backward(ctx, scale: Tensor, _: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+        hidden, weight = ctx.saved_tensors
+        return (
+            None if hidden is None else hidden.mul_(scale.to(hidden.dtype)),
+            None if weight is None else weight.mul_(scale.to(weight.dtype)),
+            None,
+            None,
+        )
+
+
+def head_loss(hidden: Tensor, weight: Tensor, targets: Tensor, chunk: int = 0) -> tuple[Tensor, Tensor]:
+    """hidden [N, d], weight [V, d], targets int64 [N] -> (sum of nll, nll float32 [N]), in nats.
+
+    A target of -100 has nll 0 and no gradient. The gradient is that of the sum alone, and backward may run
+    once. `chunk`: tokens at a time; 0 picks by vocabulary and device.
+    """
+    return _HeadLoss.apply(hidden, weight, targets, chunk or chunk_tokens(len(weight), hidden.device.type))
