@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import gzip
+import hashlib
 import json
 import os
 import resource
@@ -22,7 +23,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tinydata import adapt, compact, count, encode
+from tinydata import adapt, compact, count, encode, schema
 from tinydata.cli import main
 from tinydata.encode import Settings
 from tinydata.engines.local import LocalEngine
@@ -229,6 +230,57 @@ def test_each_format_reads_back(corpus: Path, text: list[str], big: str, tmp_pat
     found = [ids for _, _, ids, _ in documents(tmp_path / "out")]
     assert found == want
     assert len(list((tmp_path / "out").glob("*.docs.parquet"))) == (0 if to == "parquet" else 4)
+
+
+def sizes(where: Path) -> tuple[np.ndarray, np.ndarray]:
+    """pieces.parquet -> bytes, special, by id."""
+    table = pq.read_table(where / "pieces.parquet")
+    assert table.schema.equals(schema.PIECES)
+    assert table["token_id"].to_pylist() == list(range(len(table)))
+    return table["bytes"].to_numpy(), table["special"].to_numpy()
+
+
+@pytest.mark.parametrize("name", ["gpt2", "qwen", "llama3"])
+def test_bytes_of_a_documents_ids_are_those_of_its_text(
+    corpus: Path, text: list[str], byte_bpe: Path, tmp_path: Path, name: str
+) -> None:
+    manifest = made(corpus, str(byte_bpe / name), tmp_path / "out")
+    size, special = sizes(tmp_path / "out")
+    assert len(size) == manifest["tokenizer"]["size"]
+    assert [int(size[ids].sum()) for _, _, ids, _ in documents(tmp_path / "out")] == [len(t.encode()) for t in text]
+    assert special[manifest["eos"]]
+    assert not size[special].any()
+    assert (size[~special] > 0).all()
+    listed = manifest["files"]["pieces.parquet"]
+    content = (tmp_path / "out" / "pieces.parquet").read_bytes()
+    assert listed == {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+
+
+@pytest.mark.parametrize("name, more", [("plain", 0), ("prefix", 1)])
+def test_a_dummy_prefix_counts_as_a_byte(
+    corpus: Path, text: list[str], spm: Path, tmp_path: Path, name: str, more: int
+) -> None:
+    made(corpus, str(spm / name), tmp_path / "out")
+    size, special = sizes(tmp_path / "out")
+    found = [int(size[ids].sum()) for _, _, ids, _ in documents(tmp_path / "out")]
+    tok = open_tokenizer(str(spm / name))
+    assert found == [len(tok.decode(ids).encode()) + more for ids in tok.encode(text)]
+    assert special[tok.unk]
+
+
+def test_only_native_shards_have_sizes(corpus: Path, big: str, tmp_path: Path) -> None:
+    for to in ("parquet", "internevo", "llmc"):
+        made(corpus, big, tmp_path / to, to=to)
+        assert not (tmp_path / to / "pieces.parquet").exists()
+
+
+def test_sizes_are_of_the_new_ids(corpus: Path, big: str, vocab: str, tmp_path: Path) -> None:
+    """Text, and ids of the big tokenizer rewritten: the same table, and shards that have one are read as ids."""
+    made(corpus, big, tmp_path / "ids")
+    made(tmp_path / "ids", vocab, tmp_path / "rewritten")
+    made(corpus, vocab, tmp_path / "text")
+    tables = [(tmp_path / name / "pieces.parquet").read_bytes() for name in ("ids", "rewritten", "text")]
+    assert tables[1] == tables[2] != tables[0]
 
 
 def test_megatrons_own_reader(corpus: Path, text: list[str], big: str, tmp_path: Path) -> None:

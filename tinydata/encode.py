@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 
 from tinydata import __version__, count, schema
@@ -22,7 +23,7 @@ from tinydata.formats.base import Plan, Split, Wanted, plan
 from tinydata.parts import SAMPLE, Job, encode_unit
 from tinydata.shards import Tidy, arrange, write_shard
 from tinydata.store import MANIFEST, Location, Output, fingerprint, read_bytes, read_manifest, table_bytes
-from tinydata.tokenizers.base import Tokenizer, read_tokenizer
+from tinydata.tokenizers.base import CONTROL, Tokenizer, read_tokenizer
 from tinydata.tokenizers.base import fingerprint as tokenizer_fingerprint
 from tinydata.tokenizers.edges import Edges, edges, end_of_text
 
@@ -108,6 +109,8 @@ def encode(
         ways |= {"progress": progress, "finished": Tidy(output.parts, shards)}
         made = map(engine, todo, partial(write_shard, job, masked), kind="shard", **ways)
     files = {"quarantine.parquet": table_bytes(bad)} if len(bad) else {}
+    if settings.to == "megatron":  # the trainer's own: it needs no tokenizer to count bits per byte
+        files["pieces.parquet"] = table_bytes(pieces(target.tok))
     result = {**summary(done, made, target, job, found), "quarantined": reasons(bad)}
     return output.publish(result, files, {n: s for m in made for n, s in m["files"].items()})
 
@@ -274,6 +277,13 @@ def _quarantine(done: list[dict[str, Any]], found: Plan) -> pa.Table:
         for b in bad
     ]
     return pa.Table.from_pylist(rows, schema.QUARANTINE).sort_by([("path", "ascending"), ("position", "ascending")])
+
+
+def pieces(tok: Tokenizer) -> pa.Table:
+    """-> PIECES. Bytes of a text are the sum over its ids, where the tokenizer neither normalises nor adds a blank."""
+    special = (tok.kinds == CONTROL) | tok.gap
+    size = np.where(special, 0, [len(p) for p in tok.pieces])
+    return pa.table([np.arange(tok.size), size, special], names=schema.PIECES.names).cast(schema.PIECES)
 
 
 def summary(

@@ -75,5 +75,14 @@ LEARNED = pa.schema(
 # *.docs.parquet, beside a shard: one row per document, in order
 DOCUMENTS = pa.schema([("doc_id", pa.string()), ("domain", pa.string())])
 
+# pieces.parquet, beside shards: one row per token id, in order
+PIECES = pa.schema(
+    [
+        ("token_id", pa.int32()),
+        ("bytes", pa.int32()),  # UTF-8 bytes of text the token stands for; 0 if it is special
+        ("special", pa.bool_()),  # it stands for no text: begin, end, padding, unknown; an id without a token
+    ]
+)
+
 # What a count task sends back: rows of the tables above in one schema, since mapInArrow has one.
 PARTIAL = pa.unify_schemas([pa.schema([("part", pa.string())]), COUNTS, DOMAINS, HELDOUT, QUARANTINE])

@@ -205,7 +205,8 @@ def _describes(file: Location) -> bool:
     """Whether it is what a directory of shards holds beside its data."""
     if file.name.endswith(BESIDE):
         return (file.parent / (file.name.removesuffix(BESIDE) + ".bin")).exists()
-    return file.name == MANIFEST or (file.name == "quarantine.parquet" and (file.parent / MANIFEST).exists())
+    tables = ("quarantine.parquet", "pieces.parquet")
+    return file.name == MANIFEST or (file.name in tables and (file.parent / MANIFEST).exists())
 
 
 def domain_of(name: str, folder: str = "") -> str:
