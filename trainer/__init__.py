@@ -1,4 +1,4 @@
-"""A lean trainer for language models of 0.1-2B parameters: reads shards, writes checkpoints and Hugging Face directories.
+"""A lean trainer for language models of 0.1-2B parameters: shards -> checkpoints -> Hugging Face directories.
 
 Programs: `python -m trainer.run`, `.inherit`, `.export`, `.generate`, `.evaluate`, `.sweep`, `.bench`.
 """

@@ -1,0 +1,292 @@
+"""What a run is told: one flat set of flags, the preset's and tinydata.toml's values where nothing is said."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import tomllib
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+import tyro
+
+from trainer import hf
+from trainer.data import Sequences, Shards, read_kept
+from trainer.errors import TrainerError
+from trainer.initial import SCHEMES
+from trainer.model import ModelConfig
+from trainer.optim import LARGEST_BATCH, Schedule, scaled_lr
+from trainer.presets import PRESETS, preset, reshaped
+
+FILE = "tinydata.toml"  # table [train]: the flags below, with _ for -
+Arg = tyro.conf.arg
+
+
+@dataclass(frozen=True)
+class Config:
+    """Trains a language model on shards, from random weights or from --init. The same command again goes on."""
+
+    data: str = ""
+    """Shards. [tinydata.toml: what `tinydata encode` wrote]"""
+    out: Annotated[str, Arg(aliases=["-o"])] = "run"
+    """The run's directory: recipe, metrics, checkpoints."""
+    preset: str = "tiny-10m"
+    """The model's shape by name."""
+    init: str = ""
+    """A Hugging Face directory to start from, shape and weights, such as trainer.inherit writes."""
+    kept: str = ""
+    """A Parquet list of the sequences to train on (column `sequence`), of those in --data."""
+    plan: bool = False
+    """Print parameters, FLOPs, memory and speed, and stop."""
+
+    width: int = 0
+    """Of the residual stream. 0: the preset's; so with the next ones."""
+    depth: int = 0
+    """Layers."""
+    expand: float = 0.0
+    """Width of the feed-forward network / width, rounded up to a multiple of 256."""
+    heads: int = 0
+    """Attention heads."""
+    kv_heads: int = 0
+    """Key-value heads, fewer than heads for grouped queries."""
+    vocab: int = 0
+    """Ids, for --plan without data; with data, the tokenizer's."""
+    tied: bool | None = None
+    """Embedding and head are one matrix."""
+    qk_norm: bool | None = None
+    """RMSNorm of queries and keys."""
+    series: int = 0
+    """Terms of PanGu-π's series informed activation; 1: plain SiLU."""
+    shortcut: int = -1
+    """r of PanGu-π's augmented shortcut; 0: none. [-1: the preset's]"""
+    init_scheme: Literal["constant", "depth-scaled", "gpt2"] = "constant"
+    """Of random weights; the paper recommends constant."""
+
+    steps: int = 0
+    """Optimizer steps. 0: one epoch."""
+    seq_len: int = 0
+    """Tokens per sequence. 0: the preset's."""
+    batch_tokens: int = 0
+    """Tokens per step over all devices. 0: the preset's."""
+    micro_batch: int = 0
+    """Sequences per device at once. 0: as many as make 16,384 tokens."""
+    lr: float = 0.0
+    """Peak learning rate. 0: the preset's, times sqrt(batch / its batch), the paper's rule."""
+    schedule: Schedule = "cosine"
+    """After warm-up."""
+    warmup: int = -1
+    """Steps. -1: 3% of all, at most 2,000."""
+    decay: float = 0.2
+    """Share of the steps in which wsd falls."""
+    floor: float = 0.1
+    """Last learning rate / peak."""
+    weight_decay: float = 0.1
+    """Of matrices."""
+    beta1: float = 0.9
+    """AdamW's."""
+    beta2: float = 0.95
+    """AdamW's."""
+    clip: float = 1.0
+    """Largest gradient norm. 0: none."""
+    seed: int = 0
+    """Of weights and order."""
+    mask_documents: bool = False
+    """No document looks into another."""
+
+    holdout: int = -1
+    """Sequences of --data kept out of training, to validate on. -1: 0.5%, at most 512."""
+    validate_every: int = 0
+    """Steps. 0: a twentieth of all; always before the first and after the last."""
+    log_every: int = 0
+    """Steps between lines on the screen; metrics.jsonl has every step. 0: a hundredth of all."""
+    track: tuple[str, ...] = ()
+    """tensorboard, wandb, trackio, besides metrics.jsonl."""
+
+    resume: Literal["auto", "never"] = "auto"
+    """auto goes on from the newest checkpoint in -o, if there is one; never refuses a directory that has one."""
+    save_every: int = 0
+    """Steps between checkpoints. 0: a tenth of all; always after the last."""
+    keep: int = 3
+    """Newest checkpoints that stay. 0: all."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto: a GPU if there is one."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Of products; weights, sums over ranks and AdamW are always fp32. auto: bf16 on a GPU."""
+    compile: Literal["auto", "on", "off"] = "auto"
+    """torch.compile of each layer. auto: on a GPU."""
+    replicas: int = 1
+    """Groups of devices that hold a whole copy of the weights each (HSDP)."""
+
+
+# a resumed run that differs in these would not be the same run
+FIXED = ("preset", "init", "kept", "seed", "mask_documents", "init_scheme")
+
+
+def parse(args: list[str] | None = None) -> Config:
+    """Flags over tinydata.toml over defaults."""
+    return tyro.cli(Config, prog="python -m trainer.run", args=args, default=_defaults())
+
+
+def _defaults() -> Config:
+    if not os.path.exists(FILE):
+        return Config()
+    try:
+        with open(FILE, "rb") as f:
+            found = tomllib.load(f)
+    except tomllib.TOMLDecodeError as e:
+        raise TrainerError(f"not valid TOML: {e}", where=FILE, fix="mend the line") from None
+    table = found.get("train", {})
+    names = {f.name for f in dataclasses.fields(Config)}
+    for name in table:
+        if name not in names:
+            raise TrainerError(
+                f"training has no option {name!r}", where=f"{FILE}, table [train]", fix=", ".join(sorted(names))
+            )
+    table.setdefault("data", found.get("encode", {}).get("out", ""))
+    if isinstance(table.get("track"), list):
+        table["track"] = tuple(table["track"])
+    return Config(**table)
+
+
+def model_config(config: Config, shards: Shards | None) -> ModelConfig:
+    """The preset, or --init's model, with what the flags change; the vocabulary is the data's."""
+    changes = {"width": config.width, "depth": config.depth, "expand": config.expand}
+    changes |= {"heads": config.heads, "kv_heads": config.kv_heads}
+    if config.init:
+        model = hf.read_config(config.init)
+        told = [f"--{k.replace('_', '-')}" for k, v in changes.items() if v]
+        if told:
+            raise TrainerError(
+                f"{', '.join(told)} cannot change a model that is there",
+                fix="shape it with `python -m trainer.inherit`",
+            )
+    else:
+        model = reshaped(preset(config.preset).model, **changes)
+    switches = {"tied": config.tied, "qk_norm": config.qk_norm}
+    switches |= {"series": config.series or None, "shortcut": None if config.shortcut < 0 else config.shortcut}
+    told_switches = {k: v for k, v in switches.items() if v is not None and v != getattr(model, k)}
+    if config.init and told_switches:
+        raise TrainerError(
+            f"--{next(iter(told_switches)).replace('_', '-')} cannot change a model that is there",
+            fix="shape it with `python -m trainer.inherit`",
+        )
+    vocab = shards.vocab if shards else config.vocab or model.vocab
+    if shards and config.init and vocab > model.vocab:
+        raise TrainerError(
+            f"the data's tokenizer has {vocab:,} ids, the model of --init {model.vocab:,}",
+            where=config.init,
+            fix="the data was encoded with another tokenizer; inherit with --vocab, or encode anew",
+        )
+    seq_len = config.seq_len or (min(model.seq_len, 2048) if config.init else model.seq_len)
+    return replace(model, vocab=model.vocab if config.init else vocab, seq_len=seq_len, **told_switches)
+
+
+def settled(config: Config, model: ModelConfig, sequences: Sequences | None, world: int) -> Config:
+    """Every 0 and -1 replaced by what it stands for. Raises TrainerError for what does not fit."""
+    base = preset(config.preset)
+    T = model.seq_len
+    batch = config.batch_tokens or base.batch_tokens
+    micro = config.micro_batch or max(1, min(16_384, batch // world) // T)
+    rows = batch // T
+    if not rows or batch % T or rows % (micro * world):
+        near = max(1, round(rows / (micro * world))) * micro * world * T
+        raise TrainerError(
+            f"a batch of {batch:,} tokens is no multiple of {world} devices x {micro} sequences x {T:,} tokens",
+            fix=f"--batch-tokens {near}, or another --micro-batch",
+        )
+    steps = config.steps or (sequences.size // rows if sequences else 0)
+    if sequences and not steps:
+        raise TrainerError(
+            f"{sequences.size} sequences are less than one batch of {rows}", fix="a smaller --batch-tokens, or --steps"
+        )
+    cuda = torch.cuda.is_available() if config.device == "auto" else config.device == "cuda"
+    return replace(
+        config,
+        seq_len=T,
+        batch_tokens=batch,
+        micro_batch=micro,
+        steps=steps,
+        lr=config.lr or scaled_lr(base.lr, batch, base.batch_tokens),
+        warmup=config.warmup if config.warmup >= 0 else min(2000, max(1, round(0.03 * steps))),
+        validate_every=config.validate_every or max(1, steps // 20),
+        save_every=config.save_every or max(1, steps // 10),
+        log_every=config.log_every or max(1, steps // 100),
+        device="cuda" if cuda else "cpu",
+        precision=config.precision if config.precision != "auto" else ("bf16" if cuda else "fp32"),
+        compile=config.compile if config.compile != "auto" else ("on" if cuda else "off"),
+    )
+
+
+def open_data(config: Config) -> Shards | None:
+    if config.data:
+        return Shards.open(config.data)
+    if config.plan:
+        return None
+    raise TrainerError("no data", fix="--data SHARDS, or run where `tinydata init` and `tinydata encode` were run")
+
+
+def sequences_of(config: Config, shards: Shards, length: int) -> Sequences:
+    total = max(0, (shards.tokens - 1) // length)
+    holdout = config.holdout if config.holdout >= 0 else min(512, max(1, total // 200))
+    return Sequences(shards, length, holdout, read_kept(config.kept, total) if config.kept else None)
+
+
+def recipe(config: Config, model: ModelConfig, sequences: Sequences) -> dict[str, Any]:
+    """All that decides the run, as JSON."""
+    s = sequences.shards
+    data = {"fingerprint": s.fingerprint, "tokens": s.tokens, "documents": s.manifest["totals"].get("documents")}
+    data |= {"sequences": sequences.size, "held out": len(sequences.held), "directory": str(s.directory)}
+    tokenizer = dict(s.tokenizer)
+    if not os.path.isabs(tokenizer.get("path", "")):  # relative to where encode ran: as a rule, beside the shards
+        beside = s.directory.parent / tokenizer.get("path", "")
+        tokenizer["path"] = str(beside if beside.exists() else tokenizer.get("path", ""))
+    return {
+        "model": dataclasses.asdict(model),
+        "train": dataclasses.asdict(config),
+        "data": data,
+        "tokenizer": tokenizer,
+        "torch": torch.__version__,
+    }
+
+
+def check_resume(old: dict[str, Any], new: dict[str, Any], where: Path) -> list[str]:
+    """Recipes of a checkpoint and of this command -> differences that are allowed, as text.
+
+    Raises TrainerError for those that would make it another run: model, order of the data, tokenizer.
+    """
+    fatal = []
+    for key, a in old["model"].items():
+        if new["model"].get(key) != a:
+            fatal.append(f"{key}: {a} -> {new['model'].get(key)}")
+    if old["tokenizer"]["fingerprint"] != new["tokenizer"]["fingerprint"]:
+        fatal.append(f"tokenizer: {_named(old['tokenizer'])} -> {_named(new['tokenizer'])}")
+    for key in ("fingerprint", "sequences", "held out"):
+        if old["data"][key] != new["data"][key]:
+            fatal.append(f"data's {key}: {old['data'][key]} -> {new['data'][key]}")
+    changed = [(k, old["train"].get(k), v) for k, v in new["train"].items() if old["train"].get(k) != v]
+    fatal += [f"--{k.replace('_', '-')}: {a} -> {b}" for k, a, b in changed if k in FIXED]
+    if fatal:
+        raise TrainerError(
+            "this is not the run that the checkpoint is of: " + "; ".join(fatal),
+            where=str(where),
+            fix="give the same options and data as before, or another -o",
+        )
+    quiet = ("out", "data", "plan", "resume", "track", "log_every", "keep", *FIXED)
+    return [f"--{k.replace('_', '-')}: {a} -> {b}" for k, a, b in changed if k not in quiet]
+
+
+def _named(tokenizer: dict[str, Any]) -> str:
+    return f"{tokenizer.get('path')} ({tokenizer['size']:,} ids, {tokenizer['fingerprint']})"
+
+
+def warnings(config: Config) -> list[str]:
+    out = []
+    if config.batch_tokens > LARGEST_BATCH:
+        out.append(f"a batch of {config.batch_tokens:,} tokens; the paper finds that above 4M quality falls")
+    return out
+
+
+assert set(SCHEMES) == {"constant", "depth-scaled", "gpt2"} and PRESETS

@@ -1,0 +1,142 @@
+"""metrics.jsonl, always; TensorBoard, wandb or trackio by name; a progress bar on a terminal."""
+
+from __future__ import annotations
+
+import json
+import math
+import resource
+import sys
+import time
+from collections import deque
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from trainer.errors import TrainerError
+
+FILE = "metrics.jsonl"
+TRACKERS = ("tensorboard", "wandb", "trackio")
+
+
+class Tracker(Protocol):
+    def log(self, values: dict[str, float], step: int) -> None: ...
+
+
+class Metrics:
+    """Of one run; made on rank 0 alone. After a resume, lines of steps that are taken again are dropped first."""
+
+    def __init__(self, run: Path, trackers: list[str], recipe: dict[str, Any], step: int, steps: int):
+        self._trackers = [_tracker(name, run, recipe) for name in trackers]
+        _cut(run / FILE, step)
+        self._file = (run / FILE).open("a", buffering=1)
+        self._bar = _bar(step, steps) if sys.stderr.isatty() else None
+
+    def log(self, step: int, values: dict[str, Any]) -> None:
+        self._file.write(json.dumps({"step": step, **values}, allow_nan=False, default=str) + "\n")
+        flat = {k: float(v) for k, v in _flat(values).items()}
+        for tracker in self._trackers:
+            tracker.log(flat, step)
+
+    def show(self, step: int, text: str) -> None:
+        """A line of talk on stderr: in the bar if there is one."""
+        if self._bar is not None:
+            self._bar.update(self._bar.task_ids[0], completed=step, text=text)
+        else:
+            print(f"step {step:>7,}  {text}", file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        self._file.close()
+        if self._bar is not None:
+            self._bar.stop()
+
+
+class Meter:
+    """Tokens per second over the last steps, the first left out: it compiles."""
+
+    def __init__(self, flops_per_token: float, peak: float | None):
+        self._flops, self._peak = flops_per_token, peak  # peak: FLOP/s of all devices together
+        self._marks: deque[tuple[float, int]] = deque(maxlen=21)
+
+    def mark(self, tokens: int, now: float | None = None) -> None:
+        """A step has ended; tokens: in all since the start."""
+        self._marks.append((time.perf_counter() if now is None else now, tokens))
+
+    def rates(self) -> dict[str, float]:
+        """tokens_per_s, and mfu where the peak is known; {} before there are two marks."""
+        if len(self._marks) < 2 or self._marks[-1][0] <= self._marks[0][0]:
+            return {}
+        (t0, n0), (t1, n1) = self._marks[0], self._marks[-1]
+        speed = (n1 - n0) / (t1 - t0)
+        return {"tokens_per_s": speed} | ({"mfu": speed * self._flops / self._peak} if self._peak else {})
+
+
+def memory_bytes(device: torch.device) -> int:
+    """The most that was in use so far: of the card, or of the process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def read(run: str | Path) -> list[dict[str, Any]]:
+    """The lines of a run's metrics.jsonl; a last one that was cut short is left out."""
+    lines = []
+    for line in (Path(run) / FILE).read_text().splitlines():
+        try:
+            lines.append(json.loads(line))
+        except ValueError:
+            break
+    return lines
+
+
+def _cut(path: Path, step: int) -> None:
+    if not path.exists():
+        return
+    kept = [json.dumps(x) + "\n" for x in read(path.parent) if x["step"] <= step]
+    part = path.with_suffix(".part")
+    part.write_text("".join(kept))
+    part.rename(path)
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, float]:
+    out: dict[str, float] = {}
+    for k, v in values.items():
+        if isinstance(v, dict):
+            out |= _flat(v, f"{prefix}{k}/")
+        elif isinstance(v, int | float) and math.isfinite(v):
+            out[f"{prefix}{k}"] = v
+    return out
+
+
+def _bar(step: int, steps: int) -> Any:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.fields[text]}"))
+    bar = Progress(*columns, console=Console(stderr=True))
+    bar.add_task("train", total=steps, completed=step, text="")
+    bar.start()
+    return bar
+
+
+def _tracker(name: str, run: Path, recipe: dict[str, Any]) -> Tracker:
+    try:
+        if name == "tensorboard":
+            return _TensorBoard(run)
+        if name in ("wandb", "trackio"):
+            module = __import__(name)
+            return module.init(project="tinydata", name=run.name, config=recipe)
+    except ImportError:
+        raise TrainerError(f"not installed: {name}", fix=f"pip install {name}, or leave out --track {name}") from None
+    raise TrainerError(f"no tracker {name!r}", fix=f"one of {', '.join(TRACKERS)}; {FILE} is always written")
+
+
+class _TensorBoard:
+    def __init__(self, run: Path):
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._writer = SummaryWriter(str(run / "tensorboard"))
+
+    def log(self, values: dict[str, float], step: int) -> None:
+        for name, value in values.items():
+            self._writer.add_scalar(name, value, step)

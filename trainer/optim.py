@@ -1,0 +1,83 @@
+"""AdamW, learning rates as functions of the step, and the guard that skips a spoilt step."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from typing import Literal
+
+import torch
+from torch import nn
+
+Schedule = Literal["cosine", "wsd", "linear", "constant"]
+LARGEST_BATCH = 4_000_000  # tokens; the paper finds that larger ones cost quality
+
+
+def adamw(
+    model: nn.Module, lr: float, betas: tuple[float, float], decay: float, fused: bool = True
+) -> torch.optim.AdamW:
+    """Weight decay acts on matrices, the embedding among them; norms, biases and series activations have none."""
+    matrices = [p for p in model.parameters() if p.ndim >= 2]
+    vectors = [p for p in model.parameters() if p.ndim < 2]
+    groups = [{"params": matrices, "weight_decay": decay}, {"params": vectors, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=lr, betas=betas, eps=1e-8, fused=fused)
+
+
+def scaled_lr(lr0: float, batch_tokens: int, batch0: int) -> float:
+    """lr0 * (B / B0) ** 0.5, the paper's rule (arXiv 2402.02791, section on optimization)."""
+    return lr0 * math.sqrt(batch_tokens / batch0)
+
+
+def schedule(kind: Schedule, step: int, steps: int, *, warmup: int, decay: float = 0.2, floor: float = 0.1) -> float:
+    """Factor of the learning rate at step 0, 1, ... of `steps`: a function of the step, never a state.
+
+    All climb linearly over `warmup` steps. cosine and linear then fall to `floor`; wsd stays at 1 and falls
+    over the last `decay` of the steps as 1 - sqrt; constant stays.
+    """
+    if step < warmup:
+        return (step + 1) / warmup
+    if kind == "constant":
+        return 1.0
+    begin = warmup if kind != "wsd" else max(warmup, steps - math.ceil(decay * steps))
+    if step < begin:
+        return 1.0
+    x = min(1.0, (step - begin + 1) / max(1, steps - begin))
+    shape = {"cosine": (1 + math.cos(math.pi * x)) / 2, "linear": 1 - x, "wsd": 1 - math.sqrt(x)}[kind]
+    return floor + (1 - floor) * shape
+
+
+class Guard:
+    """Says which steps to skip: not finite, or a loss or gradient norm 6 sigma above the last 128 (OLMo-core's rule).
+
+    A finite outlier joins the window, so that a new level is accepted after a while. `window` is all its state.
+    """
+
+    SIGMA, WINDOW, LEAST, PATIENCE = 6.0, 128, 32, 20
+
+    def __init__(self, window: list[list[float]] | None = None, skipped: int = 0):
+        self._window: deque[list[float]] = deque(window or [], maxlen=self.WINDOW)
+        self.skipped = skipped  # in a row
+
+    def state(self) -> dict[str, object]:
+        return {"window": list(self._window), "skipped": self.skipped}
+
+    def reason(self, loss: float, norm: float) -> str | None:
+        """Why this step must not be taken; None: it may."""
+        why = self._reason({"loss": loss, "gradient norm": norm})
+        if math.isfinite(loss) and math.isfinite(norm):
+            self._window.append([loss, norm])
+        self.skipped = self.skipped + 1 if why else 0
+        return why
+
+    def _reason(self, values: dict[str, float]) -> str | None:
+        for i, (name, value) in enumerate(values.items()):
+            if not math.isfinite(value):
+                return f"{name} is {value}"
+            past = [x[i] for x in self._window]
+            if len(past) < self.LEAST:
+                continue
+            mean = sum(past) / len(past)
+            sigma = math.sqrt(sum((x - mean) ** 2 for x in past) / (len(past) - 1))
+            if value > mean + self.SIGMA * sigma + 1e-6 * abs(mean):
+                return f"{name} {value:.4g} is more than {self.SIGMA:g} sigma above the last {len(past)} ({mean:.4g})"
+        return None
