@@ -10,18 +10,20 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from trainer.architecture import architecture
+from trainer.architecture import config_json as config_json
+from trainer.architecture import read_config as read_config
 from trainer.errors import UNREADABLE, TrainerError
 from trainer.model import Model, ModelConfig
 
-FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "internlm2", "tinydata")
 SHARD_BYTES = 5_000_000_000  # of one safetensors file
-CUSTOM = "tinydata"  # model_type of what plain architectures cannot say
 
 _INTERNLM2 = {
     "embed_tokens.weight": "model.tok_embeddings.weight",
@@ -34,110 +36,6 @@ _INTERNLM2 = {
     "post_attention_layernorm": "ffn_norm",
 }
 _QKV = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
-
-
-def read_config(directory: str | Path) -> ModelConfig:
-    """config.json -> ModelConfig. Raises TrainerError for what the model here cannot be."""
-    path = Path(directory) / "config.json"
-    try:
-        c = json.loads(path.read_text())
-    except (OSError, ValueError) as e:
-        raise TrainerError(
-            f"no readable config.json: {e}", where=str(path), fix="name a Hugging Face model directory", code=UNREADABLE
-        ) from None
-    kind = c.get("model_type")
-    if kind not in FAMILIES:
-        raise TrainerError(
-            f"models of type {kind!r} are not read", where=str(path), fix=f"one of {', '.join(FAMILIES)} is"
-        )
-    c = {**c.get("text_config", {}), **c}
-    if c.get("hidden_act", "silu") not in ("silu", "swish"):
-        raise TrainerError(
-            f"its activation is {c['hidden_act']}, not silu", where=str(path), fix="use a SwiGLU model as the source"
-        )
-    rope = c.get("rope_parameters") or {}
-    scaling = c.get("rope_scaling") or (rope if rope.get("rope_type", "default") != "default" else None)
-    if scaling:
-        scaling = {k: v for k, v in scaling.items() if k != "rope_theta"}
-        scaling["rope_type"] = scaling.get("rope_type") or scaling.pop("type")
-        if scaling["rope_type"] == "dynamic" and kind == "internlm2":
-            scaling = None  # stretches only what is longer than the model was trained on
-        elif scaling["rope_type"] not in ("llama3", "linear"):
-            raise TrainerError(
-                f"RoPE scaling {scaling['rope_type']!r} is not known here",
-                where=str(path),
-                fix="llama3 and linear are; for short sequences, remove rope_scaling from config.json",
-            )
-    heads = c["num_attention_heads"]
-    attention_bias = bool(c.get("attention_bias", c.get("bias", False)))
-    return ModelConfig(
-        vocab=c["vocab_size"],
-        width=c["hidden_size"],
-        depth=c["num_hidden_layers"],
-        heads=heads,
-        kv_heads=c.get("num_key_value_heads") or heads,
-        head_dim=c.get("head_dim") or c["hidden_size"] // heads,
-        ffn=c["intermediate_size"],
-        seq_len=c.get("max_position_embeddings", 2048),
-        tied=c.get("tie_word_embeddings", False),
-        qk_norm=kind == "qwen3" or c.get("qk_norm", False),
-        qkv_bias=kind == "qwen2" or attention_bias or c.get("qkv_bias", False),
-        out_bias=attention_bias and kind != "qwen2",
-        mlp_bias=c.get("mlp_bias", False),
-        series=c.get("series", 1),
-        shortcut=c.get("shortcut", 0),
-        rope_theta=float(rope.get("rope_theta") or c.get("rope_theta", 10_000.0)),
-        rope_scaling=scaling,
-        norm_eps=c.get("rms_norm_eps", 1e-6),
-    )
-
-
-def config_json(c: ModelConfig, dtype: torch.dtype, special: dict[str, int | None] | None = None) -> dict[str, Any]:
-    """ModelConfig -> config.json: of LlamaForCausalLM, of Qwen3ForCausalLM with qk_norm, else of the custom model.
-
-    `special`: bos_token_id, eos_token_id. The keys that older readers look for are written beside the new ones.
-    """
-    name = str(dtype).removeprefix("torch.")
-    out: dict[str, Any] = {
-        "vocab_size": c.vocab,
-        "hidden_size": c.width,
-        "num_hidden_layers": c.depth,
-        "num_attention_heads": c.heads,
-        "num_key_value_heads": c.kv_heads,
-        "head_dim": c.head_dim,
-        "intermediate_size": c.ffn,
-        "hidden_act": "silu",
-        "max_position_embeddings": c.seq_len,
-        "tie_word_embeddings": c.tied,
-        "rms_norm_eps": c.norm_eps,
-        "attention_bias": c.qkv_bias or c.out_bias,
-        "rope_theta": c.rope_theta,
-        "rope_scaling": c.rope_scaling,
-        "rope_parameters": {"rope_theta": c.rope_theta, **(c.rope_scaling or {"rope_type": "default"})},
-        "attention_dropout": 0.0,
-        "initializer_range": 0.02,
-        "use_cache": True,
-        "dtype": name,
-        "torch_dtype": name,
-        **(special or {}),
-    }
-    if is_custom(c):
-        extra = {k: getattr(c, k) for k in ("qk_norm", "qkv_bias", "out_bias", "mlp_bias", "series", "shortcut")}
-        module = f"modeling_{CUSTOM}"
-        auto = {"AutoConfig": f"{module}.TinydataConfig", "AutoModelForCausalLM": f"{module}.TinydataForCausalLM"}
-        out |= {"model_type": CUSTOM, "architectures": ["TinydataForCausalLM"], **extra, "auto_map": auto}
-        out["attention_bias"] = False
-    elif c.qk_norm:
-        out |= {"model_type": "qwen3", "architectures": ["Qwen3ForCausalLM"], "use_sliding_window": False}
-    else:
-        out |= {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "mlp_bias": c.mlp_bias}
-    return out
-
-
-def is_custom(c: ModelConfig) -> bool:
-    """Whether neither Llama nor Qwen3 can say it."""
-    biases = c.qkv_bias != c.out_bias
-    return c.series > 1 or c.shortcut > 0 or biases or (c.qk_norm and c.mlp_bias)
 
 
 @dataclass(frozen=True)
@@ -199,7 +97,7 @@ class Weights:
 
     def _there(self, name: str) -> str:
         if not self.packed:
-            return name if name.startswith("lm_head") else f"model.{name}"
+            return _exported(name)
         if any(part in name for part in _QKV):
             layer, _, kind = name.rpartition(".self_attn.")[0], "", name.rpartition(".")[2]
             return f"model.{layer}.attention.wqkv.{kind}"
@@ -234,6 +132,23 @@ class Weights:
             )
 
 
+def _zero_biases(c: ModelConfig) -> Iterator[tuple[str, Tensor]]:
+    """Llama and Qwen3 have biases on all of q, k, v, o or on none: exact where the others are zero."""
+    if architecture(c) not in ("llama", "qwen3") or c.qkv_bias == c.out_bias:
+        return
+    rows = {"o_proj": c.width}
+    if c.out_bias:
+        rows = {"q_proj": c.heads * c.head_dim, "k_proj": c.kv_heads * c.head_dim, "v_proj": c.kv_heads * c.head_dim}
+    for layer in range(c.depth):
+        for name, size in rows.items():
+            yield f"layers.{layer}.self_attn.{name}.bias", torch.zeros(size)
+
+
+def _exported(name: str) -> str:
+    """Our name -> theirs. The shortcut lies within attention, which alone of a layer's parts sees what it sees."""
+    return name if name.startswith("lm_head") else "model." + name.replace(".shortcut.", ".self_attn.shortcut.")
+
+
 def save(directory: Path, config: ModelConfig, tensors: Iterator[tuple[str, Tensor]], dtype: torch.dtype) -> None:
     """Tensors by our names -> safetensors by theirs, split into files of at most 5 GB, one in memory at a time."""
     from safetensors.torch import save_file
@@ -245,21 +160,22 @@ def save(directory: Path, config: ModelConfig, tensors: Iterator[tuple[str, Tens
 
     def write() -> None:
         save_file(held, directory / f"part-{len(parts)}", metadata={"format": "pt"})
+        (directory / f"part-{len(parts)}").chmod(0o644)  # safetensors leaves it to its owner alone
         parts.append(list(held))
         held.clear()
 
-    for name, tensor in tensors:
+    for name, tensor in chain(tensors, _zero_biases(config)):
         t = tensor.detach().to("cpu", dtype).contiguous()
         if held and size + t.nbytes > SHARD_BYTES:
             write()
             size = 0
-        held[name if name.startswith("lm_head") else f"model.{name}"] = t
+        held[_exported(name)] = t
         size, total = size + t.nbytes, total + t.nbytes
     write()
     if len(parts) == 1:
         (directory / "part-0").rename(directory / "model.safetensors")
         return
-    names = {}
+    names: dict[str, str] = {}
     for i, part in enumerate(parts):
         file = f"model-{i + 1:05d}-of-{len(parts):05d}.safetensors"
         (directory / f"part-{i}").rename(directory / file)

@@ -25,6 +25,7 @@ _COMPANIONS = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens
 _MODELS = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model")
 _BEGINS = ("<s>", "<|begin_of_text|>", "<bos>", "[CLS]")
 _ENDS = ("</s>", "<|endoftext|>", "<|end_of_text|>", "<eos>", "<|eos|>", "<｜end▁of▁sentence｜>", "[SEP]")
+_PADS = ("<pad>", "<|pad|>", "[PAD]")
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class Tokenizer:
     kinds: list[int]
     bos: int | None  # None: it has none
     eos: int | None
+    pad: int | None
     _encode: Callable[[str], list[int]]
     decode: Callable[[list[int]], str]  # special tokens stay visible
 
@@ -217,8 +219,8 @@ def _tokenizer(family: str, files: Any, pieces: Any, kinds: Any, encode: Any, de
         text = token.get("content") if isinstance(token, dict) else token
         return next((control[t] for t in (text, *usual) if isinstance(t, str) and t in control), None)
 
-    bos, eos = named("bos_token", _BEGINS), named("eos_token", _ENDS)
-    return Tokenizer(family, tuple(files), pieces, kinds, bos, eos, encode, decode)
+    bos, eos, pad = named("bos_token", _BEGINS), named("eos_token", _ENDS), named("pad_token", _PADS)
+    return Tokenizer(family, tuple(files), pieces, kinds, bos, eos, pad, encode, decode)
 
 
 def _family(config: dict[str, Any]) -> str:

@@ -1,0 +1,168 @@
+"""A checkpoint -> a Hugging Face directory: `python -m trainer.export RUN -o HFDIR`.
+
+The architecture is a plain one wherever one can say the model (`trainer.architecture`). A model whose only
+addition is the series activation is folded into Llama, exactly: sum_i silu(a_i g + b_i) * u is one SwiGLU of
+n times the width, with gate rows a_i W and biases b_i. That costs n times the FFN's weights and time;
+--no-fold keeps them, and needs the code that is then copied beside the weights.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+import tyro
+from torch import Tensor
+
+from trainer import card, hf, plan
+from trainer.architecture import CUSTOM, architecture
+from trainer.checkpoint import load_model
+from trainer.errors import TrainerError, main
+from trainer.model import Model, ModelConfig
+from trainer.origin import Origin, origin
+from trainer.tokenizer import Tokenizer
+
+_CODE = f"modeling_{CUSTOM}.py"
+
+
+@dataclass(frozen=True)
+class Config:
+    """Writes a model that was trained here as a Hugging Face directory."""
+
+    checkpoint: Annotated[str, tyro.conf.Positional]
+    """A run (its newest checkpoint), one checkpoint of it, or a Hugging Face directory."""
+    out: Annotated[str, tyro.conf.arg(aliases=["-o"])]
+    """The directory to write; it must not be there."""
+    fold: bool = True
+    """Write a model with the series activation alone as plain Llama of n times the FFN; --no-fold: as custom code."""
+    dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    """Of the weights."""
+    tokenizer: str = ""
+    """Its directory or file. [what the run's shards were made with]"""
+
+
+def program() -> None:
+    config = tyro.cli(Config, prog="python -m trainer.export")
+    _refuse_existing(Path(config.out))
+    model, facts = load_model(config.checkpoint)
+    known = origin(config.checkpoint, facts, model.config.vocab, config.tokenizer)
+    written = export_model(model, known, Path(config.out), getattr(torch, config.dtype), config.fold)
+    print(summary(model.config, written, config))
+
+
+def export_model(
+    model: Model, known: Origin, out: Path, dtype: torch.dtype = torch.bfloat16, fold: bool = True
+) -> ModelConfig:
+    """Model and what is known of it -> the directory, whole or not there; returns what was written."""
+    _refuse_existing(out)
+    part = out.parent / f".{out.name}.part"
+    shutil.rmtree(part, ignore_errors=True)  # of an export that was killed
+    part.mkdir(parents=True)
+    try:
+        config, tensors = folded(model) if fold and can_fold(model.config) else (model.config, _weights(model))
+        hf.save(part, config, tensors, dtype)
+        special = {"bos_token_id": known.bos, "eos_token_id": known.eos}
+        _write_json(part / "config.json", hf.config_json(config, dtype, special))
+        _write_json(part / "generation_config.json", {**special, "pad_token_id": known.pad, "do_sample": True})
+        if architecture(config) == CUSTOM:
+            shutil.copyfile(Path(__file__).with_name(_CODE), part / _CODE)
+        if known.tokenizer is not None:
+            _copy_tokenizer(known.tokenizer, part, config.seq_len)
+        _write_json(part / "tinydata.json", card.without_paths(known.facts))
+        (part / "README.md").write_text(card.text(out.name, model.config, config, dtype, known), encoding="utf-8")
+        part.rename(out)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
+    return config
+
+
+def can_fold(c: ModelConfig) -> bool:
+    """Whether it becomes plain when it is folded: a shortcut stays custom, and Qwen3 has no biases in its FFN."""
+    return c.series > 1 and architecture(_folded_config(c)) != CUSTOM
+
+
+def _folded_config(c: ModelConfig) -> ModelConfig:
+    return replace(c, series=1, ffn=c.ffn * c.series, mlp_bias=True)
+
+
+def folded(model: Model) -> tuple[ModelConfig, Iterator[tuple[str, Tensor]]]:
+    """Series activation of n terms -> plain SiLU, biases, n times the FFN; products in float64."""
+    c = model.config
+    return _folded_config(c), ((n, t) for i in range(c.depth + 1) for n, t in _folded_part(model, i))
+
+
+def _folded_part(model: Model, i: int) -> Iterator[tuple[str, Tensor]]:
+    """What belongs to layer i, its FFN folded; after the last layer, all that belongs to none."""
+    n, here = model.config.series, f"layers.{i}."
+    state = model.state_dict()
+    if i == model.config.depth:
+        yield from ((name, t) for name, t in state.items() if not name.startswith("layers."))
+        return
+    yield from ((name, t) for name, t in state.items() if name.startswith(here) and ".mlp." not in name)
+    mlp = {name.removeprefix(here): t.double() for name, t in state.items() if name.startswith(f"{here}mlp.")}
+    a, b = mlp["mlp.series.scale"], mlp["mlp.series.shift"]
+    gate, up, down = (mlp[f"mlp.{x}_proj.weight"] for x in ("gate", "up", "down"))
+    none = torch.zeros((), dtype=torch.float64)
+    gate_bias, up_bias, down_bias = (mlp.get(f"mlp.{x}_proj.bias", none) for x in ("gate", "up", "down"))
+    yield f"{here}mlp.gate_proj.weight", a.unsqueeze(1) * gate.repeat(n, 1)
+    yield f"{here}mlp.gate_proj.bias", a * gate_bias.expand(len(gate)).repeat(n) + b
+    yield f"{here}mlp.up_proj.weight", up.repeat(n, 1)
+    yield f"{here}mlp.up_proj.bias", up_bias.expand(len(up)).repeat(n)
+    yield f"{here}mlp.down_proj.weight", down.repeat(1, n)
+    yield f"{here}mlp.down_proj.bias", down_bias.expand(len(down))
+
+
+def _weights(model: Model) -> Iterator[tuple[str, Tensor]]:
+    yield from model.state_dict().items()
+
+
+def _copy_tokenizer(tokenizer: Tokenizer, out: Path, seq_len: int) -> None:
+    """Its files as they are, and the tokenizer_config.json that transformers needs, where there is none."""
+    for file in tokenizer.files:
+        shutil.copyfile(file, out / file.name)
+    if (out / "tokenizer_config.json").exists():
+        return
+    main_file = tokenizer.files[0].name
+    kind = {".model": "LlamaTokenizer", ".json": "PreTrainedTokenizerFast"}.get(Path(main_file).suffix)
+    config: dict[str, Any] = {"tokenizer_class": "GPT2Tokenizer" if main_file == "vocab.json" else kind}
+    config |= {"model_max_length": seq_len, "clean_up_tokenization_spaces": False}
+    for name, i in (("bos", tokenizer.bos), ("eos", tokenizer.eos), ("pad", tokenizer.pad)):
+        if i is not None:
+            config[f"{name}_token"] = tokenizer.pieces[i].decode()
+    if kind == "LlamaTokenizer":  # its defaults are Llama 2's
+        blank = tokenizer.pieces[tokenizer.encode("a")[0]].startswith(b" ")
+        config |= {"add_bos_token": False, "add_eos_token": False, "add_prefix_space": blank, "legacy": False}
+    _write_json(out / "tokenizer_config.json", config)
+
+
+def summary(trained: ModelConfig, written: ModelConfig, config: Config) -> str:
+    count = sum(plan.parameters(written).values())
+    lines = [f"{config.out}: {hf.config_json(written, torch.float32)['architectures'][0]}, {count:,} parameters"]
+    if written != trained:
+        before = sum(plan.parameters(trained).values())
+        lines.append(
+            f"folded, exactly: FFN {trained.ffn:,} -> {written.ffn:,}, {count - before:+,} parameters "
+            f"({count / before - 1:+.1%}); --no-fold keeps the size, and is custom code"
+        )
+    if architecture(written) == CUSTOM:
+        lines.append("it is custom code: transformers loads it with trust_remote_code=True, llama.cpp and ONNX do not")
+    return "\n".join(lines)
+
+
+def _refuse_existing(out: Path) -> None:
+    if out.exists():
+        raise TrainerError("it is there already", where=str(out), fix="another -o, or remove it")
+
+
+def _write_json(path: Path, value: dict[str, Any]) -> None:
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(program)

@@ -1,0 +1,111 @@
+"""A quick look at a model: `python -m trainer.generate MODEL "Once upon a time"`, a run or a Hugging Face directory.
+
+The whole text goes through the model again for each token: at 100 tokens of a tiny model nobody waits for it,
+and it is the very code that was trained.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import torch
+import tyro
+
+from trainer.checkpoint import load_model
+from trainer.errors import TrainerError, main
+from trainer.model import Model
+from trainer.origin import origin
+
+
+@dataclass(frozen=True)
+class Config:
+    """Continues a text with a model, token by token, on stdout."""
+
+    model: Annotated[str, tyro.conf.Positional]
+    """A run (its newest checkpoint), one checkpoint of it, or a Hugging Face directory."""
+    prompt: Annotated[str, tyro.conf.Positional] = ""
+    """What to continue; nothing: the model begins a document."""
+    tokens: int = 100
+    """At most so many; the model may end the text before."""
+    temperature: float = 0.8
+    """0: always the likeliest token."""
+    top_k: int = 0
+    """Draw among the k likeliest. 0: among all."""
+    seed: int = 0
+    """Of the draws."""
+    tokenizer: str = ""
+    """Its directory or file. [what belongs to the model]"""
+    device: Literal["cpu", "cuda"] = "cpu"
+    """Where to compute."""
+
+
+def program() -> None:
+    config = tyro.cli(Config, prog="python -m trainer.generate")
+    model, facts = load_model(config.model)
+    known = origin(config.model, facts, model.config.vocab, config.tokenizer)
+    if known.tokenizer is None:
+        raise TrainerError("no tokenizer belongs to this model", where=config.model, fix="--tokenizer DIR")
+    begin = [] if known.bos is None else [known.bos]
+    ids = begin + known.tokenizer.encode(config.prompt)
+    if not ids:
+        raise TrainerError("nothing to begin with: the tokenizer has no begin token", fix="give a prompt")
+    made = continuation(
+        model.to(config.device),
+        ids,
+        config.tokens,
+        eos=known.eos,
+        temperature=config.temperature,
+        top_k=config.top_k,
+        seed=config.seed,
+    )
+    for text in streamed(known.tokenizer.decode, ids[len(begin) :], made):
+        print(text, end="", flush=True)
+    print()
+
+
+@torch.no_grad()
+def continuation(
+    model: Model,
+    ids: list[int],
+    tokens: int,
+    *,
+    eos: int | None = None,
+    temperature: float = 0.8,
+    top_k: int = 0,
+    seed: int = 0,
+) -> Iterator[int]:
+    """ids -> the next ones, until `eos`, which is not given out. Of a long text the model sees the last seq_len."""
+    generator = torch.Generator().manual_seed(seed)
+    ids = list(ids)
+    for _ in range(tokens):
+        seen = torch.tensor([ids[-model.config.seq_len :]], device=model.head().device)
+        logits = (model.hidden(seen)[0, -1] @ model.head().T).float().cpu()
+        if temperature == 0:
+            new = int(logits.argmax())
+        else:
+            if top_k:
+                logits[logits < logits.topk(min(top_k, len(logits))).values[-1]] = -torch.inf
+            new = int(torch.multinomial((logits / temperature).softmax(0), 1, generator=generator))
+        if new == eos:
+            return
+        ids.append(new)
+        yield new
+
+
+def streamed(decode: Callable[[list[int]], str], start: list[int], new: Iterator[int]) -> Iterator[str]:
+    """The text as it grows; a character whose bytes are not all there yet waits for them."""
+    ids, shown = list(start), decode(start)
+    yield shown
+    for i in new:
+        ids.append(i)
+        text = decode(ids)
+        if not text.endswith("\N{REPLACEMENT CHARACTER}"):
+            yield text[len(shown) :]
+            shown = text
+    yield decode(ids)[len(shown) :]
+
+
+if __name__ == "__main__":
+    main(program)
