@@ -144,29 +144,28 @@ def _tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Te
 def _load(checkpoint: Path, tensors: dict[str, Tensor], alone: bool = False) -> None:
     try:
         dcp.load(tensors, storage_reader=_Reader(checkpoint), no_dist=alone)
-    except TrainerError:
-        raise
-    except Exception as e:
+    except (Exception, dcp.CheckpointException) as e:
+        why = str(e).strip().splitlines()[-1][:300]
         raise TrainerError(
-            f"cannot be read: {type(e).__name__}: {str(e).splitlines()[0][:300]}",
-            where=str(checkpoint),
-            fix="name another checkpoint",
-            code=UNREADABLE,
+            f"cannot be read: {why}", where=str(checkpoint), fix="name another checkpoint", code=UNREADABLE
         ) from e
 
 
 class _Reader(dcp.FileSystemReader):
     """Refuses what is not a tensor: anything else DCP would unpickle."""
 
-    def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
-        with (Path(self.path) / ".metadata").open("rb") as f:
-            metadata = _Unpickler(f).load()
-        if not isinstance(metadata, Metadata):
-            raise pickle.UnpicklingError("no DCP metadata")
-        for name, entry in metadata.state_dict_metadata.items():
+    def __init__(self, checkpoint: Path):
+        super().__init__(checkpoint)
+        with (checkpoint / ".metadata").open("rb") as f:
+            self._checked = _Unpickler(f).load()
+        if not isinstance(self._checked, Metadata):
+            raise pickle.UnpicklingError("its .metadata is something else")
+        for name, entry in self._checked.state_dict_metadata.items():
             if not isinstance(entry, TensorStorageMetadata):
                 raise pickle.UnpicklingError(f"{name} is no tensor")
-        return metadata
+
+    def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
+        return self._checked
 
 
 class _Unpickler(pickle.Unpickler):
@@ -179,6 +178,8 @@ class _Unpickler(pickle.Unpickler):
         "torch.serialization": {"_get_layout"},
         "torch": {"Size", "float32", "bfloat16", "float16", "float64", "int64", "int32"},
         "collections": {"OrderedDict"},
+        "pathlib": {"PosixPath"},  # where the writer put it; 3.13 pickles it by its private module
+        "pathlib._local": {"PosixPath"},
     }  # fmt: skip
 
     def find_class(self, module: str, name: str) -> Any:

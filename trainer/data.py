@@ -8,6 +8,7 @@ micro-batches; which samples are in it does not.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import queue
@@ -305,10 +306,9 @@ def steps(
 
     def put(item: Any) -> None:
         while not stop.is_set():
-            try:
-                return ready.put(item, timeout=0.2)
-            except queue.Full:
-                continue
+            with contextlib.suppress(queue.Full):
+                ready.put(item, timeout=0.2)
+                return
 
     def work() -> None:
         at = sample

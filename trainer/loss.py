@@ -23,13 +23,14 @@ class _HeadLoss(torch.autograd.Function):
     @staticmethod
     def forward(ctx, hidden: Tensor, weight: Tensor, targets: Tensor, chunk: int) -> tuple[Tensor, Tensor]:
         wants_hidden, wants_weight = ctx.needs_input_grad[:2]
-        nll = torch.empty(len(hidden), dtype=torch.float32, device=hidden.device)
+        exact = torch.promote_types(hidden.dtype, torch.float32)
+        nll = torch.empty(len(hidden), dtype=exact, device=hidden.device)
         grad_hidden = torch.empty_like(hidden) if wants_hidden else None
-        # one chunk's product is float32 inside; summed over chunks it must stay so
-        grad_weight = torch.zeros_like(weight, dtype=torch.float32) if wants_weight else None
+        # a product is summed in float32 inside; over chunks it must stay so
+        grad_weight = torch.zeros_like(weight, dtype=exact) if wants_weight else None
         for a in range(0, len(hidden), chunk):
             h, t = hidden[a : a + chunk], targets[a : a + chunk]
-            logits = (h @ weight.T).float()
+            logits = (h @ weight.T).to(exact)
             counts = (t != IGNORE).unsqueeze(1)
             at = t.clamp(min=0).unsqueeze(1)
             log_z = logits.logsumexp(dim=1, keepdim=True)
@@ -42,7 +43,7 @@ class _HeadLoss(torch.autograd.Function):
             if grad_hidden is not None:
                 torch.matmul(grad, weight, out=grad_hidden[a : a + chunk])
             if grad_weight is not None:
-                if weight.dtype == torch.float32:
+                if weight.dtype == exact:
                     grad_weight.addmm_(grad.T, h)
                 else:
                     grad_weight += grad.T @ h
@@ -62,7 +63,7 @@ class _HeadLoss(torch.autograd.Function):
 
 
 def head_loss(hidden: Tensor, weight: Tensor, targets: Tensor, chunk: int = 0) -> tuple[Tensor, Tensor]:
-    """hidden [N, d], weight [V, d], targets int64 [N] -> (sum of nll, nll float32 [N]), in nats.
+    """hidden [N, d], weight [V, d], targets int64 [N] -> (sum of nll, nll float32 [N], or as exact as hidden), in nats.
 
     A target of -100 has nll 0 and no gradient. The gradient is that of the sum alone, and backward may run
     once. `chunk`: tokens at a time; 0 picks by vocabulary and device.

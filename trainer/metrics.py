@@ -33,7 +33,7 @@ class Metrics:
         self._bar = _bar(step, steps) if sys.stderr.isatty() else None
 
     def log(self, step: int, values: dict[str, Any]) -> None:
-        self._file.write(json.dumps({"step": step, **values}, allow_nan=False, default=str) + "\n")
+        self._file.write(json.dumps({"step": step, **_finite(values)}, allow_nan=False) + "\n")
         flat = {k: float(v) for k, v in _flat(values).items()}
         for tracker in self._trackers:
             tracker.log(flat, step)
@@ -140,3 +140,8 @@ class _TensorBoard:
     def log(self, values: dict[str, float], step: int) -> None:
         for name, value in values.items():
             self._writer.add_scalar(name, value, step)
+
+
+def _finite(values: dict[str, Any]) -> dict[str, Any]:
+    """JSON has no NaN: null."""
+    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}

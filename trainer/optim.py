@@ -13,14 +13,12 @@ Schedule = Literal["cosine", "wsd", "linear", "constant"]
 LARGEST_BATCH = 4_000_000  # tokens; the paper finds that larger ones cost quality
 
 
-def adamw(
-    model: nn.Module, lr: float, betas: tuple[float, float], decay: float, fused: bool = True
-) -> torch.optim.AdamW:
+def adamw(model: nn.Module, lr: float, betas: tuple[float, float], decay: float) -> torch.optim.AdamW:
     """Weight decay acts on matrices, the embedding among them; norms, biases and series activations have none."""
     matrices = [p for p in model.parameters() if p.ndim >= 2]
     vectors = [p for p in model.parameters() if p.ndim < 2]
     groups = [{"params": matrices, "weight_decay": decay}, {"params": vectors, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=lr, betas=betas, eps=1e-8, fused=fused)
+    return torch.optim.AdamW(groups, lr=lr, betas=betas, eps=1e-8, fused=True)
 
 
 def scaled_lr(lr0: float, batch_tokens: int, batch0: int) -> float:

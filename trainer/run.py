@@ -154,7 +154,8 @@ def take_step(
 
 
 def start(
-    config: Config, model_of: ModelConfig, model: Model, optimizer: torch.optim.Optimizer, made: dict[str, Any], w: World
+    config: Config, model_of: ModelConfig, model: Model, optimizer: torch.optim.Optimizer,
+    made: dict[str, Any], w: World,
 ) -> dict[str, Any]:  # fmt: skip
     """Fills model and optimizer: from the newest checkpoint, from --init, or at random. Returns where the run is."""
     found = agreed(w, latest(Path(config.out)) if w.first else None)
@@ -209,7 +210,7 @@ def introduce(config: Config, made: dict[str, Any], step: int) -> None:
     n = sum(plan.parameters(ModelConfig(**made["model"])).values())
     seen, there = config.steps * config.batch_tokens, made["data"]["sequences"] * config.seq_len
     print(
-        f"{n:,} parameters; {config.steps:,} steps of {config.batch_tokens:,} tokens: {seen:,} of the {there:,} there are "
+        f"{n:,} parameters; {config.steps:,} steps of {config.batch_tokens:,} tokens: {seen:,} of {there:,} "
         f"({seen / there:.2f} epochs), {made['data']['held out']} sequences held out; lr {config.lr:.3g}",
         *(f"warning: {x}" for x in warnings(config)),
         *([f"going on from step {step:,}"] if step else []),

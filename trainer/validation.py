@@ -1,4 +1,4 @@
-"""Held-out sequences -> loss and bits per byte, by domain, summed over all ranks: the number that compares vocabularies.
+"""Held-out sequences -> loss and bits per byte, by domain, over all ranks: the number that compares vocabularies.
 
 bits per byte = sum of nll in nats / (ln 2 x bytes of text that the targets stand for). Special tokens stand for
 no text: they are in the loss and not in the bits.
@@ -85,9 +85,8 @@ def measured(
     together = dist.is_available() and dist.is_initialized()
     rank, world = (dist.get_rank(), dist.get_world_size()) if together else (0, 1)
     sums, T = Sums(sequences.shards), sequences.length
-    each = (
-        -(-len(numbers) // (rows * world)) * rows
-    )  # all ranks take as many steps: sharded weights are gathered in each
+    # all ranks take as many steps: sharded weights are gathered in each
+    each = -(-len(numbers) // (rows * world)) * rows
     own = numbers[rank::world]
     was = model.training
     model.eval()

@@ -1,0 +1,233 @@
+"""Runs as a user starts them: killed, resumed, on other numbers of processes, stopped, refused."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="the trainer needs torch: pip install 'tinydata[train]'")
+
+from processes import command, curve, environment  # noqa: E402
+
+from trainer.checkpoint import latest, load_model  # noqa: E402
+from trainer.errors import REQUEUE, TrainerError  # noqa: E402
+
+
+def weights(run):
+    return load_model(run)[0].state_dict()
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_a_run_learns_and_leaves_what_it_says(train, tmp_path):
+    done = train("run", "--steps", "40", "--lr", "0.01")
+    losses = [loss for _, loss, _ in curve(tmp_path / "run")]
+    assert len(losses) == 40 and losses[-1] < losses[0] - 1
+    assert "done at step 40 of 40" in done.stderr and "epochs" in done.stderr
+    lines = [json.loads(x) for x in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    checks = [x["validation"] for x in lines if "validation" in x]
+    assert checks[-1]["bits_per_byte"] < checks[0]["bits_per_byte"] - 0.3
+    assert set(checks[0]["domains"]) == {"code", "text"}
+    step = next(x for x in lines if x["step"] == 30 and "loss" in x)
+    assert {"lr", "grad_norm", "tokens", "tokens_per_s", "memory_bytes", "targets"} <= step.keys()
+    assert step["tokens"] == 30 * 384
+    model, state = load_model(tmp_path / "run")
+    assert state["step"] == 40 and state["tokenizer"]["size"] == model.config.vocab
+    kept = sorted(p.name for p in (tmp_path / "run" / "checkpoints").iterdir())
+    assert kept == ["step-00000032", "step-00000036", "step-00000040"]
+    assert (tmp_path / "run" / "latest").read_text() == kept[-1]
+    again = train("run", "--steps", "40", "--lr", "0.01")  # nothing left to do
+    assert "going on from step 40" in again.stderr and len(curve(tmp_path / "run")) == 40
+
+
+def test_killed_at_random_and_gone_on_it_is_the_same_to_the_last_bit(train, shards, tmp_path):
+    flags = ["--steps", "60", "--save-every", "4", "--lr", "0.005", "--mask-documents"]
+    train("whole", *flags)
+    line = [sys.executable, *command(shards, tmp_path / "killed", *flags)]
+    rng = random.Random(time.time_ns())
+    kills = 0
+    while kills < 3:
+        process = subprocess.Popen(line, cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, text=True)
+        at = rng.randrange(1, 12)
+        for text in process.stderr:
+            if text.startswith("step"):
+                at -= 1
+            if at == 0:
+                time.sleep(rng.random() * 0.05)
+                process.send_signal(signal.SIGKILL)
+                break
+        process.stderr.close()
+        process.wait()
+        kills += 1
+    train("killed", *flags)
+    assert curve(tmp_path / "killed") == curve(tmp_path / "whole")
+    assert same(weights(tmp_path / "killed"), weights(tmp_path / "whole"))
+
+
+def test_saved_on_two_gone_on_with_one_and_three(train, tmp_path):
+    import shutil
+
+    flags = ["--steps", "18", "--save-every", "6", "--keep", "0"]
+    train("one", *flags)
+    train("two", *flags, ranks=2)
+    reference = curve(tmp_path / "one")
+    assert_near(curve(tmp_path / "two"), reference)
+    for ranks in (1, 3):
+        run = tmp_path / f"then {ranks}"
+        shutil.copytree(tmp_path / "two", run)
+        for step in (12, 18):
+            shutil.rmtree(run / "checkpoints" / f"step-{step:08d}")
+        done = train(run.name, *flags, ranks=ranks)
+        assert "going on from step 6" in done.stderr
+        assert_near(curve(run), reference)
+
+
+def assert_near(got, expected):
+    assert [x[0] for x in got] == [x[0] for x in expected]
+    for (_, loss, norm), (_, loss0, norm0) in zip(got, expected, strict=True):
+        assert loss == pytest.approx(loss0, rel=1e-5) and norm == pytest.approx(norm0, rel=1e-3)
+
+
+def test_micro_batches_change_nothing(train, tmp_path):
+    flags = ["--steps", "8", "--series", "2", "--shortcut", "8", "--tied", "False"]
+    train("a", *flags)
+    train("b", *flags, "--micro-batch", "3")
+    assert_near(curve(tmp_path / "b"), curve(tmp_path / "a"))
+
+
+def test_compiled_once_whatever_the_documents(shards, tmp_path):
+    """Each step after the second must meet no new graph; validation adds its own, once."""
+    line = [sys.executable, *command(shards, tmp_path / "run", "--steps", "6", "--compile", "on", "--mask-documents")]
+    env = environment() | {"TORCH_LOGS": "recompiles"}
+    done = subprocess.run(line, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    after = done.stderr.split("step       3  loss")[1]
+    assert "Recompiling" not in after, after
+
+
+def test_sigterm_finishes_the_step_and_saves(train, shards, tmp_path):
+    line = [sys.executable, *command(shards, tmp_path / "run", "--steps", "4000", "--save-every", "3000")]
+    process = subprocess.Popen(line, cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, text=True)
+    for text in process.stderr:
+        if text.startswith("step      40"):
+            process.send_signal(signal.SIGTERM)
+            break
+    rest = process.stderr.read()
+    assert process.wait() == REQUEUE and "stopped at step" in rest
+    step = latest(tmp_path / "run").name
+    assert f"step-{curve(tmp_path / 'run')[-1][0]:08d}" == step
+
+
+def test_another_run_is_refused_and_harmless_changes_are_named(train, tmp_path):
+    train("run", "--steps", "4")
+    for flags, words in (
+        (["--seed", "1"], "--seed: 0 -> 1"),
+        (["--depth", "3"], "depth: 2 -> 3"),
+        (["--holdout", "8"], "held out"),
+    ):
+        done = train("run", "--steps", "4", *flags, code=1)
+        assert "not the run that the checkpoint is of" in done.stderr and words in done.stderr
+    done = train("run", "--steps", "6", "--lr", "0.001")
+    assert "--lr:" in done.stderr and "-> 0.001" in done.stderr and "done at step 6" in done.stderr
+    assert "there is a run already" in train("run", "--steps", "6", "--resume", "never", code=1).stderr
+
+
+def test_other_tokenizer_is_refused_naming_both(train, shards, tmp_path):
+    import shutil
+
+    train("run", "--steps", "2")
+    copy = tmp_path / "other"
+    shutil.copytree(shards, copy)
+    manifest = json.loads((copy / "manifest.json").read_text())
+    old = manifest["tokenizer"]["fingerprint"]
+    manifest["tokenizer"] |= {"fingerprint": "f" * 32, "path": "elsewhere"}
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    done = train("run", "--steps", "2", "--data", str(copy), code=1)
+    assert old in done.stderr and "f" * 32 in done.stderr and "elsewhere" in done.stderr
+
+
+def test_nan_never_reaches_the_weights(train, tmp_path):
+    """A learning rate of 1e30 makes them useless and then not finite; the run stops and says which data."""
+    done = train("run", "--steps", "60", "--lr", "1e30", "--warmup", "1", "--clip", "0", code=1)
+    assert "steps in a row were skipped" in done.stderr
+    lines = [json.loads(x) for x in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    skipped = [x for x in lines if "skipped" in x]
+    assert skipped and all(len(x["sequences"]) == 12 for x in skipped)
+
+
+def test_half_a_checkpoint_is_not_one(train, tmp_path):
+    train("run", "--steps", "4", "--save-every", "2", "--keep", "0")
+    folder = tmp_path / "run" / "checkpoints"
+    (folder / "step-00000004").rename(folder / "step-00000004.tmp")
+    assert latest(tmp_path / "run").name == "step-00000002"
+    before = curve(tmp_path / "run")
+    assert "going on from step 2" in train("run", "--steps", "4", "--save-every", "2", "--keep", "0").stderr
+    assert curve(tmp_path / "run") == before
+
+
+def test_nothing_in_a_checkpoint_is_run(train, tmp_path):
+    train("run", "--steps", "1")
+    metadata = latest(tmp_path / "run") / ".metadata"
+
+    class Evil:
+        def __reduce__(self):
+            return exec, (f"open({str(tmp_path / 'owned')!r}, 'w')",)
+
+    metadata.write_bytes(pickle.dumps(Evil()))
+    with pytest.raises(TrainerError, match="does not belong"):
+        load_model(tmp_path / "run")
+    assert not (tmp_path / "owned").exists()
+
+
+def test_plan_needs_no_data_and_starts_nothing(tmp_path):
+    line = [sys.executable, "-m", "trainer.run", "--plan", "--preset", "pi-1b-pro", "--depth", "20", "--series", "1"]
+    done = subprocess.run([*line, "--shortcut", "0"], cwd=tmp_path, env=environment(), capture_output=True, text=True)
+    assert "embedding + head are 18.07%" in done.stdout and "951,983,872" in done.stdout
+    line = [
+        sys.executable,
+        "-m",
+        "trainer.run",
+        "--plan",
+        "--preset",
+        "pi-1b-pro",
+        "--depth",
+        "15",
+        "--vocab",
+        "100883",
+    ]
+    done = subprocess.run(
+        [*line, "--series", "1", "--shortcut", "0"], cwd=tmp_path, env=environment(), capture_output=True, text=True
+    )
+    assert "embedding + head are 38.20%" in done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_wrong_batches_and_no_data_say_what_to_do(train, tmp_path):
+    done = train("run", "--batch-tokens", "100", code=1)
+    assert "no multiple" in done.stderr and "--batch-tokens 96" in done.stderr
+    line = [sys.executable, "-m", "trainer.run"]
+    done = subprocess.run(line, cwd=tmp_path, env=environment(), capture_output=True, text=True)
+    assert done.returncode == 1 and "no data" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_tinydata_toml_is_read(shards, tmp_path):
+    (tmp_path / "tinydata.toml").write_text(
+        f'[encode]\nout = {json.dumps(str(shards))}\n[train]\npreset = "tiny-1m"\nseq_len = 32\nbatch_tokens = 384\n'
+        'width = 64\ndepth = 1\nsteps = 3\ndevice = "cpu"\nout = "here"\n'
+    )
+    line = [sys.executable, "-m", "trainer.run", "--steps", "2"]
+    done = subprocess.run(line, cwd=tmp_path, env=environment(), capture_output=True, text=True)
+    assert done.returncode == 0 and "done at step 2" in done.stderr, done.stderr
+    assert len(curve(tmp_path / "here")) == 2
+    (tmp_path / "tinydata.toml").write_text("[train]\nstep = 3\n")
+    done = subprocess.run(line, cwd=tmp_path, env=environment(), capture_output=True, text=True)
+    assert done.returncode == 1 and "no option 'step'" in done.stderr
