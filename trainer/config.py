@@ -153,7 +153,7 @@ def _defaults() -> Config:
 
 def model_config(config: Config, shards: Shards | None) -> ModelConfig:
     """The preset, or --init's model, with what the flags change; the vocabulary is the data's."""
-    changes = {"width": config.width, "depth": config.depth, "expand": config.expand}
+    changes: dict[str, Any] = {"width": config.width, "depth": config.depth, "expand": config.expand}
     changes |= {"heads": config.heads, "kv_heads": config.kv_heads}
     if config.init:
         model = hf.read_config(config.init)
@@ -165,7 +165,7 @@ def model_config(config: Config, shards: Shards | None) -> ModelConfig:
             )
     else:
         model = reshaped(preset(config.preset).model, **changes)
-    switches = {"tied": config.tied, "qk_norm": config.qk_norm}
+    switches: dict[str, Any] = {"tied": config.tied, "qk_norm": config.qk_norm}
     switches |= {"series": config.series or None, "shortcut": None if config.shortcut < 0 else config.shortcut}
     told_switches = {k: v for k, v in switches.items() if v is not None and v != getattr(model, k)}
     if config.init and told_switches:

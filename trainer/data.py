@@ -13,7 +13,7 @@ import hashlib
 import json
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -43,7 +43,8 @@ class Shards:
     def open(cls, path: str | Path) -> Shards:
         directory = Path(path)
         manifest = read_manifest(directory)
-        parts, loss = [], []
+        parts: list[np.ndarray] = []
+        loss: list[np.ndarray | None] = []
         dtype = np.dtype(manifest["dtype"])
         for shard in manifest["shards"]:
             file, beside = directory / f"{shard['name']}.bin", directory / f"{shard['name']}.loss"
@@ -285,6 +286,13 @@ def read_kept(path: str | Path, total: int) -> np.ndarray:
     return kept
 
 
+def pinned(batch: Batch) -> Batch:
+    documents = batch.documents
+    return Batch(
+        batch.tokens.pin_memory(), batch.targets.pin_memory(), None if documents is None else documents.pin_memory()
+    )
+
+
 def steps(
     sequences: Sequences,
     *,
@@ -296,7 +304,7 @@ def steps(
     vocab: int,
     documents: bool,
     pin: bool,
-) -> Iterator[tuple[np.ndarray, Batch]]:
+) -> Generator[tuple[np.ndarray, Batch], None, None]:
     """From sample number `sample` on, step after step: (numbers of all sequences of the batch, this rank's of them).
 
     A thread reads ahead. The rank's rows lie in the batch's order: row k is sample k * world + rank.
@@ -317,7 +325,7 @@ def steps(
                 numbers = sequences.order(np.arange(at, at + batch), seed)
                 own = sequences.read(numbers[rank::world], vocab, documents)
                 if pin:
-                    own = Batch(*(x if x is None else x.pin_memory() for x in own))
+                    own = pinned(own)
                 put((numbers, own))
                 at += batch
         except BaseException as e:

@@ -74,7 +74,7 @@ class Attention(nn.Module):
         q = self.q_proj(x).view(B, T, self.heads, self.head_dim)
         k = self.k_proj(x).view(B, T, self.kv_heads, self.head_dim)
         v = self.v_proj(x).view(B, T, self.kv_heads, self.head_dim)
-        if self.q_norm is not None:
+        if self.q_norm is not None and self.k_norm is not None:
             q, k = self.q_norm(q), self.k_norm(k)
         return rotate(q, cos, sin).transpose(1, 2), rotate(k, cos, sin).transpose(1, 2), v.transpose(1, 2)
 
@@ -147,6 +147,8 @@ class Layer(nn.Module):
 
 class Model(nn.Module):
     """forward gives the loss itself, not logits: so the head is used inside, where FSDP has it gathered."""
+
+    inv_freq: Tensor
 
     def __init__(self, config: ModelConfig):
         super().__init__()
