@@ -1,0 +1,159 @@
+"""How much each unit matters: the source, and data for some methods -> Scores of the kept layers.
+
+l1, l2       norm of a unit's weights, all that it reads with and writes with (hidden: over all kept layers,
+             embedding and head). No forward pass, one tensor in memory at a time.
+activation   Minitron's: mean |activation| over a sequence, L2 over sequences; a head by the L2 norm of its
+             output, hidden by the outputs of all norms. One layer in memory at a time.
+taylor       mean over sequences of |d loss / d z|, z = 1 a factor on the unit: first-order change of the loss if
+             the unit goes, which is |sum of w * dL/dw| over what it writes with. The whole source in memory.
+mask         trainer.masks: z learned.
+uniform      evenly spaced, random by seed: what the others must beat.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from trainer.model import Layer, ModelConfig
+from trainer.slicing import Scores, Units
+from trainer.source import SITES, Source, axes, passages, sizes
+
+METHODS = ("l1", "l2", "taylor", "activation", "mask", "uniform", "random")
+FORWARD = ("taylor", "activation", "mask")  # need data
+
+
+def weight_norms(source: Source, layers: list[int], power: int) -> Scores:
+    """l1 (power 1) and l2 (power 2), in float32."""
+    c = source.config
+    hidden = torch.zeros(c.width)
+    units = [_zeros(c) for _ in layers]
+    for name in source.names():
+        own = units[layers.index(_layer(name))] if _layer(name) in layers else None
+        if "norm" in name or (own is None and name.startswith("layers.")):
+            continue
+        weight = source.read(name).float().abs_() ** power
+        for dim, axis in enumerate(axes(name)):
+            of_unit = weight.sum(dim=tuple(d for d in range(weight.dim()) if d != dim)) if weight.dim() > 1 else weight
+            if axis == "hidden":
+                hidden += of_unit
+            elif own is not None and axis in own:
+                own[axis] += of_unit.view(len(own[axis]), -1).sum(1)
+        _tell(f"scored {name}", name.endswith("mlp.down_proj.weight"))
+    for u in units:  # a group is its key and value, and all its heads
+        u["groups"] += u["heads"].view(c.kv_heads, -1).sum(1)
+    return Scores(hidden, units)
+
+
+def _zeros(c: ModelConfig) -> Units:
+    return {axis: torch.zeros(n) for axis, n in sizes(c).items() if axis != "hidden" and n}
+
+
+def _layer(name: str) -> int:
+    return int(name.split(".")[1]) if name.startswith("layers.") else -1
+
+
+def _tell(what: str, now: bool = True) -> None:
+    if now:
+        print(what, file=sys.stderr)
+
+
+# -- without scores ---------------------------------------------------------------------------
+
+
+def uniform(c: ModelConfig, target: ModelConfig, depth: int) -> Scores:
+    """1 for evenly spaced units, the same in every layer; inside a group of heads too."""
+    per, keep = c.heads // c.kv_heads, target.heads // target.kv_heads
+    want = sizes(target)
+    units = {a: spaced(n, want[a]) for a, n in sizes(c).items() if a not in ("hidden", "heads") and n}
+    units["heads"] = spaced(per, keep).repeat(c.kv_heads)
+    return Scores(spaced(c.width, target.width), [units] * depth)
+
+
+def spaced(n: int, keep: int) -> Tensor:
+    """float32 [n]: 1 at `keep` evenly spaced places."""
+    out = torch.zeros(n)
+    out[torch.arange(keep) * n // max(1, keep)] = 1.0
+    return out
+
+
+def random(c: ModelConfig, depth: int, seed: int) -> Scores:
+    g = torch.Generator().manual_seed(seed)
+    hidden = torch.rand(c.width, generator=g)
+    return Scores(hidden, [{a: torch.rand(len(z), generator=g) for a, z in _zeros(c).items()} for _ in range(depth)])
+
+
+# -- by a forward pass ------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def activations(source: Source, layers: list[int], tokens: Tensor, device: str) -> Scores:
+    """tokens int64 [n, T] -> Scores by mean |activation|."""
+    c, units = source.config, [_zeros(source.config) for _ in layers]
+    hidden = torch.zeros(c.width)
+    for passage in passages(source, tokens, device):
+        if passage.index in layers:
+            own = units[layers.index(passage.index)]
+            with watched(passage.layer, own, c) as of_norms:
+                passage.run()
+            hidden += sum(of_norms.values(), torch.zeros(c.width)).sqrt()
+            own["groups"] = own["heads"].view(c.kv_heads, -1).sum(1)
+        else:
+            passage.run()
+        _tell(f"activations of layer {passage.index + 1} of {c.depth}")
+    for u in units:
+        for axis in u:
+            u[axis].sqrt_()
+    norm, final = source.read("norm.weight").float(), torch.zeros(c.width)
+    for x in passage.outputs:
+        rms = x.square().mean(-1, keepdim=True).add(c.norm_eps).sqrt()
+        final += _over_sequence(x / rms * norm.to(device))
+    return Scores(hidden + final.sqrt(), units)
+
+
+@contextmanager
+def watched(layer: Layer, units: Units, c: ModelConfig) -> Iterator[Units]:
+    """Adds squares of means over each sequence to `units` while the layer runs; yields those of its norms."""
+    norms: Units = {}
+
+    def at_site(axis: str) -> object:
+        def hook(_: nn.Module, args: tuple[Tensor, ...]) -> None:
+            x = args[0]
+            units[axis] += _over_sequence(x.unflatten(-1, (c.heads, -1)).norm(dim=-1) if axis == "heads" else x)
+
+        return hook
+
+    def at_norm(name: str) -> object:
+        def hook(_: nn.Module, args: object, out: Tensor) -> None:
+            norms[name] = norms.get(name, torch.zeros(c.width)) + _over_sequence(out)
+
+        return hook
+
+    handles = [layer.get_submodule(SITES[a]).register_forward_pre_hook(at_site(a)) for a in units if a in SITES]
+    for name in ("input_layernorm", "post_attention_layernorm"):
+        handles.append(layer.get_submodule(name).register_forward_hook(at_norm(name)))
+    try:
+        yield norms
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _over_sequence(x: Tensor) -> Tensor:
+    """[B, T, units] -> sum over sequences of (mean over T of |x|)^2, on the CPU."""
+    return x.abs().mean(1).square().sum(0).cpu()
+
+
+@torch.no_grad()
+def block_influence(source: Source, tokens: Tensor, device: str) -> Tensor:
+    """ShortGPT's: 1 - mean cosine between the residual before and behind a layer -> float32 [depth]."""
+    out = torch.zeros(source.config.depth)
+    for passage in passages(source, tokens, device):
+        passage.run()
+        pairs = zip(passage.inputs, passage.outputs, strict=True)
+        out[passage.index] = 1 - torch.cat([nn.functional.cosine_similarity(a, b, dim=-1) for a, b in pairs]).mean()
+    return out

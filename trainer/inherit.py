@@ -1,0 +1,335 @@
+"""A big model, a small shape -> what the small one starts from: `python -m trainer.inherit SOURCE TARGET -o init/`.
+
+Which layers, which units of each axis, the cut itself, its mending, a report; the
+paper is arXiv 2402.02791. l1, l2, uniform and random hold one tensor of the source at a time; activation, bi, lstsq and
+the losses one layer; taylor and mask the whole source.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+import tyro
+from torch import Tensor
+
+from trainer import hf, importance, masks
+from trainer.architecture import CUSTOM, architecture, config_json
+from trainer.data import Sequences, Shards
+from trainer.errors import TrainerError, main
+from trainer.initial import random_weights
+from trainer.loss import IGNORE
+from trainer.mending import Rescale, mended
+from trainer.model import Model, ModelConfig
+from trainer.report import Report, quantiles
+from trainer.slicing import Scores, choose, sliced
+from trainer.source import Source, source_loss
+from trainer.target import shaped
+from trainer.tokenizer import read_tokenizer
+
+Arg = tyro.conf.arg
+Method = Literal["l1", "l2", "taylor", "activation", "mask", "uniform", "random"]
+ENDS = 3  # layers that always stay on either side, of a deep target: the paper finds the middle redundant
+
+
+@dataclass(frozen=True)
+class Config:
+    """Cuts a small model out of a big one, as a start for training it."""
+
+    source: tyro.conf.Positional[str]
+    """A Hugging Face directory: Llama, Mistral, Qwen2, Qwen3, InternLM2, or one that trainer.export wrote."""
+    target: tyro.conf.Positional[str]
+    """A preset's name (see trainer.run), a config.json, or a directory that has one."""
+    out: Annotated[str, Arg(aliases=["-o"])]
+    """The directory to write; it must not be there."""
+    method: Method = "l2"
+    """What decides which neurons, heads and dimensions stay. taylor, activation and mask need --data."""
+    layers: str = "ends"
+    """ends: first and last stay, the middle is thinned evenly; uniform; bi: by block influence; or 0,1,5,…"""
+    rescale: Rescale = "none"
+    """Of output projections, which sum over fewer terms: std keeps the variance, lstsq fits them on --data."""
+    data: str = ""
+    """Shards in the target's vocabulary, to calibrate on and to measure losses on."""
+    vocab: str = ""
+    """What `tinydata compact` wrote: embedding and head become the small vocabulary's."""
+    tie: Literal["", "embedding", "head", "mean"] = ""
+    """One matrix for embedding and head: which rows it gets, where the source has two."""
+    untie: bool = False
+    """Embedding and head apart; both start as the source's one, where it is tied."""
+
+    depth: int = 0
+    """Layers. 0: the target's; so with the next ones."""
+    width: int = 0
+    """Of the residual stream."""
+    expand: float = 0.0
+    """Width of the feed-forward network / width."""
+    heads: int = 0
+    """Attention heads."""
+    kv_heads: int = 0
+    """Key-value heads."""
+    series: int = 0
+    """Terms of PanGu-π's series activation; those the source has not start idle."""
+    shortcut: int = -1
+    """r of PanGu-π's augmented shortcut; one the source has not starts as nothing. [-1: the target's]"""
+
+    samples: int = 64
+    """Sequences to calibrate on, and as many others to measure on."""
+    seq_len: int = 0
+    """Tokens of each. 0: the source's, at most 512."""
+    mask_steps: int = 300
+    """In which a mask is learned."""
+    seed: int = 0
+    """Of random choices, of the mask, of new parts."""
+    dtype: Literal["source", "float32", "bfloat16"] = "source"
+    """Of the weights that are written."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """For what needs a forward pass."""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """int64 [n, T]; those to measure on are between those to fit on."""
+
+    fit: Tensor
+    fit_targets: Tensor
+    held: Tensor
+    held_targets: Tensor
+
+
+def program() -> None:
+    config = tyro.cli(Config, prog="python -m trainer.inherit")
+    print(inherit(config).text())
+
+
+def inherit(config: Config) -> Report:
+    """Writes the directory, whole or not at all. Raises TrainerError before anything large is read."""
+    started, out = time.monotonic(), Path(config.out)
+    if out.exists():
+        raise TrainerError("it is there already", where=str(out), fix="another -o, or remove it")
+    source = Source.open(config.source, config.vocab)
+    target = target_of(config, source)
+    data = calibration(config, source)
+    device = "cuda" if config.device != "cpu" and torch.cuda.is_available() else "cpu"
+    layers = choose_layers(config.layers, target.depth, source, data, device)
+    scores = scored(config, source, target, layers, data, device)
+    plan = choose(scores, layers, source.config, target)
+    mending = mended(source, plan, data.fit if data else None, config.rescale, device)
+    tensors = sliced(source, target, plan, mending, tie=config.tie, seed=config.seed)
+    part = out.parent / f".{out.name}.part"
+    shutil.rmtree(part, ignore_errors=True)  # of one that was killed
+    try:
+        written = source.read("norm.weight").dtype if config.dtype == "source" else getattr(torch, config.dtype)
+        hf.save(part, target, tensors, written)
+        special = special_ids(config, source)
+        _write_json(part / "config.json", config_json(target, written, special))
+        if architecture(target) == CUSTOM:
+            code = f"modeling_{CUSTOM}.py"
+            shutil.copyfile(Path(__file__).with_name(code), part / code)
+        copy_tokenizer(config.vocab or config.source, part)
+        report = Report(
+            settings=asdict(config),
+            source=asdict(source.config),
+            target=asdict(target),
+            plan=plan,
+            quantiles=quantiles(scores, plan),
+            norms=mending.norms,
+            losses=losses(source, part, target, data, config.seed, device) if data else {},
+            tied=how_tied(config, source.config, target),
+            vocabulary=source.rows.coverage() if source.rows else {},
+            seconds=time.monotonic() - started,
+        )
+        _write_json(part / "inherit.json", report.json())
+        part.rename(out)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
+    return report
+
+
+def target_of(config: Config, source: Source) -> ModelConfig:
+    if config.tie and config.untie:
+        raise TrainerError("--tie and --untie are opposites", fix="one of them")
+    shape = {k: getattr(config, k) for k in ("width", "depth", "expand", "heads", "kv_heads")}
+    tied = True if config.tie else False if config.untie else None
+    target = shaped(
+        config.target, source.config, shape=shape, series=config.series, shortcut=config.shortcut, tied=tied
+    )
+    if target.tied and not source.config.tied and not config.tie:
+        raise TrainerError(
+            "the target has one matrix for embedding and head, the source two",
+            where=config.source,
+            fix="--tie embedding, --tie head or --tie mean says which rows it gets; --untie keeps two",
+        )
+    return target
+
+
+def calibration(config: Config, source: Source) -> Calibration | None:
+    """Sequences spread evenly over --data, every other one held out of fitting."""
+    asks = [f"--method {config.method}"] * (config.method in importance.FORWARD)
+    asks += ["--layers bi"] * (config.layers == "bi") + ["--rescale lstsq"] * (config.rescale == "lstsq")
+    if not config.data:
+        if asks:
+            raise TrainerError(f"{asks[0]} needs data", fix="--data SHARDS, made by `tinydata encode`")
+        return None
+    shards = Shards.open(config.data)
+    check_tokenizer(config, source, shards)
+    T = config.seq_len or min(source.config.seq_len, 512)
+    sequences = Sequences(shards, T, 0)
+    n = min(2 * config.samples, sequences.total) // 2 * 2
+    batch = sequences.read(
+        torch.arange(n).mul(sequences.total).div(n, rounding_mode="floor").numpy(), source.config.vocab
+    )
+    return Calibration(batch.tokens[::2], batch.targets[::2], batch.tokens[1::2], batch.targets[1::2])
+
+
+def check_tokenizer(config: Config, source: Source, shards: Shards) -> None:
+    """Raises TrainerError if the data are in another vocabulary than the target will have."""
+    made, where = shards.tokenizer, config.vocab or config.source
+    try:
+        own = read_tokenizer(where)
+    except TrainerError:
+        own = None
+    name = f"{own.family}, {own.size:,} ids, {own.fingerprint}" if own else f"{source.config.vocab:,} ids"
+    if (own and own.fingerprint != made["fingerprint"]) or (not own and shards.vocab > source.config.vocab):
+        raise TrainerError(
+            f"the data are in another vocabulary: {made['family']}, {made['size']:,} ids, {made['fingerprint']}",
+            where=f"{where} ({name})",
+            fix="--data must be encoded with the target's tokenizer: what --vocab names, else the source's own",
+        )
+
+
+# -- choices ----------------------------------------------------------------------------------
+
+
+def choose_layers(how: str, depth: int, source: Source, data: Calibration | None, device: str) -> list[int]:
+    """-> numbers of the source's layers, ascending, `depth` of them."""
+    have = source.config.depth
+    ends = min(ENDS, max(1, depth // 4))
+    if how == "uniform":
+        return spread(0, have - 1, depth)
+    if how == "ends" or depth == have:
+        if depth <= 2:
+            return spread(0, have - 1, depth)
+        return [*range(ends), *spread(ends, have - ends - 1, depth - 2 * ends), *range(have - ends, have)]
+    if how == "bi":
+        assert data is not None
+        influence = importance.block_influence(source, data.fit, device)
+        if depth > 2:
+            influence[:ends] = influence[have - ends :] = torch.inf
+        return sorted(torch.sort(influence, descending=True, stable=True).indices[:depth].tolist())
+    return listed(how, depth, have)
+
+
+def spread(first: int, last: int, n: int) -> list[int]:
+    """n numbers from first to last, both among them if n > 1."""
+    return [round(first + i * (last - first) / max(1, n - 1)) for i in range(n)] if n > 1 else [(first + last) // 2] * n
+
+
+def listed(how: str, depth: int, have: int) -> list[int]:
+    try:
+        layers = [int(x) for x in how.split(",")]
+    except ValueError:
+        raise TrainerError(f"--layers {how} is no choice", fix="ends, uniform, bi, or numbers such as 0,1,5") from None
+    if len(layers) != depth or sorted(set(layers)) != layers or not 0 <= layers[0] <= layers[-1] < have:
+        raise TrainerError(
+            f"--layers {how} does not give {depth} different layers of 0 to {have - 1} in ascending order",
+            fix=f"{depth} numbers, or --depth {len(set(layers))}",
+        )
+    return layers
+
+
+def scored(
+    config: Config, source: Source, target: ModelConfig, layers: list[int], data: Calibration | None, device: str
+) -> Scores:
+    method = config.method
+    if method in ("l1", "l2"):
+        return importance.weight_norms(source, layers, int(method[1]))
+    if method == "uniform":
+        return importance.uniform(source.config, target, len(layers))
+    if method == "random":
+        return importance.random(source.config, len(layers), config.seed)
+    assert data is not None
+    if method == "activation":
+        return importance.activations(source, layers, data.fit, device)
+    if method == "taylor":
+        whole = masks.taylor(source.model(list(range(source.config.depth)), device), data.fit, data.fit_targets, device)
+        return Scores(whole.hidden, [whole.layers[i] for i in layers])
+    return masks.mask_scores(
+        source, target, layers, data.fit, data.fit_targets, steps=config.mask_steps, seed=config.seed, device=device
+    )
+
+
+# -- around the weights -----------------------------------------------------------------------
+
+
+def losses(
+    source: Source, written: Path, target: ModelConfig, data: Calibration, seed: int, device: str
+) -> dict[str, float]:
+    """Nats per token on the held sequences: of the source, of what was cut, of random weights in its shape."""
+    print("measuring losses", file=sys.stderr)
+    with torch.device("meta"):
+        random = Model(target)
+    random.load_state_dict(dict(random_weights(target, seed)), assign=True)
+    random.inv_freq = torch.empty(target.head_dim // 2)
+    random.fill_buffers()
+    return {
+        "source": source_loss(source, data.held, data.held_targets, device),
+        "inherited": model_loss(hf.load(written), data, device),
+        "random": model_loss(random, data, device),
+    }
+
+
+@torch.no_grad()
+def model_loss(model: Model, data: Calibration, device: str, rows: int = 8) -> float:
+    model.to(device)
+    total = 0.0
+    for x, y in zip(data.held.split(rows), data.held_targets.split(rows), strict=True):
+        total += float(model(x.to(device), y.to(device))[0])
+    return total / int((data.held_targets != IGNORE).sum())
+
+
+def how_tied(config: Config, source: ModelConfig, target: ModelConfig) -> str:
+    if source.tied == target.tied:
+        return "embedding and head are one matrix, as in the source" if target.tied else "embedding and head are two"
+    if target.tied:
+        rows = {"embedding": "the source's embedding", "head": "the source's head", "mean": "the mean of both"}
+        return f"tied: embedding and head are one matrix, {rows[config.tie]}"
+    return "untied: embedding and head both start as the source's one matrix"
+
+
+def special_ids(config: Config, source: Source) -> dict[str, int | None]:
+    """bos_token_id and eos_token_id of the source, by the target's ids; null where the token is gone."""
+    there = json.loads((Path(config.source) / "config.json").read_text())
+    out: dict[str, int | None] = {}
+    for key in ("bos_token_id", "eos_token_id"):
+        old = there.get(key)
+        old = old[0] if isinstance(old, list) and old else old
+        out[key] = source.rows.new(old) if source.rows and isinstance(old, int) else old
+    return out
+
+
+def copy_tokenizer(directory: str, out: Path) -> None:
+    """Its files, and tinydata.json, by which training knows data of another tokenizer."""
+    try:
+        tokenizer = read_tokenizer(directory)
+    except TrainerError:
+        print(f"warning: no tokenizer in {directory}; none is copied", file=sys.stderr)
+        return
+    for file in tokenizer.files:
+        shutil.copyfile(file, out / file.name)
+    facts = {"family": tokenizer.family, "size": tokenizer.size, "fingerprint": tokenizer.fingerprint}
+    _write_json(out / "tinydata.json", {"tokenizer": facts})
+
+
+def _write_json(path: Path, value: dict[str, Any]) -> None:
+    path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(program)

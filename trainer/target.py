@@ -1,0 +1,118 @@
+"""TARGET of `trainer.inherit` -> the shape to cut to; what cannot be cut to it is refused, with what can."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from trainer.architecture import read_config
+from trainer.errors import TrainerError
+from trainer.model import ModelConfig
+from trainer.presets import PRESETS, reshaped
+from trainer.source import sizes
+
+# what a weight means depends on these: they are the source's
+MEANING = ("head_dim", "rope_theta", "rope_scaling", "norm_eps", "qk_norm")
+OPTIONAL = ("qkv_bias", "out_bias", "mlp_bias")  # may be added, as zeros
+
+
+def shaped(
+    target: str, source: ModelConfig, *, shape: dict[str, Any], series: int, shortcut: int, tied: bool | None
+) -> ModelConfig:
+    """A preset's name, a config.json or its directory, with what flags change (0, -1 and None: nothing).
+
+    A preset gives the shape alone; positions, norms and biases are the source's.
+    """
+    if target in PRESETS:
+        c = reshaped(PRESETS[target].model, **{**shape, "kv_heads": 0})
+        _check_head_dim(c, source, shape)
+        c = replace(c, kv_heads=shape["kv_heads"] or _fewest_groups(c.heads, source.heads // source.kv_heads))
+        c = replace(c, **{k: getattr(source, k) for k in (*MEANING, *OPTIONAL)}, vocab=source.vocab)
+        c = replace(c, seq_len=min(c.seq_len, source.seq_len))
+    else:
+        c = _read(target)
+        if any(v for k, v in shape.items() if k != "depth"):
+            c = reshaped(c, **shape)
+        c = replace(c, depth=shape["depth"] or c.depth)
+        _check_head_dim(c, source, shape)
+    c = replace(c, series=series or c.series, shortcut=c.shortcut if shortcut < 0 else shortcut)
+    if tied is not None:
+        c = replace(c, tied=tied)
+    check(c, source)
+    return c
+
+
+def _read(target: str) -> ModelConfig:
+    path = Path(target)
+    if path.name == "config.json":
+        path = path.parent
+    if not (path / "config.json").exists():
+        raise TrainerError(
+            f"{target!r} is neither a preset nor a config.json",
+            fix=f"one of {', '.join(PRESETS)}, or a directory with a config.json",
+        )
+    return read_config(path)
+
+
+def _fewest_groups(heads: int, most: int) -> int:
+    """Key-value heads for `heads`, when a group may have `most`: as large groups as can be."""
+    return next(k for k in range(1, heads + 1) if heads % k == 0 and heads // k <= most)
+
+
+def _check_head_dim(c: ModelConfig, source: ModelConfig, shape: dict[str, Any]) -> None:
+    if c.head_dim != source.head_dim:
+        fits = c.width % source.head_dim == 0
+        width = c.width if fits else max(1, round(c.width / source.head_dim)) * source.head_dim
+        flag = "" if fits else f"--width {width} "
+        raise TrainerError(
+            f"heads of {c.head_dim} cannot be cut from heads of {source.head_dim}: a head stays whole, its rotary "
+            "frequencies belong to its size",
+            fix=f"{flag}--heads {width // source.head_dim}: heads of {source.head_dim}",
+        )
+
+
+def check(target: ModelConfig, source: ModelConfig) -> None:
+    """Raises TrainerError for a target that is larger anywhere, or means something else by its weights."""
+    larger = _larger(target, source)
+    if larger:
+        raise TrainerError(
+            f"the target is larger than the source: {'; '.join(what for what, _ in larger)}",
+            fix=f"inheritance takes away only: a smaller target, or a smaller {larger[0][1]}",
+        )
+    if target.vocab != source.vocab:
+        raise TrainerError(
+            f"the target has {target.vocab:,} ids, the source {source.vocab:,}",
+            fix="--vocab DIR, what `tinydata compact` wrote for the target; or the same vocab_size",
+        )
+    different = [k for k in MEANING if getattr(target, k) != getattr(source, k)]
+    different += [k for k in OPTIONAL if getattr(source, k) and not getattr(target, k)]
+    if different:
+        pairs = (f"{k} {getattr(target, k)}, the source's {getattr(source, k)}" for k in different)
+        raise TrainerError(
+            f"weights of the source would mean something else in the target: {'; '.join(pairs)}",
+            fix="set them in the target's config.json as the source has them",
+        )
+    if target.series < source.series or (source.shortcut and not target.shortcut):
+        raise TrainerError(
+            f"the source's series activation has {source.series} terms and its shortcut r = {source.shortcut}, the "
+            f"target's {target.series} and {target.shortcut}: what was learned would be lost",
+            fix=f"--series {source.series} --shortcut {source.shortcut}",
+        )
+
+
+def _larger(target: ModelConfig, source: ModelConfig) -> list[tuple[str, str]]:
+    """(what is larger, the flag that sets it)"""
+    have, want = sizes(source), sizes(target)
+    pairs = [("layers", target.depth, source.depth, "--depth"), ("width", target.width, source.width, "--width")]
+    pairs += [("ffn", target.ffn, source.ffn, "--expand"), ("heads", target.heads, source.heads, "--heads")]
+    pairs.append(("key-value heads", target.kv_heads, source.kv_heads, "--kv-heads"))
+    if source.shortcut:  # else it starts as nothing
+        pairs.append(
+            ("inner width of the shortcut", want["shortcut"], have["shortcut"], "width or a larger --shortcut")
+        )
+    found = [(f"{what} {n:,} > {m:,}", flag) for what, n, m, flag in pairs if n > m]
+    per, most = target.heads // target.kv_heads, source.heads // source.kv_heads
+    if per > most:
+        found.append((f"heads of a key-value group {per} > {most}", "--heads, or more --kv-heads"))
+    return found
