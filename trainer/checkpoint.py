@@ -13,6 +13,7 @@ import json
 import os
 import pickle
 import shutil
+import warnings
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, ClassVar
@@ -143,7 +144,9 @@ def _tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Te
 
 def _load(checkpoint: Path, tensors: dict[str, Tensor], alone: bool = False) -> None:
     try:
-        dcp.load(tensors, storage_reader=_Reader(checkpoint), no_dist=alone)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "torch.distributed is disabled")  # which is meant
+            dcp.load(tensors, storage_reader=_Reader(checkpoint), no_dist=alone)
     except (Exception, dcp.CheckpointException) as e:
         why = str(e).strip().splitlines()[-1][:300]
         raise TrainerError(
