@@ -14,10 +14,30 @@ from trainer.architecture import CUSTOM, architecture
 from trainer.model import ModelConfig
 from trainer.origin import Origin
 
+_LISTS = ("domains", "shards")
 _SHARDS = 20  # listed by name; of more, the number
+_SHAPE = ("preset", "width", "depth", "expand", "heads", "kv_heads", "vocab", "tied", "qk_norm", "series", "shortcut")
+_MACHINE = ("data", "out", "plan", "resume", "track", "log_every", "validate_every", "save_every", "keep", "device")
 
 
-def text(name: str, trained: ModelConfig, written: ModelConfig, dtype: torch.dtype, origin: Origin) -> str:
+def published(known: Origin) -> dict[str, Any]:
+    """What tinydata.json says: the run's facts without this machine's paths, its data by domain, its last metrics."""
+    out = {k: dict(v) if isinstance(v, dict) else v for k, v in known.facts.items() if k not in ("guard", "world")}
+    for table, keys in (("data", ["directory"]), ("tokenizer", ["path"]), ("train", ["data", "out", "init", "kept"])):
+        for key in keys:
+            if isinstance(out.get(table), dict) and out[table].get(key):
+                out[table][key] = Path(out[table][key]).name
+    if known.manifest:
+        out["data"] = {**out.get("data", {}), **{k: known.manifest[k] for k in ("domains", "shards")}}
+    steps = [line for line in known.metrics if "loss" in line]
+    checks = [line for line in known.metrics if "validation" in line]
+    if steps or checks:
+        held_out = {"step": checks[-1]["step"], **checks[-1]["validation"]} if checks else {}
+        out["metrics"] = {"training": steps[-1] if steps else {}, "held out": held_out}
+    return out
+
+
+def text(name: str, trained: ModelConfig, written: ModelConfig, dtype: torch.dtype, facts: dict[str, Any]) -> str:
     """`trained`: the model; `written`: what the directory holds, another one if it was folded -> Markdown."""
     tags = ["tinydata", "causal-lm", *(["custom_code"] if architecture(written) == CUSTOM else [])]
     front = {"library_name": "transformers", "pipeline_tag": "text-generation", "tags": tags}
@@ -26,21 +46,11 @@ def text(name: str, trained: ModelConfig, written: ModelConfig, dtype: torch.dty
         f"# {name}",
         _model(trained, written, dtype),
         _loading(written),
-        _training(origin),
-        _data(origin),
-        _metrics(origin.metrics),
+        _metrics(facts.get("metrics") or {}),
+        _training(facts),
+        _data(facts),
     ]
     return "\n\n".join(p for p in parts if p) + "\n"
-
-
-def without_paths(facts: dict[str, Any]) -> dict[str, Any]:
-    """The facts for publishing: names of directories, without where they lie on this machine."""
-    out = {k: dict(v) if isinstance(v, dict) else v for k, v in facts.items() if k not in ("guard", "world")}
-    for table, keys in (("data", ["directory"]), ("tokenizer", ["path"]), ("train", ["data", "out", "init", "kept"])):
-        for key in keys:
-            if isinstance(out.get(table), dict) and out[table].get(key):
-                out[table][key] = Path(out[table][key]).name
-    return out
 
 
 def _model(trained: ModelConfig, written: ModelConfig, dtype: torch.dtype) -> str:
@@ -90,60 +100,48 @@ or, without transformers, `python -m trainer.generate PATH "Once upon a time"`."
     )
 
 
-def _training(origin: Origin) -> str:
-    facts = without_paths(origin.facts)
-    recipe = {k: v for k, v in (facts.get("train") or {}).items() if v not in ("", None, [], ())}
-    if not recipe:
-        return ""
-    rows = {"steps taken": f"{facts.get('step', 0):,}", "tokens seen": f"{facts.get('tokens', 0):,}"} | recipe
-    return "## Recipe\n\n" + _table(("", ""), rows.items())
+def _metrics(found: dict[str, Any]) -> str:
+    held_out = found.get("held out") or {}
+    rows = {"training": found.get("training") or {}, "held out": held_out}
+    rows |= {f"held out: {name}": values for name, values in (held_out.get("domains") or {}).items()}
+    shown = [
+        (name, step, *(f"{values[k]:.4f}" if k in values else "" for k in ("loss", "bits_per_byte")))
+        for name, values in rows.items()
+        for step in [values.get("step", held_out.get("step"))]
+        if values
+    ]
+    return "## Metrics\n\n" + _table(("", "step", "nats per token", "bits per byte"), shown) if shown else ""
 
 
-def _data(origin: Origin) -> str:
-    facts, manifest = without_paths(origin.facts), origin.manifest
-    tokenizer = facts.get("tokenizer") or {}
-    if not facts.get("data") and not tokenizer:
+def _training(facts: dict[str, Any]) -> str:
+    told = {k: v for k, v in (facts.get("train") or {}).items() if k not in (*_SHAPE, *_MACHINE)}
+    if not told:
         return ""
-    rows = {k: f"{v:,}" if isinstance(v, int) else v for k, v in (facts.get("data") or {}).items() if v is not None}
+    rows = {"steps taken": f"{facts.get('step', 0):,}", "tokens seen": f"{facts.get('tokens', 0):,}"}
+    rows |= {k: v for k, v in told.items() if k == "seed" or v not in ("", None, 0, -1, [], ())}
+    return "## Recipe\n\n" + _table(("", ""), rows.items()) + "\n\nAll options are in `tinydata.json`."
+
+
+def _data(facts: dict[str, Any]) -> str:
+    data, tokenizer = facts.get("data") or {}, facts.get("tokenizer") or {}
+    if not data and not tokenizer:
+        return ""
+    rows: dict[str, Any] = {k: f"{v:,}" if isinstance(v, int) else v for k, v in data.items() if k not in _LISTS}
     if tokenizer:
         what = f"{tokenizer.get('path')}: {tokenizer.get('family')}, {tokenizer.get('size', 0):,} ids"
         rows |= {"tokenizer": what, "tokenizer's fingerprint": tokenizer.get("fingerprint")}
     out = "## Data\n\n" + _table(("", ""), rows.items())
-    if manifest.get("domains"):
-        domains = ((n or "-", f"{d['documents']:,}", f"{d['tokens']:,}") for n, d in manifest["domains"].items())
-        out += "\n\n" + _table(("domain", "documents", "tokens"), domains)
-    shards = manifest.get("shards", [])
+    domains = data.get("domains") or {}
+    if domains:
+        counts = ((name or "-", f"{d['documents']:,}", f"{d['tokens']:,}") for name, d in domains.items())
+        out += "\n\n" + _table(("domain", "documents", "tokens"), counts)
+    shards = data.get("shards") or []
     if shards:
         listed = ((s["name"], f"{s['documents']:,}", f"{s['tokens']:,}") for s in shards[:_SHARDS])
         out += "\n\n" + _table(("shard", "documents", "tokens"), listed)
     if len(shards) > _SHARDS:
         out += f"\n\nand {len(shards) - _SHARDS:,} shards more."
     return out
-
-
-def _metrics(lines: list[dict[str, Any]]) -> str:
-    """The last line of training and the last validation."""
-    rows = []
-    steps = [line for line in lines if "loss" in line]
-    checks = [line for line in lines if line.get("validation")]
-    for name, found in (("training", steps[-1:]), ("validation", checks[-1:])):
-        for line in found:
-            values = line["validation"] if name == "validation" else line
-            rows += [(name, line["step"], k, v) for k, v in _numbers(values) if k in _SHOWN or name == "validation"]
-    return "## Metrics\n\n" + _table(("", "step", "", ""), rows) if rows else ""
-
-
-_SHOWN = ("loss", "bits_per_byte")
-
-
-def _numbers(values: dict[str, Any], prefix: str = "") -> Iterable[tuple[str, str]]:
-    for k, v in values.items():
-        if isinstance(v, dict):
-            yield from _numbers(v, f"{prefix}{k} / ")
-        elif isinstance(v, float):
-            yield prefix + k, f"{v:.4f}"
-        elif isinstance(v, int) and not isinstance(v, bool):
-            yield prefix + k, f"{v:,}"
 
 
 def _table(head: tuple[str, ...], rows: Iterable[tuple[Any, ...]]) -> str:

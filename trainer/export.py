@@ -73,8 +73,9 @@ def export_model(
             shutil.copyfile(Path(__file__).with_name(_CODE), part / _CODE)
         if known.tokenizer is not None:
             _copy_tokenizer(known.tokenizer, part, config.seq_len)
-        _write_json(part / "tinydata.json", card.without_paths(known.facts))
-        (part / "README.md").write_text(card.text(out.name, model.config, config, dtype, known), encoding="utf-8")
+        facts = card.published(known)
+        _write_json(part / "tinydata.json", facts)
+        (part / "README.md").write_text(card.text(out.name, model.config, config, dtype, facts), encoding="utf-8")
         part.rename(out)
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)

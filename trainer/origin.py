@@ -52,20 +52,21 @@ def origin(path: str | Path, facts: dict[str, Any], vocab: int, tokenizer: str =
 
     `tokenizer`: where it is instead of where the run found it. Raises TrainerError if it is another one.
     """
-    path = Path(path)
+    path, config = Path(path), _json(Path(path) / "config.json")
     run = path.parent.parent if path.parent.name == "checkpoints" else path
     lines = metrics.read(run) if (run / metrics.FILE).exists() else []
     if "step" in facts:
         lines = [line for line in lines if line["step"] <= facts["step"]]
     found = _tokenizer(path, facts, vocab, tokenizer)
-    manifest = _json(Path(facts.get("data", {}).get("directory", "")) / "manifest.json")
-    return Origin(facts, found, manifest, lines, _json(path / "config.json"))
+    shards = None if config else (facts.get("data") or {}).get("directory")  # an export's names no place
+    return Origin(facts, found, _json(Path(shards) / "manifest.json") if shards else {}, lines, config)
 
 
 def _tokenizer(path: Path, facts: dict[str, Any], vocab: int, told: str) -> Tokenizer | None:
     """The one that was told, or that lies beside the model, or that the run's shards were made with."""
     made = facts.get("tokenizer") or {}
-    places = [told] if told else [str(path), made.get("path", "")]
+    exported = (path / "config.json").exists()
+    places = [told] if told else [str(path)] if exported else [made.get("path", "")]
     for place in places:
         try:
             found = read_tokenizer(place) if place else None

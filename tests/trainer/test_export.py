@@ -19,6 +19,7 @@ transformers = pytest.importorskip("transformers", reason="transformers is not i
 from safetensors import safe_open  # noqa: E402
 
 from trainer import card, export, generate, hf  # noqa: E402
+from trainer.checkpoint import load_model  # noqa: E402
 from trainer.errors import TrainerError  # noqa: E402
 from trainer.export import can_fold, export_model  # noqa: E402
 from trainer.generate import continuation, streamed  # noqa: E402
@@ -224,12 +225,14 @@ def test_model_card(changes: dict[str, Any], tmp_path: Path):
     meta = yaml.safe_load(front)
     assert meta["pipeline_tag"] == "text-generation" and ("custom_code" in meta["tags"]) == (changes == PI)
     assert ("trust_remote_code" in body) == (changes == PI)
-    for expected in ("3.2500", "2.1250", "2.2500", "tiny-1m", "0123abcd", "web \\| news", "shard-00000", "20,480"):
+    for expected in ("3.2500", "2.1250", "2.2500", "0.003", "0123abcd", "web \\| news", "shard-00000", "20,480"):
         assert expected in body
     assert "/home/me" not in text and "4.0000" not in body
     facts = json.loads((tmp_path / "model: 1" / "tinydata.json").read_text())
     assert facts["data"]["directory"] == "shards" and facts["step"] == 20
-    assert card.without_paths({}) == {}
+    back = origin(tmp_path / "model: 1", facts, BASE.vocab)
+    again = card.text("model: 1", *(hf.read_config(tmp_path / "model: 1"),) * 2, torch.bfloat16, card.published(back))
+    assert again.split("## Metrics")[1] == text.split("## Metrics")[1]
 
 
 def test_what_begins_a_document(byte_bpe: Path):
@@ -362,3 +365,31 @@ def test_real_model_tells_its_story(
     tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
     made = theirs.generate(torch.tensor([[1]]), max_new_tokens=30, do_sample=False)
     assert tokenizer.decode(made[0, 1:]).strip() == story.strip()
+
+
+def test_a_run_and_one_of_its_checkpoints(
+    train: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    train("run", "--steps", "4", "--save-every", "2", "--validate-every", "2", "--series", "2")
+    exported = {"last": tmp_path / "run", "second": tmp_path / "run" / "checkpoints" / "step-00000002"}
+    for name, source in exported.items():
+        run(export.program, monkeypatch, source, "-o", tmp_path / name, "--dtype", "float32")
+        facts = json.loads((tmp_path / name / "tinydata.json").read_text())
+        steps = {"last": 4, "second": 2}[name]
+        assert facts["step"] == facts["metrics"]["training"]["step"] == facts["metrics"]["held out"]["step"] == steps
+        assert set(facts["data"]["domains"]) == {"code", "text"} and len(facts["data"]["shards"]) > 2
+        assert read_tokenizer(tmp_path / name).fingerprint == facts["tokenizer"]["fingerprint"]
+        assert str(tmp_path) not in (tmp_path / name / "README.md").read_text(encoding="utf-8")
+        assert str(tmp_path) not in json.dumps(facts)
+    model, facts = load_model(tmp_path / "run")
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "last")
+    assert theirs.config.eos_token_id == theirs.config.bos_token_id == read_tokenizer(tmp_path / "last").eos
+    with torch.no_grad():
+        assert (theirs(ids(32)).logits - model(ids(32))).abs().max() <= 1e-5
+        assert not torch.equal(hf.load(tmp_path / "second")(ids(32)), hf.load(tmp_path / "last")(ids(32)))
+    capsys.readouterr()
+    said = []
+    for place in (tmp_path / "run", tmp_path / "last"):
+        run(generate.program, monkeypatch, place, "def ", "--temperature", "0", "--tokens", "8")
+        said.append(capsys.readouterr().out)
+    assert said[0] == said[1] and said[0].startswith("def ")
