@@ -69,6 +69,16 @@ class Weights:
                 "pickled .bin files are not opened, they can run code",
                 code=UNREADABLE,
             ) from None
+        absent = sorted({f for f in files.values() if not (directory / f).exists()})
+        if absent:
+            raise TrainerError(
+                f"{absent[0]} is missing, and {len(absent) - 1} more files"
+                if absent[1:]
+                else f"{absent[0]} is missing",
+                where=str(directory),
+                fix="download the model again; its index names files that are not there",
+                code=UNREADABLE,
+            )
         found = cls(directory, config, files, kind == "internlm2")
         found._check()
         return found
@@ -80,13 +90,18 @@ class Weights:
 
     def read(self, name: str) -> Tensor:
         """A tensor in the file's own type."""
-        from safetensors import safe_open
+        from safetensors import SafetensorError, safe_open
 
         if name == "lm_head.weight" and self._there(name) not in self.files:
             name = "embed_tokens.weight"
         there = self._there(name)
-        with safe_open(self.directory / self.files[there], "pt") as f:
-            tensor = f.get_tensor(there)
+        try:
+            with safe_open(self.directory / self.files[there], "pt") as f:
+                tensor = f.get_tensor(there)
+        except (OSError, SafetensorError) as e:
+            fix = "download the model again"
+            what = f"{self.files[there]} cannot be read: {e}"
+            raise TrainerError(what, where=str(self.directory), fix=fix, code=UNREADABLE) from None
         if self.packed and any(part in name for part in _QKV):
             return self._unpack(name, tensor)
         return tensor
@@ -118,7 +133,7 @@ class Weights:
 
     def _check(self) -> None:
         """Every tensor is there, and none is left over that the model would do without in silence."""
-        names = {self._there(n) for n in self.names() if n != "lm_head.weight" or self._there(n) in self.files}
+        names = {self._there(n) for n in self.names()}
         missing = sorted(names - self.files.keys())
         ignorable = (".rotary_emb.inv_freq", ".masked_bias")
         unread = sorted(n for n in self.files.keys() - names if not n.endswith(ignorable) and n != "lm_head.weight")

@@ -171,6 +171,26 @@ def test_what_does_not_fit_is_named(directory: Path, keys: dict[str, Any], messa
         hf.load(changed(directory, **keys))
 
 
+def test_a_head_that_is_missing_is_not_the_embedding(directory: Path):
+    weights = load_file(directory / "model.safetensors")
+    del weights["lm_head.weight"]
+    save_file(weights, directory / "model.safetensors")
+    with pytest.raises(TrainerError, match=r"lm_head\.weight is missing"):
+        hf.load(directory)
+    assert hf.load(changed(directory, tie_word_embeddings=True)).lm_head is None
+
+
+def test_half_a_download(tmp_path: Path):
+    random_model("llama").save_pretrained(tmp_path, max_shard_size="20KB")
+    first, second, *_ = sorted(tmp_path.glob("*.safetensors"))
+    second.unlink()
+    with pytest.raises(TrainerError, match=f"{second.name} is missing"):
+        hf.load(tmp_path)
+    second.write_bytes(first.read_bytes()[:100])
+    with pytest.raises(TrainerError, match=f"{second.name} cannot be read"):
+        hf.load(tmp_path)
+
+
 def test_pickles_are_not_opened(directory: Path):
     torch.save(load_file(directory / "model.safetensors"), directory / "pytorch_model.bin")
     (directory / "model.safetensors").unlink()
