@@ -8,6 +8,7 @@ import resource
 import sys
 import time
 from collections import deque
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -26,7 +27,7 @@ class Tracker(Protocol):
 class Metrics:
     """Of one run; made on rank 0 alone. After a resume, lines of steps that are taken again are dropped first."""
 
-    def __init__(self, run: Path, trackers: list[str], recipe: dict[str, Any], step: int, steps: int):
+    def __init__(self, run: Path, trackers: Iterable[str], recipe: dict[str, Any], step: int, steps: int):
         self._trackers = [_tracker(name, run, recipe) for name in trackers]
         _cut(run / FILE, step)
         self._file = (run / FILE).open("a", buffering=1)
@@ -52,11 +53,16 @@ class Metrics:
 
 
 class Meter:
-    """Tokens per second over the last steps, the first left out: it compiles."""
+    """Tokens per second over the last 20 steps, validations and saves left out."""
 
     def __init__(self, flops_per_token: float, peak: float | None):
         self._flops, self._peak = flops_per_token, peak  # peak: FLOP/s of all devices together
         self._marks: deque[tuple[float, int]] = deque(maxlen=21)
+
+    def start(self, tokens: int) -> None:
+        """What happened since the last mark was no training."""
+        self._marks.clear()
+        self.mark(tokens)
 
     def mark(self, tokens: int, now: float | None = None) -> None:
         """A step has ended; tokens: in all since the start."""
@@ -69,6 +75,13 @@ class Meter:
         (t0, n0), (t1, n1) = self._marks[0], self._marks[-1]
         speed = (n1 - n0) / (t1 - t0)
         return {"tokens_per_s": speed} | ({"mfu": speed * self._flops / self._peak} if self._peak else {})
+
+
+def described(values: dict[str, Any]) -> str:
+    """Values of a step, or of a validation, as a line."""
+    forms = {"loss": "loss {:.4f}", "bits_per_byte": "{:.4f} bits/byte", "grad_norm": "norm {:.2f}", "lr": "lr {:.2e}"}
+    forms |= {"tokens_per_s": "{:,.0f} tokens/s", "mfu": "MFU {:.1%}", "skipped": "SKIPPED: {}"}
+    return "  ".join(form.format(values[k]) for k, form in forms.items() if values.get(k) is not None)
 
 
 def memory_bytes(device: torch.device) -> int:

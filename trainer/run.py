@@ -5,16 +5,12 @@ torchrun --nproc-per-node 8 -m trainer.run --data shards --preset pi-1b-pro -o r
 
 from __future__ import annotations
 
-import signal
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from trainer import hf, plan
 from trainer.checkpoint import Checkpoints, latest, read_state, restore, write_json
@@ -29,14 +25,16 @@ from trainer.config import (
     settled,
     warnings,
 )
-from trainer.data import Batch, Sequences, steps
+from trainer.data import Sequences, steps
 from trainer.errors import REQUEUE, TrainerError, main
 from trainer.initial import random_weights
-from trainer.metrics import Meter, Metrics, memory_bytes
+from trainer.metrics import Meter, Metrics, described, memory_bytes
 from trainer.model import Model, ModelConfig
 from trainer.optim import Guard, adamw, schedule
-from trainer.parallel import World, agreed, fill, quiet_collector, sharded, total, world
-from trainer.validation import measured
+from trainer.parallel import World, agreed, fill, quiet_collector, sharded, world
+from trainer.signals import stop_signals
+from trainer.step import take_step
+from trainer.validation import measured, piece_bytes
 
 
 def program() -> int:
@@ -48,162 +46,132 @@ def program() -> int:
     assert shards is not None
     with world(config.device, config.replicas) as w:
         sequences = sequences_of(config, shards, model.seq_len)
-        return train(settled(config, model, sequences, w.size), model, sequences, w)
+        return Training(settled(config, model, sequences, w.size), model, sequences, w).run()
 
 
-def train(config: Config, model_of: ModelConfig, sequences: Sequences, w: World) -> int:
-    run, made = Path(config.out), recipe(config, model_of, sequences)
-    with torch.device("meta"):
-        model = Model(model_of)
-    model = sharded(model, w, bf16=config.precision == "bf16", compile=config.compile == "on")
-    optimizer = adamw(model, config.lr, (config.beta1, config.beta2), config.weight_decay)
-    state = start(config, model_of, model, optimizer, made, w)
-    step, sample, guard = state["step"], state["sample"], Guard(**state["guard"])
-    if w.first:
-        introduce(config, made, step)
-        run.mkdir(parents=True, exist_ok=True)
-        write_json(run / "recipe.json", made)
-    metrics = Metrics(run, list(config.track), made, step, config.steps) if w.first else None
-    checkpoints = Checkpoints(run, config.keep, w.first)
-    peak = plan.peak_flops(torch.cuda.get_device_name(w.device)) if config.device == "cuda" else None
-    meter = Meter(plan.flops_per_token(model_of, model_of.seq_len), peak and peak * w.size)
+class Training:
+    """A run between its checkpoints. All of its state: weights, moments, step, sample, the guard's window."""
 
-    def save() -> None:
-        checkpoints.save(step, model, optimizer, {**made, **progress(step, sample, model_of, guard, w)})
+    def __init__(self, config: Config, model_of: ModelConfig, sequences: Sequences, w: World):
+        self.config, self.model_of, self.sequences, self.w = config, model_of, sequences, w
+        self.out, self.recipe = Path(config.out), recipe(config, model_of, sequences)
+        with torch.device("meta"):
+            model = Model(model_of)
+        self.model = sharded(model, w, bf16=config.precision == "bf16", compile=config.compile == "on")
+        self.optimizer = adamw(self.model, config.lr, (config.beta1, config.beta2), config.weight_decay)
+        state = self._start()
+        self.step, self.sample, self.guard = state["step"], state["sample"], Guard(**state["guard"])
+        self.metrics = None
+        if w.first:
+            introduce(config, self.recipe, self.step)
+            self.out.mkdir(parents=True, exist_ok=True)
+            write_json(self.out / "recipe.json", self.recipe)
+            self.metrics = Metrics(self.out, config.track, self.recipe, self.step, config.steps)
+        self.checkpoints = Checkpoints(self.out, config.keep, w.first)
+        peak = plan.peak_flops(torch.cuda.get_device_name(w.device)) if config.device == "cuda" else None
+        self.meter = Meter(plan.flops_per_token(model_of, model_of.seq_len), peak and peak * w.size)
 
-    def validate() -> None:
-        if not len(sequences.held):
+    def _start(self) -> dict[str, Any]:
+        """Fills model and optimizer: from the newest checkpoint, --init, or at random. Returns where the run is."""
+        found = agreed(self.w, latest(self.out) if self.w.first else None)
+        if found is not None:
+            if self.config.resume == "never":
+                raise TrainerError(
+                    f"there is a run already, at {found.name}", where=str(self.out), fix="another -o, or --resume auto"
+                )
+            state = read_state(found)
+            for line in check_resume(state, self.recipe, found):
+                if self.w.first:
+                    print(f"changed since the checkpoint: {line}", file=sys.stderr)
+            restore(found, self.model, self.optimizer)
+            return state
+        if self.w.first and self.config.init:
+            weights = hf.Weights.open(self.config.init).items()
+        else:
+            weights = random_weights(self.model_of, self.config.seed, self.config.init_scheme)
+        fill(self.model, self.w, weights)
+        return {"step": 0, "sample": 0, "guard": {}}
+
+    @property
+    def tokens(self) -> int:
+        return self.sample * self.model_of.seq_len
+
+    def run(self) -> int:
+        config, rows = self.config, self.config.batch_tokens // self.model_of.seq_len
+        if self.step == 0:
+            self.validate()  # before anything is paid for: a validation that cannot run says so now
+        sizes = piece_bytes(self.sequences.shards.directory)
+        on_device = None if sizes is None else torch.from_numpy(sizes).to(self.w.device)
+        batches = steps(
+            self.sequences, seed=config.seed, sample=self.sample, batch=rows, rank=self.w.rank, world=self.w.size,
+            vocab=self.model_of.vocab, documents=config.mask_documents, pin=config.device == "cuda",
+        )  # fmt: skip
+        with stop_signals() as stopped, quiet_collector() as collect:
+            self.meter.start(self.tokens)
+            while self.step < config.steps and not stopped.any:
+                numbers, batch = next(batches)
+                values = take_step(
+                    self.model, self.optimizer, batch, self.lr(), config, self.guard, self.w, stopped, on_device
+                )
+                self.step, self.sample = self.step + 1, self.sample + rows
+                self.log(values, numbers.tolist())
+                last = self.step == config.steps or stopped.any
+                if self.step % config.validate_every == 0 or self.step == config.steps:
+                    self.validate()
+                if self.step % config.save_every == 0 or last:
+                    self.save()
+                self.checkpoints.poll()
+                collect(self.step)
+        batches.close()
+        return self.finish()
+
+    def lr(self) -> float:
+        c = self.config
+        factor = schedule(c.schedule, self.step, c.steps, warmup=c.warmup, decay=c.decay, floor=c.floor)
+        return c.lr * factor
+
+    def log(self, values: dict[str, Any], numbers: list[int]) -> None:
+        self.meter.mark(self.tokens)
+        if self.metrics:
+            values |= {"tokens": self.tokens, **self.meter.rates(), "memory_bytes": memory_bytes(self.w.device)}
+            if "skipped" in values:
+                values["sequences"] = numbers
+            self.metrics.log(self.step, values)
+            if self.step % self.config.log_every == 0 or self.step == self.config.steps or "skipped" in values:
+                self.metrics.show(self.step, described(values))
+        if self.guard.skipped >= self.guard.PATIENCE:
+            self.checkpoints.wait()
+            raise TrainerError(
+                f"{self.guard.skipped} steps in a row were skipped; the last: {values['skipped']}",
+                where=f"step {self.step}, {self.out / 'metrics.jsonl'} has the sequences",
+                fix="lower --lr, or go on from the last checkpoint without these data",
+            )
+
+    def validate(self) -> None:
+        if not len(self.sequences.held):
             return
         values = measured(
-            model, sequences, sequences.held, rows=config.micro_batch, device=w.device, vocab=model_of.vocab,
-            documents=config.mask_documents,
+            self.model, self.sequences, self.sequences.held, rows=self.config.micro_batch, device=self.w.device,
+            vocab=self.model_of.vocab, documents=self.config.mask_documents,
         )  # fmt: skip
-        if metrics:
-            metrics.log(step, {"tokens": sample * model_of.seq_len, "validation": values})
-            metrics.show(step, f"held out: {described(values)}")
+        if self.metrics:
+            self.metrics.log(self.step, {"tokens": self.tokens, "validation": values})
+            self.metrics.show(self.step, f"held out: {described(values)}")
+        self.meter.start(self.tokens)
 
-    if step == 0:
-        validate()  # before anything is paid for: a validation that cannot run says so now
-    rows = config.batch_tokens // model_of.seq_len
-    batches = steps(
-        sequences, seed=config.seed, sample=sample, batch=rows, rank=w.rank, world=w.size,
-        vocab=model_of.vocab, documents=config.mask_documents, pin=w.device.type == "cuda",
-    )  # fmt: skip
-    with stop_signals() as stopped, quiet_collector() as collect:
-        meter.mark(sample * model_of.seq_len)
-        while step < config.steps and not stopped.any:
-            numbers, batch = next(batches)
-            lr = config.lr * schedule(
-                config.schedule, step, config.steps, warmup=config.warmup, decay=config.decay, floor=config.floor
-            )
-            values = take_step(model, optimizer, batch, lr, config, guard, w, stopped)
-            step, sample = step + 1, sample + rows
-            meter.mark(sample * model_of.seq_len)
-            if metrics:
-                values |= {"tokens": sample * model_of.seq_len, **meter.rates(), "memory_bytes": memory_bytes(w.device)}
-                if "skipped" in values:
-                    values["sequences"] = numbers.tolist()
-                metrics.log(step, values)
-                if step % config.log_every == 0 or step == config.steps or "skipped" in values:
-                    metrics.show(step, described(values))
-            if guard.skipped >= guard.PATIENCE:
-                raise TrainerError(
-                    f"{guard.skipped} steps in a row were skipped; the last: {values['skipped']}",
-                    where=f"step {step}, {run / 'metrics.jsonl'} has the sequences",
-                    fix="lower --lr, or go on from the last checkpoint without these data",
-                )
-            if step % config.validate_every == 0 or step == config.steps:
-                validate()
-            if step % config.save_every == 0 or step == config.steps or stopped.any:
-                save()
-            checkpoints.poll()
-            collect(step)
-    batches.close()
-    checkpoints.wait()
-    if metrics:
-        metrics.close()
-        print(f"{'stopped' if step < config.steps else 'done'} at step {step:,} of {config.steps:,}", file=sys.stderr)
-    return REQUEUE if step < config.steps else 0
+    def save(self) -> None:
+        state = {"step": self.step, "sample": self.sample, "tokens": self.tokens, "guard": self.guard.state()}
+        state |= {"world": self.w.size, "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
+        self.checkpoints.save(self.step, self.model, self.optimizer, {**self.recipe, **state})
+        self.meter.start(self.tokens)
 
-
-def take_step(
-    model: Any, optimizer: torch.optim.Optimizer, batch: Batch, lr: float, config: Config, guard: Guard, w: World,
-    stopped: Any,
-) -> dict[str, Any]:  # fmt: skip
-    """One optimizer step on this rank's rows: loss = sum of nll over all ranks / targets of all ranks."""
-    (count,) = total(w, (batch.targets >= 0).sum())
-    loss: Any = 0.0
-    size, parts = config.micro_batch, len(batch.tokens) // config.micro_batch
-    for k in range(parts):
-        model.set_requires_gradient_sync(k == parts - 1)
-        part = [None if x is None else x[k * size : (k + 1) * size].to(w.device, non_blocking=True) for x in batch]
-        nll, _, _ = model(*part)
-        (nll / max(count, 1.0)).backward()
-        loss = loss + nll.detach()
-    norm: Any = nn.utils.clip_grad_norm_(model.parameters(), config.clip or float("inf"))
-    loss, stop = total(w, loss, float(stopped.any))
-    loss, norm = loss / max(count, 1.0), float(norm.full_tensor())
-    stopped.any = stop > 0  # one rank was told: all stop after this step
-    why = guard.reason(loss, norm)
-    if not why:
-        for group in optimizer.param_groups:
-            group["lr"] = lr
-        optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
-    return {"loss": loss, "lr": lr, "grad_norm": norm, "targets": int(count)} | ({"skipped": why} if why else {})
-
-
-def start(
-    config: Config, model_of: ModelConfig, model: Model, optimizer: torch.optim.Optimizer,
-    made: dict[str, Any], w: World,
-) -> dict[str, Any]:  # fmt: skip
-    """Fills model and optimizer: from the newest checkpoint, from --init, or at random. Returns where the run is."""
-    found = agreed(w, latest(Path(config.out)) if w.first else None)
-    if found is not None:
-        if config.resume == "never":
-            raise TrainerError(
-                f"there is a run already, at {found.name}",
-                where=config.out,
-                fix="another -o, or without --resume never",
-            )
-        state = read_state(found)
-        for line in check_resume(state, made, found):
-            if w.first:
-                print(f"changed since the checkpoint: {line}", file=sys.stderr)
-        restore(found, model, optimizer)
-        return state
-    if w.first and config.init:
-        weights = hf.Weights.open(config.init).items()
-    else:
-        weights = random_weights(model_of, config.seed, config.init_scheme)
-    fill(model, w, weights)
-    return {"step": 0, "sample": 0, "guard": {}}
-
-
-def progress(step: int, sample: int, model_of: ModelConfig, guard: Guard, w: World) -> dict[str, Any]:
-    at = {"step": step, "sample": sample, "tokens": sample * model_of.seq_len, "guard": guard.state()}
-    return at | {"world": w.size, "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
-
-
-class Stopped:
-    any = False
-
-
-@contextmanager
-def stop_signals() -> Iterator[Stopped]:
-    """SIGTERM, SIGUSR1 (Slurm's warning) and Ctrl-C finish the step and save; a second Ctrl-C stops at once."""
-    stopped = Stopped()
-
-    def heard(number: int, frame: Any) -> None:
-        stopped.any = True
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    old = {s: signal.signal(s, heard) for s in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)}
-    try:
-        yield stopped
-    finally:
-        for s, handler in old.items():
-            signal.signal(s, handler)
+    def finish(self) -> int:
+        self.checkpoints.wait()
+        whole = self.step >= self.config.steps
+        if self.metrics:
+            self.metrics.close()
+            print(f"{'done' if whole else 'stopped'} at step {self.step:,} of {self.config.steps:,}", file=sys.stderr)
+        return 0 if whole else REQUEUE
 
 
 def introduce(config: Config, made: dict[str, Any], step: int) -> None:
@@ -219,22 +187,14 @@ def introduce(config: Config, made: dict[str, Any], step: int) -> None:
     )
 
 
-def described(values: dict[str, Any]) -> str:
-    shown = {"loss": "loss {:.4f}", "bits_per_byte": "{:.4f} bits/byte", "grad_norm": "norm {:.2f}", "lr": "lr {:.2e}"}
-    shown |= {"tokens_per_s": "{:,.0f} tokens/s", "mfu": "MFU {:.1%}", "skipped": "SKIPPED: {}"}
-    return "  ".join(form.format(values[k]) for k, form in shown.items() if values.get(k) is not None)
-
-
 def show_plan(config: Config, model: ModelConfig) -> int:
-    config = settled(config, model, None, max(1, config.replicas))
+    config = settled(config, model, None, 1)
     name = torch.cuda.get_device_name() if config.device == "cuda" else "this CPU"
-    micro = config.micro_batch * config.seq_len
-    bf16 = config.precision == "bf16"
-    print(
-        plan.table(
-            model, seq_len=config.seq_len, micro_tokens=micro, world=1, device=config.device, name=name, bf16=bf16
-        )
-    )
+    text = plan.table(
+        model, seq_len=config.seq_len, micro_tokens=config.micro_batch * config.seq_len, world=1,
+        device=config.device, name=name, bf16=config.precision == "bf16",
+    )  # fmt: skip
+    print(text)
     return 0
 
 

@@ -12,13 +12,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from trainer import run
 from trainer.config import Config
 from trainer.data import Batch
 from trainer.initial import random_weights
 from trainer.model import Model, ModelConfig
 from trainer.optim import Guard, adamw
 from trainer.parallel import fill, sharded, world
+from trainer.signals import Stopped
+from trainer.step import take_step
 
 options = json.loads(sys.argv[1])
 given = load_file(options["batch"])
@@ -42,7 +43,7 @@ with world("cpu", options["replicas"]) as w:
 
     nn.utils.clip_grad_norm_ = kept
     told = Config(micro_batch=options["micro"], clip=1.0)
-    values = run.take_step(model, optimizer, batch, 1e-3, told, Guard(), w, run.Stopped())
+    values = take_step(model, optimizer, batch, 1e-3, told, Guard(), w, Stopped())
     if w.first:
         gradients["loss"] = torch.tensor(values["loss"], dtype=torch.float64)
         gradients["norm"] = torch.tensor(values["grad_norm"], dtype=torch.float64)
