@@ -34,9 +34,9 @@ _CODE = f"modeling_{CUSTOM}.py"
 class Config:
     """Writes a model that was trained here as a Hugging Face directory."""
 
-    checkpoint: Annotated[str, tyro.conf.Positional]
+    checkpoint: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="CHECKPOINT")]
     """A run (its newest checkpoint), one checkpoint of it, or a Hugging Face directory."""
-    out: Annotated[str, tyro.conf.arg(aliases=["-o"])]
+    out: Annotated[str, tyro.conf.arg(aliases=["-o"], metavar="DIR")]
     """The directory to write; it must not be there."""
     fold: bool = True
     """Write a model with the series activation alone as plain Llama of n times the FFN; --no-fold: as custom code."""

@@ -23,9 +23,9 @@ from trainer.origin import origin
 class Config:
     """Continues a text with a model, token by token, on stdout."""
 
-    model: Annotated[str, tyro.conf.Positional]
+    model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
     """A run (its newest checkpoint), one checkpoint of it, or a Hugging Face directory."""
-    prompt: Annotated[str, tyro.conf.Positional] = ""
+    prompt: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="[TEXT]")] = ""
     """What to continue; nothing: the model begins a document."""
     tokens: int = 100
     """At most so many; the model may end the text before."""
