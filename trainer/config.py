@@ -19,6 +19,7 @@ from trainer.initial import SCHEMES
 from trainer.model import ModelConfig
 from trainer.optim import LARGEST_BATCH, Schedule, scaled_lr
 from trainer.presets import PRESETS, preset, reshaped
+from trainer.tokenizer import read_tokenizer
 
 FILE = "tinydata.toml"  # table [train]: the flags below, with _ for -
 Arg = tyro.conf.arg
@@ -151,6 +152,21 @@ def _defaults() -> Config:
     return Config(**table)
 
 
+def check_tokenizer(init: str, shards: Shards) -> None:
+    """Where --init has a tokenizer, it must be the shards'."""
+    try:
+        there = read_tokenizer(init)
+    except TrainerError:
+        return  # weights alone; the number of ids is all that can be compared
+    if there.fingerprint != shards.tokenizer["fingerprint"]:
+        mine = {"path": init, "size": there.size, "fingerprint": there.fingerprint}
+        raise TrainerError(
+            f"the model has the tokenizer {_named(mine)}, the shards were made by {_named(shards.tokenizer)}",
+            where=str(shards.directory),
+            fix=f"tinydata encode CORPUS --vocab {init}, or inherit with --vocab",
+        )
+
+
 def model_config(config: Config, shards: Shards | None) -> ModelConfig:
     """The preset, or --init's model, with what the flags change; the vocabulary is the data's."""
     changes: dict[str, Any] = {"width": config.width, "depth": config.depth, "expand": config.expand}
@@ -174,6 +190,8 @@ def model_config(config: Config, shards: Shards | None) -> ModelConfig:
             fix="shape it with `python -m trainer.inherit`",
         )
     vocab = shards.vocab if shards else config.vocab or model.vocab
+    if shards and config.init:
+        check_tokenizer(config.init, shards)
     if shards and config.init and vocab > model.vocab:
         raise TrainerError(
             f"the data's tokenizer has {vocab:,} ids, the model of --init {model.vocab:,}",

@@ -122,6 +122,8 @@ class Training:
                     self.save()
                 self.checkpoints.poll()
                 collect(self.step)
+                if self.step == config.validate_every + 2 and config.compile == "on":
+                    torch._logging.set_logs(recompiles=True)  # by now there is a graph for all; a new one says why
         batches.close()
         return self.finish()
 
