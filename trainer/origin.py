@@ -63,23 +63,18 @@ def origin(path: str | Path, facts: dict[str, Any], vocab: int, tokenizer: str =
 
 
 def _tokenizer(path: Path, facts: dict[str, Any], vocab: int, told: str) -> Tokenizer | None:
-    """The one that was told, or that lies beside the model, or that the run's shards were made with."""
+    """The one that was told, or that lies in the Hugging Face directory, or that the run's shards were made with."""
     made = facts.get("tokenizer") or {}
-    exported = (path / "config.json").exists()
-    places = [told] if told else [str(path)] if exported else [made.get("path", "")]
-    for place in places:
-        try:
-            found = read_tokenizer(place) if place else None
-        except TrainerError:
-            if told:
-                raise
-            continue
-        if found is not None:
-            _check(found, made, vocab, place)
-            return found
-    where = f" at {made['path']}" if made.get("path") else ""
-    print(f"warning: no tokenizer{where}; name it with --tokenizer", file=sys.stderr)
-    return None
+    place = told or (made.get("path") if not (path / "config.json").exists() else "") or str(path)
+    try:
+        found = read_tokenizer(place)
+    except TrainerError as e:
+        if told:
+            raise
+        print(f"warning: {e.what}: {place}; name one with --tokenizer", file=sys.stderr)
+        return None
+    _check(found, made, vocab, place)
+    return found
 
 
 def _check(found: Tokenizer, made: dict[str, Any], vocab: int, place: str) -> None:

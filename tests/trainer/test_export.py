@@ -265,7 +265,7 @@ def test_another_tokenizer_is_refused(byte_bpe: Path, spm: Path, tmp_path: Path)
 
 def test_no_tokenizer_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert origin(tmp_path, FACTS, 97).tokenizer is None
-    assert "no tokenizer at /home/me/vocab" in capsys.readouterr().err
+    assert "there is no tokenizer here: /home/me/vocab" in capsys.readouterr().err
 
 
 def test_an_existing_directory_is_left_alone(tmp_path: Path):
