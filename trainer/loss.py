@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 IGNORE = -100  # the target of a token without a loss, as everywhere in the field
-CHUNK_LOGITS = {"cpu": 1 << 26, "cuda": 1 << 28}  # 256 MB and 1 GB of float32
+CHUNK_LOGITS = {"cpu": 1 << 25, "cuda": 1 << 28}  # 128 MB and 1 GB of float32
 
 
 def chunk_tokens(vocab: int, device: str) -> int:
