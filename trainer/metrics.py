@@ -39,12 +39,13 @@ class Metrics:
         for tracker in self._trackers:
             tracker.log(flat, step)
 
-    def show(self, step: int, text: str) -> None:
-        """A line of talk on stderr: in the bar if there is one."""
+    def show(self, step: int, text: str, stays: bool = False) -> None:
+        """Talk on stderr: a line; on a terminal in the progress bar, unless it `stays`."""
         if self._bar is not None:
-            self._bar.update(self._bar.task_ids[0], completed=step, text=text)
-        else:
-            print(f"step {step:>7,}  {text}", file=sys.stderr, flush=True)
+            self._bar.update(self._bar.task_ids[0], completed=step, **({} if stays else {"text": text}))
+        if self._bar is None or stays:
+            line = f"step {step:>7,}  {text}"
+            print(line, file=sys.stderr, flush=True) if self._bar is None else self._bar.console.print(line)
 
     def close(self) -> None:
         self._file.close()
@@ -125,8 +126,8 @@ def _bar(step: int, steps: int) -> Any:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.fields[text]}"))
-    bar = Progress(*columns, console=Console(stderr=True))
+    columns = (BarColumn(16), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.fields[text]}"))
+    bar = Progress(*columns, console=Console(stderr=True, highlight=False))
     bar.add_task("train", total=steps, completed=step, text="")
     bar.start()
     return bar

@@ -158,7 +158,7 @@ class Training:
         )  # fmt: skip
         if self.metrics:
             self.metrics.log(self.step, {"tokens": self.tokens, "validation": values})
-            self.metrics.show(self.step, f"held out: {described(values)}")
+            self.metrics.show(self.step, f"held out: {described(values)}", stays=True)
         self.meter.start(self.tokens)
 
     def save(self) -> None:
