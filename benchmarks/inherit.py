@@ -1,0 +1,174 @@
+"""python -m benchmarks.inherit -o DIR: does a small model learn faster from a cut of a big one, and from which cut?
+
+One source is trained on real text, then a model of a quarter of its layers' size from each cut of it and from
+random weights: same tokens, same order, same learning rate. Every step is a process of its own; what is there
+already is not done again. It prints the held-out loss after 0, 100 and all steps, and draws the curves.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from benchmarks.place import SHARED
+from benchmarks.process import ONE_CORE
+
+CORPUS, TOKENIZER, VOCAB = "corpora/en_standardebooks.jsonl.zst", "tokenizers/bytebpe/gpt2_50257", 2048
+T, BATCH = 128, 1024  # tokens of a sequence, of a step of the source
+SMALL_BATCH = 512
+SHAPE = ["tiny-1m", "--width", "64", "--heads", "4", "--seq-len", "128"]  # the source: 128 wide, 8 heads, ffn 512
+
+CUTS = {
+    "uniform": ["--method", "uniform"],
+    "random units": ["--method", "random"],
+    "l1": ["--method", "l1"],
+    "l2": ["--method", "l2"],
+    "activation": ["--method", "activation"],
+    "taylor": ["--method", "taylor"],
+    "mask": ["--method", "mask"],
+    "taylor, std": ["--method", "taylor", "--rescale", "std"],
+    "taylor, lstsq": ["--method", "taylor", "--rescale", "lstsq"],
+}
+RANDOM = "random weights"
+WRITE_RANDOM = """
+import json, sys, torch
+from pathlib import Path
+from trainer import hf
+from trainer.initial import random_weights
+like, out, seed = sys.argv[1:]
+c, out = hf.read_config(like), Path(out)
+hf.save(out, c, random_weights(c, int(seed)), torch.float32)
+(out / "config.json").write_text(json.dumps(hf.config_json(c, torch.float32)))
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.inherit", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("-o", "--out", required=True, type=Path, help="directory to work in, and to go on in")
+    parser.add_argument("--source-steps", type=int, default=900, help=f"of {BATCH} tokens [900]")
+    parser.add_argument("--steps", type=int, default=1000, help=f"of {SMALL_BATCH} tokens [1000]")
+    parser.add_argument("--seeds", type=int, default=2, help="of cuts, random weights and data order [2]")
+    parser.add_argument("--jobs", type=int, default=2, help="runs at once, one core each [2]")
+    options = parser.parse_args()
+    if not (SHARED / CORPUS).exists():
+        sys.exit(f"skipped: no {SHARED.parent.name}/data/{CORPUS} beside the project")
+    options.out.mkdir(parents=True, exist_ok=True)
+    prepare(options.out, options.source_steps)
+    tasks = [(name, seed) for seed in range(options.seeds) for name in (*CUTS, RANDOM)]
+    with ThreadPoolExecutor(options.jobs) as pool:
+        curves = list(pool.map(lambda task: curve(options.out, *task, options.steps), tasks))
+    found: dict[str, list[dict[int, float]]] = {}
+    for (name, _), losses in zip(tasks, curves, strict=True):
+        found.setdefault(name, []).append(losses)
+    print(table(found, source_loss(options.out), options.steps))
+    (options.out / "inherit.png").write_bytes(picture(found))
+
+
+def run(out: Path, done: str, *args: str) -> None:
+    """A process in `out`, unless what it makes is there."""
+    if (out / done).exists():
+        return
+    print(" ".join(a for a in args if "\n" not in a), file=sys.stderr)
+    root = str(Path(__file__).parents[1])
+    env = {**os.environ, **ONE_CORE, "PYTHONPATH": root}
+    found = subprocess.run([sys.executable, *args], cwd=out, env=env, capture_output=True, text=True)
+    if found.returncode:
+        raise RuntimeError(f"exit code {found.returncode} of {' '.join(args)}\n{found.stderr[-4000:]}")
+
+
+def prepare(out: Path, steps: int) -> None:
+    """Vocabulary, shards, the source trained and exported."""
+    corpus, tokenizer = str(SHARED / CORPUS), str(SHARED / TOKENIZER)
+    cli = ("-m", "tinydata.cli")
+    run(out, "counts", *cli, "count", corpus, "--tokenizer", tokenizer, "-o", "counts")
+    run(out, "vocab", *cli, "compact", "counts", "--tokenizer", tokenizer, "--vocab", str(VOCAB), "-o", "vocab")
+    run(out, "shards", *cli, "encode", corpus, "--vocab", "vocab", "-o", "shards")
+    where = f"source/checkpoints/step-{steps:08d}"
+    train(out, "source", where, "--preset", "tiny-1m", "--heads", "8", "--batch-tokens", str(BATCH), "--lr", "3e-3",
+          "--steps", str(steps), "--validate-every", str(max(1, steps // 3)))  # fmt: skip
+    run(out, "big", "-m", "trainer.export", "source", "-o", "big", "--dtype", "float32", "--tokenizer", "vocab")
+
+
+def train(out: Path, name: str, done: str, *more: str) -> None:
+    run(out, done, "-m", "trainer.run", "--data", "shards", "--seq-len", str(T), "--device", "cpu", "-o", name, *more)
+
+
+def curve(out: Path, name: str, seed: int, steps: int) -> dict[int, float]:
+    """One start, trained -> held-out loss, nats per token, by step."""
+    start = f"start-{name.replace(', ', '-').replace(' ', '-')}-{seed}"
+    if name == RANDOM:
+        like = "start-uniform-0"
+        cut(out, "uniform", 0, like)
+        shutil.rmtree(out / f"{start}", ignore_errors=True) if not (out / start / "config.json").exists() else None
+        run(out, f"{start}/config.json", "-c", WRITE_RANDOM, like, start, str(seed))
+    else:
+        cut(out, name, seed, start)
+    trained = start.replace("start", "run")
+    train(out, trained, f"{trained}/checkpoints/step-{steps:08d}", "--init", start, "--batch-tokens", str(SMALL_BATCH),
+          "--lr", "2e-3", "--steps", str(steps), "--validate-every", str(max(1, steps // 10)), "--seed", str(seed),
+          "--save-every", str(steps))  # fmt: skip
+    return validations(out / trained)
+
+
+def cut(out: Path, name: str, seed: int, start: str) -> None:
+    run(out, start, "-m", "trainer.inherit", "big", *SHAPE, "-o", start, "--data", "shards", "--samples", "128",
+        "--mask-steps", "300", "--seed", str(seed), "--device", "cpu", *CUTS[name])  # fmt: skip
+
+
+def validations(directory: Path) -> dict[int, float]:
+    lines = [json.loads(x) for x in (directory / "metrics.jsonl").read_text().splitlines()]
+    return {x["step"]: x["validation"]["loss"] for x in lines if "validation" in x}
+
+
+def source_loss(out: Path) -> float:
+    return list(validations(out / "source").values())[-1]
+
+
+def table(found: dict[str, list[dict[int, float]]], source: float, steps: int) -> str:
+    """Mean over seeds, and half the distance between the largest and the smallest."""
+    at = [0, max(1, steps // 10), steps]
+    lines = [f"held-out loss, nats per token; the source: {source:.4f}"]
+    lines.append(f"{'start':<16}" + "".join(f"{f'step {n:,}':>18}" for n in at))
+    for name, curves in sorted(found.items(), key=lambda item: statistics.mean(c[steps] for c in item[1])):
+        lines.append(f"{name:<16}" + "".join(f"{_spread([c[n] for c in curves]):>18}" for n in at))
+    return "\n".join(lines)
+
+
+def _spread(losses: list[float]) -> str:
+    return f"{statistics.mean(losses):.4f} ± {(max(losses) - min(losses)) / 2:.4f}"
+
+
+def picture(found: dict[str, list[dict[int, float]]]) -> bytes:
+    """PNG: a curve for each start, mean over seeds."""
+    import vl_convert
+
+    values = [
+        {"start": name, "step": step, "loss": statistics.mean(c[step] for c in curves)}
+        for name, curves in found.items()
+        for step in curves[0]
+    ]
+    spec: dict[str, Any] = {
+        "$schema": "https://vega.github.io/schema/vega-lite/v5.json",
+        "width": 520,
+        "height": 340,
+        "data": {"values": values},
+        "mark": {"type": "line", "point": True},
+        "encoding": {
+            "x": {"field": "step", "type": "quantitative", "title": f"steps of {SMALL_BATCH} tokens"},
+            "y": {"field": "loss", "type": "quantitative", "scale": {"zero": False}, "title": "held out, nats / token"},
+            "color": {"field": "start", "type": "nominal", "sort": list(found)},
+        },
+    }
+    return vl_convert.vegalite_to_png(spec, scale=2)
+
+
+if __name__ == "__main__":
+    main()
