@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import importlib
 import os
 import re
 import shlex
@@ -72,3 +74,22 @@ def test_links_between_pages_lead_somewhere() -> None:
         for link in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
             if "://" not in link:
                 assert (page.parent / link).exists(), f"{page.name} -> {link}"
+
+
+def trainer_commands() -> list[tuple[str, list[str]]]:
+    """(page, words) of each `python -m trainer.…` command line."""
+    found = []
+    for page in [*PAGES, ROOT / "examples" / "demo.sh"]:
+        for line in re.findall(r"python -m (trainer\.[a-z]+[^`\n#|;>)]*)", page.read_text(encoding="utf-8")):
+            found.append((page.name, re.sub(r"[…\[\]]", " ", line).split()))
+    return found
+
+
+@pytest.mark.parametrize(("page", "words"), trainer_commands(), ids=lambda v: v if isinstance(v, str) else " ".join(v))
+def test_shown_trainer_commands_exist(page: str, words: list[str]) -> None:
+    pytest.importorskip("torch", reason="the trainer needs torch: pip install 'tinydata[train]'")
+    config = importlib.import_module(words[0]).Config
+    names = {f"--{f.name.replace('_', '-')}" for f in dataclasses.fields(config)}
+    for word in words[1:]:
+        if word.startswith("--"):
+            assert word in names or word.replace("--no-", "--") in names, f"{page}: {' '.join(words)} has no {word}"

@@ -231,3 +231,48 @@ def test_tinydata_toml_is_read(shards, tmp_path):
     (tmp_path / "tinydata.toml").write_text("[train]\nstep = 3\n")
     done = subprocess.run(line, cwd=tmp_path, env=environment(), capture_output=True, text=True)
     assert done.returncode == 1 and "no option 'step'" in done.stderr
+
+
+def test_it_starts_from_another_model_bit_for_bit(shards, byte_bpe, tmp_path):
+    import shutil
+
+    from trainer import hf
+    from trainer.initial import random_weights
+    from trainer.model import ModelConfig
+
+    config = ModelConfig(
+        vocab=json.loads((shards / "manifest.json").read_text())["tokenizer"]["size"],
+        width=48, depth=2, heads=4, kv_heads=2, head_dim=12, ffn=256, series=2, tied=True,
+    )  # fmt: skip
+    weights = dict(random_weights(config, 9))
+    init = tmp_path / "init"
+    hf.save(init, config, iter(weights.items()), torch.float32)
+    (init / "config.json").write_text(json.dumps(hf.config_json(config, torch.float32)))
+    flags = [
+        "-m",
+        "trainer.run",
+        "--data",
+        str(shards),
+        "--init",
+        str(init),
+        "--seq-len",
+        "32",
+        "--batch-tokens",
+        "384",
+    ]
+    flags += ["--device", "cpu", "--holdout", "8", "-o", "run"]
+
+    def run(*more):
+        line = [sys.executable, *flags, *more]
+        return subprocess.run(line, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=300)
+
+    done = run("--steps", "1", "--lr", "1e-30", "--warmup", "0")
+    assert done.returncode == 0, done.stderr
+    trained = load_model(tmp_path / "run")[0]
+    for name, p in trained.named_parameters():  # one step of 1e-30 moves only what was zero
+        torch.testing.assert_close(p.data, weights[name], rtol=0, atol=2e-30)
+    assert "cannot change a model that is there" in run("--depth", "3").stderr
+    for file in (byte_bpe / "qwen").iterdir():
+        shutil.copy(file, init)
+    done = run("--steps", "2")
+    assert done.returncode == 1 and str(init) in done.stderr and "the shards were made by" in done.stderr
