@@ -64,7 +64,7 @@ def main() -> None:
     prepare(options.out, options.source_steps)
     tasks = [(name, seed) for seed in range(options.seeds) for name in (*CUTS, RANDOM)]
     with ThreadPoolExecutor(options.jobs) as pool:
-        curves = list(pool.map(lambda task: curve(options.out, *task, options.steps), tasks))
+        curves = list(pool.map(lambda task: curve(options.out, task[0], task[1], options.steps), tasks))
     found: dict[str, list[dict[int, float]]] = {}
     for (name, _), losses in zip(tasks, curves, strict=True):
         found.setdefault(name, []).append(losses)
@@ -107,7 +107,8 @@ def curve(out: Path, name: str, seed: int, steps: int) -> dict[int, float]:
     if name == RANDOM:
         like = "start-uniform-0"
         cut(out, "uniform", 0, like)
-        shutil.rmtree(out / f"{start}", ignore_errors=True) if not (out / start / "config.json").exists() else None
+        if not (out / start / "config.json").exists():
+            shutil.rmtree(out / start, ignore_errors=True)
         run(out, f"{start}/config.json", "-c", WRITE_RANDOM, like, start, str(seed))
     else:
         cut(out, name, seed, start)

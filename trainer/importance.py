@@ -4,7 +4,7 @@ l1, l2       norm of a unit's weights, all that it reads with and writes with (h
              embedding and head). No forward pass, one tensor in memory at a time.
 activation   Minitron's: mean |activation| over a sequence, L2 over sequences; a head by the L2 norm of its
              output, hidden by the outputs of all norms. One layer in memory at a time.
-taylor       mean over sequences of |d loss / d z|, z = 1 a factor on the unit: first-order change of the loss if
+taylor       sum over sequences of |d loss / d z|, z = 1 a factor on the unit: first-order change of the loss if
              the unit goes, which is |sum of w * dL/dw| over what it writes with. The whole source in memory.
 mask         trainer.masks: z learned.
 uniform      evenly spaced, random by seed: what the others must beat.

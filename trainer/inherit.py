@@ -1,8 +1,8 @@
 """A big model, a small shape -> what the small one starts from: `python -m trainer.inherit SOURCE TARGET -o init/`.
 
-Which layers, which units of each axis, the cut itself, its mending, a report; the
-paper is arXiv 2402.02791. l1, l2, uniform and random hold one tensor of the source at a time; activation, bi, lstsq and
-the losses one layer; taylor and mask the whole source.
+Which layers (trainer.layers), which units of each axis (importance, masks), the cut (slicing), what it changes in
+scale (mending), a report. l1, l2, uniform and random hold one tensor of the source at a time; activation, bi, lstsq
+and the losses one layer; taylor and mask the whole source. The paper's inheritance: arXiv 2402.02791, table 5.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from trainer.architecture import CUSTOM, architecture, config_json
 from trainer.data import Sequences, Shards
 from trainer.errors import TrainerError, main
 from trainer.initial import random_weights
+from trainer.layers import choose_layers
 from trainer.loss import IGNORE
 from trainer.mending import Rescale, mended
 from trainer.model import Model, ModelConfig
@@ -35,7 +36,6 @@ from trainer.tokenizer import read_tokenizer
 
 Arg = tyro.conf.arg
 Method = Literal["l1", "l2", "taylor", "activation", "mask", "uniform", "random"]
-ENDS = 3  # layers that always stay on either side, of a deep target: the paper finds the middle redundant
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ def inherit(config: Config) -> Report:
     target = target_of(config, source)
     data = calibration(config, source)
     device = "cuda" if config.device != "cpu" and torch.cuda.is_available() else "cpu"
-    layers = choose_layers(config.layers, target.depth, source, data, device)
+    layers = choose_layers(config.layers, target.depth, source, data.fit if data else None, device)
     scores = scored(config, source, target, layers, data, device)
     plan = choose(scores, layers, source.config, target)
     mending = mended(source, plan, data.fit if data else None, config.rescale, device)
@@ -204,44 +204,7 @@ def check_tokenizer(config: Config, source: Source, shards: Shards) -> None:
         )
 
 
-# -- choices ----------------------------------------------------------------------------------
-
-
-def choose_layers(how: str, depth: int, source: Source, data: Calibration | None, device: str) -> list[int]:
-    """-> numbers of the source's layers, ascending, `depth` of them."""
-    have = source.config.depth
-    ends = min(ENDS, max(1, depth // 4))
-    if how == "uniform":
-        return spread(0, have - 1, depth)
-    if how == "ends" or depth == have:
-        if depth <= 2:
-            return spread(0, have - 1, depth)
-        return [*range(ends), *spread(ends, have - ends - 1, depth - 2 * ends), *range(have - ends, have)]
-    if how == "bi":
-        assert data is not None
-        influence = importance.block_influence(source, data.fit, device)
-        if depth > 2:
-            influence[:ends] = influence[have - ends :] = torch.inf
-        return sorted(torch.sort(influence, descending=True, stable=True).indices[:depth].tolist())
-    return listed(how, depth, have)
-
-
-def spread(first: int, last: int, n: int) -> list[int]:
-    """n numbers from first to last, both among them if n > 1."""
-    return [round(first + i * (last - first) / max(1, n - 1)) for i in range(n)] if n > 1 else [(first + last) // 2] * n
-
-
-def listed(how: str, depth: int, have: int) -> list[int]:
-    try:
-        layers = [int(x) for x in how.split(",")]
-    except ValueError:
-        raise TrainerError(f"--layers {how} is no choice", fix="ends, uniform, bi, or numbers such as 0,1,5") from None
-    if len(layers) != depth or sorted(set(layers)) != layers or not 0 <= layers[0] <= layers[-1] < have:
-        raise TrainerError(
-            f"--layers {how} does not give {depth} different layers of 0 to {have - 1} in ascending order",
-            fix=f"{depth} numbers, or --depth {len(set(layers))}",
-        )
-    return layers
+# -- scores -----------------------------------------------------------------------------------
 
 
 def scored(

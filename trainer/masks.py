@@ -71,7 +71,7 @@ def open_units(c: ModelConfig, batch: int, device: str) -> tuple[Tensor, list[Un
 
 
 def taylor(model: Model, tokens: Tensor, targets: Tensor, device: str, rows: int = 8) -> Scores:
-    """tokens, targets int64 [n, T] -> mean over sequences of |d loss / dz| of every layer of the model."""
+    """tokens, targets int64 [n, T] -> sum over sequences of |d loss / dz| of every layer of the model."""
     c = model.config
     hidden, units = (
         torch.zeros(c.width),

@@ -61,7 +61,7 @@ def _fewest_groups(heads: int, most: int) -> int:
 
 
 def _check_head_dim(c: ModelConfig, source: ModelConfig, shape: dict[str, Any]) -> None:
-    if c.head_dim != source.head_dim:
+    if c.head_dim != source.head_dim and c.width <= source.width:  # a wider one is refused for that
         fits = c.width % source.head_dim == 0
         width = c.width if fits else max(1, round(c.width / source.head_dim)) * source.head_dim
         flag = "" if fits else f"--width {width} "

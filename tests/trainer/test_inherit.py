@@ -248,6 +248,8 @@ def test_layers(tmp_path: Path, cut: Any):
     for wrong in ("0,4", "0,4,4", "0,4,12", "4,0,5", "first"):
         with pytest.raises(TrainerError):
             cut(source, replace(BIG, depth=3), layers=wrong)
+    with pytest.raises(TrainerError, match="does not give 12 different layers"):
+        cut(source, replace(BIG, depth=12), layers="0,1")
 
 
 def test_block_influence_drops_what_does_nothing(tmp_path: Path, cut: Any, data: dict[str, Any]):
@@ -334,8 +336,12 @@ def vocabulary(directory: Path) -> Path:
 
 def test_vocabulary(tmp_path: Path, cut: Any):
     source = write(tmp_path / "big", BIG)
+    config = json.loads((source / "config.json").read_text()) | {"bos_token_id": 8, "eos_token_id": [511, 7]}
+    (source / "config.json").write_text(json.dumps(config))
     vocab = vocabulary(tmp_path / "vocab")
     report, small = cut(source, replace(BIG, vocab=6), vocab=str(vocab))
+    written = json.loads((tmp_path / "init0" / "config.json").read_text())
+    assert (written["bos_token_id"], written["eos_token_id"]) == (None, 3)
     big = hf.load(source)
     for old, new in ((big.embed_tokens.weight, small.embed_tokens.weight), (big.lm_head.weight, small.lm_head.weight)):
         assert torch.equal(new[[0, 1, 3, 5]], old[[3, 7, 511, 0]])
@@ -416,6 +422,7 @@ REFUSED = {
     "no data for layers": (BIG, {"layers": "bi"}, "--layers bi needs data"),
     "no data to fit": (BIG, {"rescale": "lstsq"}, "--rescale lstsq needs data"),
     "preset's heads": ("tiny-1m", {"width": 32, "expand": 2.0}, "heads of 32 .* heads of 8"),
+    "wider": ("pi-1b", {}, "layers 12 > 6; width 2,048 > 48"),
     "no target": ("small", {}, "neither a preset nor"),
 }
 
