@@ -1,0 +1,297 @@
+"""Which shape is best at a given size? Depth x width x expansion are drawn, and each is trained briefly, by itself.
+
+python -m trainer.sweep --data SHARDS --params 10M -o SWEEP [--draws 30] [--steps 500]
+
+The paper's experiment (arXiv 2402.02791, section on the architecture: about 30 shapes of 1B parameters, Spearman
+0.528 of depth with the score, -0.528 of width, nothing clear for the expansion; deeper is slower), for any size and
+data. The same command again goes on where it was stopped: shapes that are done are not trained again.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import torch
+import tyro
+
+from trainer import charts
+from trainer.checkpoint import load_model, write_json
+from trainer.data import Shards
+from trainer.decode import decode
+from trainer.errors import TrainerError, main
+from trainer.metrics import read
+from trainer.model import ModelConfig
+from trainer.plan import parameters
+from trainer.presets import MULTIPLE, PRESETS, preset, reshaped
+
+RESULTS, PICTURE = "results.parquet", "sweep.html"
+EXPANSION = (1.0, 4.0)  # ffn / width: the paper's range
+RATIO = (8.0, 512.0)  # width / depth
+BATCH, PROMPT, NEW = 20, 2, 62  # of the speed: the paper's batch and prefix; it generates 510 tokens
+
+
+@dataclass(frozen=True)
+class Config:
+    """Draws shapes of a fixed number of parameters, trains each briefly, and says what the result goes with."""
+
+    data: str
+    """Shards."""
+    params: str
+    """Parameters of each model, embedding and head included: 10M, 1.2B."""
+    out: Annotated[str, tyro.conf.arg(aliases=["-o"])]
+    """Directory: a run per shape, results.parquet, sweep.html."""
+    draws: int = 30
+    """Shapes."""
+    steps: int = 500
+    """Of each."""
+    tolerance: float = 0.02
+    """Largest difference from --params, as a share of them."""
+    preset: str = ""
+    """What is not drawn: width of a head, tying, sequence length. [the largest tiny-* that has not more parameters]"""
+    batch_tokens: int = 0
+    """Tokens per step. 0: the preset's."""
+    lr: float = 0.0
+    """Peak learning rate, of all. 0: the preset's."""
+    seed: int = 0
+    """Of the draws, and of each run."""
+    device: str = "auto"
+    """auto: a GPU if there is one."""
+    picture: str = PICTURE
+    """Name in -o of the picture: .html, .png or .svg."""
+
+
+class Shape(NamedTuple):
+    depth: int
+    width: int
+    expand: float  # told to trainer.run; ffn is width x expand, rounded up to a multiple of 256
+    ffn: int
+    parameters: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.width}x{self.depth}-ffn{self.ffn}"
+
+
+def program() -> None:
+    config = tyro.cli(Config, prog="python -m trainer.sweep")
+    charts.check(config.picture)
+    wanted, vocab, out = count(config.params), Shards.open(config.data).vocab, Path(config.out)
+    base = replace(preset(config.preset or nearest(wanted, vocab)).model, vocab=vocab)
+    config = replace(config, preset=config.preset or nearest(wanted, vocab))
+    shapes = drawn(base, wanted, config.tolerance, config.draws, config.seed)
+    out.mkdir(parents=True, exist_ok=True)
+    remember(out / "sweep.json", config, shapes)
+    if len(shapes) < config.draws:
+        print(f"note: there are only {len(shapes)} shapes of this size; all are taken", file=sys.stderr)
+    rows = []
+    for k, shape in enumerate(shapes, 1):
+        print(f"{k} of {len(shapes)}: {shape.name}, {shape.parameters:,} parameters", file=sys.stderr, flush=True)
+        rows.append(result(config, shape, out / shape.name))
+    write_table(rows, out / RESULTS)
+    charts.write(picture(rows, config), str(out / config.picture))
+    print(text(rows))
+    print(f"wrote {out / RESULTS} and {out / config.picture}", file=sys.stderr)
+
+
+def count(said: str) -> int:
+    """`10M` -> 10,000,000"""
+    units = {"K": 1e3, "M": 1e6, "B": 1e9, "G": 1e9}
+    number, unit = (said[:-1], units[said[-1].upper()]) if said[-1:].upper() in units else (said, 1.0)
+    try:
+        return int(float(number.replace("_", "").replace(",", "")) * unit)
+    except ValueError:
+        raise TrainerError(f"--params {said!r} is no number", fix="--params 10M") from None
+
+
+def nearest(wanted: int, vocab: int) -> str:
+    """The largest tiny-* of not more than `wanted` parameters with this vocabulary, else the smallest."""
+    sizes = {
+        name: sum(parameters(replace(p.model, vocab=vocab)).values())
+        for name, p in PRESETS.items()
+        if name.startswith("tiny-")
+    }
+    fit = [name for name in sizes if sizes[name] <= wanted * 1.1]
+    return max(fit, key=lambda n: sizes[n]) if fit else min(sizes, key=lambda n: sizes[n])
+
+
+# -- shapes ------------------------------------------------------------------------------------
+
+
+def drawn(base: ModelConfig, wanted: int, tolerance: float, draws: int, seed: int) -> list[Shape]:
+    """At most `draws` different shapes with parameters within the tolerance, at random among all that there are.
+
+    There are fewer in small models: a width is a multiple of a head's, an ffn one of 256. Raises TrainerError
+    where there are not three, which is the least that a correlation says anything of.
+    """
+    found = []
+    for width in range(2 * base.head_dim, wanted // base.vocab + base.head_dim, base.head_dim):
+        for ffn in range(MULTIPLE, int(EXPANSION[1] * width) + 1, MULTIPLE):
+            fixed, per_layer = size(base, width, ffn)
+            depth = max(1, round((wanted - fixed) / per_layer))
+            total = fixed + depth * per_layer
+            told = ffn / width
+            if abs(total - wanted) <= tolerance * wanted and _in(told, EXPANSION) and _in(width / depth, RATIO):
+                found.append(Shape(depth, width, told, ffn, total))
+    if len(found) < 3:
+        raise TrainerError(
+            f"{len(found)} shapes have {wanted:,} parameters ± {tolerance:.1%} with {base.vocab:,} ids",
+            fix="more --params, a larger --tolerance, or a --preset with narrower heads",
+        )
+    return sorted(random.Random(seed).sample(found, min(draws, len(found))))
+
+
+def _in(x: float, bounds: tuple[float, float]) -> bool:
+    return bounds[0] <= x <= bounds[1]
+
+
+def size(base: ModelConfig, width: int, ffn: int) -> tuple[int, int]:
+    """-> parameters outside the layers, parameters of a layer. By formula: building each candidate takes minutes."""
+    c = reshaped(base, width=width)
+    attention = 2 * width * c.head_dim * (c.heads + c.kv_heads) + (2 * c.head_dim if c.qk_norm else 0)
+    series = 2 * c.series * ffn if c.series > 1 else 0
+    shortcut = 2 * width * max(1, width // c.shortcut) if c.shortcut else 0
+    layer = attention + 3 * width * ffn + series + shortcut + 2 * width
+    return (1 if c.tied else 2) * c.vocab * width + width, layer
+
+
+def remember(path: Path, config: Config, shapes: list[Shape]) -> None:
+    """Writes what is swept; raises TrainerError if the directory is another sweep's."""
+    told = {k: v for k, v in vars(config).items() if k not in ("out", "picture", "device", "draws")}
+    made = {"sweep": told, "shapes": [list(s) for s in shapes]}
+    if path.exists():
+        old = json.loads(path.read_text())
+        pairs = {k: (old["sweep"].get(k), v) for k, v in told.items()}
+        changed = [f"--{k.replace('_', '-')}: {a} -> {b}" for k, (a, b) in pairs.items() if a != b]
+        if changed:
+            raise TrainerError(f"this is another sweep: {'; '.join(changed)}", where=str(path.parent), fix="another -o")
+    write_json(path, made)
+
+
+# -- one shape ---------------------------------------------------------------------------------
+
+
+def result(config: Config, shape: Shape, run: Path) -> dict[str, Any]:
+    """Trains it, unless that is done, measures its speed, unless that is done; -> a row of the table."""
+    done = run / "result.json"
+    if done.exists():
+        return json.loads(done.read_text())
+    train(config, shape, run)
+    last = [x["validation"] for x in read(run) if "validation" in x][-1]
+    row = {**shape._asdict(), "expansion": shape.ffn / shape.width, "loss": last["loss"]}
+    row |= {"bits_per_byte": last.get("bits_per_byte"), "tokens_per_s": speed(run, config.device), "run": run.name}
+    write_json(done, row)
+    return row
+
+
+def train(config: Config, shape: Shape, run: Path) -> None:
+    flags = {
+        "--data": config.data, "--out": run, "--preset": config.preset, "--depth": shape.depth, "--width": shape.width,
+        "--expand": shape.expand, "--steps": config.steps, "--seed": config.seed, "--device": config.device,
+        "--batch-tokens": config.batch_tokens, "--lr": config.lr, "--keep": 1,
+    }  # fmt: skip
+    command = [sys.executable, "-m", "trainer.run", *(str(x) for pair in flags.items() for x in pair)]
+    done = subprocess.run(command, stderr=subprocess.PIPE, text=True)
+    if done.returncode:
+        raise TrainerError(
+            f"this shape could not be trained: {done.stderr.strip()[-600:]}",
+            where=str(run),
+            fix="mend that; the same command goes on from here",
+            code=done.returncode,
+        )
+
+
+def speed(run: Path, device: str) -> float:
+    """Tokens per second of greedy decoding, by BATCH texts at once: the second time, as the first warms up."""
+    cuda = torch.cuda.is_available() if device == "auto" else device == "cuda"
+    model, _ = load_model(run, torch.bfloat16 if cuda else torch.float32)
+    model.to("cuda" if cuda else "cpu")
+    prompt = torch.zeros(BATCH, PROMPT, dtype=torch.int64, device=model.embed_tokens.weight.device)
+    decode(model, prompt, NEW // 4)
+    start = time.perf_counter()
+    decode(model, prompt, NEW).cpu()  # waits for it
+    return BATCH * NEW / (time.perf_counter() - start)
+
+
+# -- what it goes with -------------------------------------------------------------------------
+
+
+def spearman(x: list[float], y: list[float]) -> float:
+    """Correlation of the ranks; equal values share the mean of theirs. nan where one of them does not vary."""
+    a, b = (torch.tensor([_rank(v, values) for v in values], dtype=torch.float64) for values in (x, y))
+    a, b = a - a.mean(), b - b.mean()
+    return float((a @ b) / (a.norm() * b.norm()))
+
+
+def _rank(v: float, values: list[float]) -> float:
+    return sum(u < v for u in values) + (sum(u == v for u in values) + 1) / 2
+
+
+def score(rows: list[dict[str, Any]]) -> str:
+    """What shapes are judged by: bits per byte, where all have it."""
+    return "bits_per_byte" if all(r["bits_per_byte"] is not None for r in rows) else "loss"
+
+
+def correlations(rows: list[dict[str, Any]]) -> dict[str, float]:
+    """dimension -> Spearman's rho with the result; negative: more of it, better."""
+    results = [r[score(rows)] for r in rows]
+    return {d: spearman([r[d] for r in rows], results) for d in ("depth", "width", "expansion", "tokens_per_s")}
+
+
+def write_table(rows: list[dict[str, Any]], path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.Table.from_pylist(rows), path)
+
+
+def text(rows: list[dict[str, Any]]) -> str:
+    by = score(rows)
+    names = ("depth", "width", "ffn", "expansion", "parameters", by.replace("_", " "), "tokens/s")
+    lines = ["".join(f"{n:>{w}}" for n, w in zip(names, (6, 7, 7, 11, 14, 15, 11), strict=True))]
+    for r in sorted(rows, key=lambda r: r[by]):
+        lines.append(
+            f"{r['depth']:>6}{r['width']:>7}{r['ffn']:>7}{r['expansion']:>11.2f}{r['parameters']:>14,}{r[by]:>15.4f}"
+            f"{r['tokens_per_s']:>11,.0f}"
+        )
+    rho = correlations(rows)
+    lines += ["", f"Spearman with {by.replace('_', ' ')} over {len(rows)} shapes; negative: more of it, better"]
+    return "\n".join(lines + [f"  {d.replace('_', ' '):<14}{v:>+7.3f}" for d, v in rho.items()])
+
+
+def picture(rows: list[dict[str, Any]], config: Config) -> dict[str, Any]:
+    by, rho = score(rows), correlations(rows)
+    unit = {"bits_per_byte": "bits per byte", "loss": "loss, nats per token"}[by]
+    titles = {
+        "depth": "layers",
+        "width": "width",
+        "expansion": "ffn / width",
+        "tokens_per_s": "tokens per second, decoding",
+    }
+    y = {"field": by, "type": "quantitative", "title": unit, "scale": {"zero": False}}
+    tips = [{"field": k} for k in ("depth", "width", "ffn", by, "tokens_per_s")]
+    panels = []
+    for d, title in titles.items():
+        x = {"field": d, "type": "quantitative", "title": title, "scale": {"zero": False, "nice": True}}
+        color = {"field": "depth", "type": "quantitative", "title": "layers", "scale": {"scheme": "viridis"}}
+        mark = {"type": "point", "filled": True, "size": 70, "opacity": 0.9}
+        name = {"depth": "Depth", "width": "Width", "expansion": "Expansion", "tokens_per_s": "Speed"}[d]
+        panel: dict[str, Any] = {
+            "title": {"text": name, "subtitle": f"Spearman {rho[d]:+.3f}"},
+            "width": 380,
+            "height": 240,
+        }
+        panel |= {"data": {"values": rows}, "mark": mark, "encoding": {"x": x, "y": y, "color": color, "tooltip": tips}}
+        panels.append(panel)
+    what = f"{len(rows)} shapes, {config.steps:,} steps each; lower is better"
+    return charts.page(f"Shapes of {config.params} parameters", what, panels)
+
+
+if __name__ == "__main__":
+    main(program)
