@@ -26,17 +26,10 @@ T, BATCH = 128, 1024  # tokens of a sequence, of a step of the source
 SMALL_BATCH = 512
 SHAPE = ["tiny-1m", "--width", "64", "--heads", "4", "--seq-len", "128"]  # the source: 128 wide, 8 heads, ffn 512
 
-CUTS = {
-    "uniform": ["--method", "uniform"],
-    "random units": ["--method", "random"],
-    "l1": ["--method", "l1"],
-    "l2": ["--method", "l2"],
-    "activation": ["--method", "activation"],
-    "taylor": ["--method", "taylor"],
-    "mask": ["--method", "mask"],
-    "taylor, std": ["--method", "taylor", "--rescale", "std"],
-    "taylor, lstsq": ["--method", "taylor", "--rescale", "lstsq"],
-}
+METHODS = ("uniform", "random", "l1", "l2", "activation", "taylor", "mask")
+CUTS = {m: ["--method", m, "--rescale", "none"] for m in METHODS}
+CUTS |= {f"{m}, std": ["--method", m, "--rescale", "std"] for m in ("l2", "taylor", "mask")}
+CUTS |= {"taylor, lstsq": ["--method", "taylor", "--rescale", "lstsq"]}
 RANDOM = "random weights"
 WRITE_RANDOM = """
 import json, sys, torch

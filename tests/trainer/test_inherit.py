@@ -95,7 +95,7 @@ def cut(tmp_path: Path) -> Any:
     def run(source: Path, c: ModelConfig | str, **options: Any) -> tuple[Report, Model]:
         out = tmp_path / f"init{next(counter)}"
         where = c if isinstance(c, str) else target(tmp_path / f"target {out.name}", c)
-        report = inherit.inherit(Config(str(source), where, str(out), **options))
+        report = inherit.inherit(Config(str(source), where, str(out), **{"rescale": "none", **options}))
         return report, hf.load(out)
 
     return run
