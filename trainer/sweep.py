@@ -274,11 +274,12 @@ def picture(rows: list[dict[str, Any]], config: Config) -> dict[str, Any]:
         "expansion": "ffn / width",
         "tokens_per_s": "tokens per second, decoding",
     }
-    y = {"field": by, "type": "quantitative", "title": unit, "scale": {"zero": False}}
+    y = {"field": by, "type": "quantitative", "title": unit, "scale": {"zero": False, "padding": 10}}
     tips = [{"field": k} for k in ("depth", "width", "ffn", by, "tokens_per_s")]
     panels = []
     for d, title in titles.items():
-        x = {"field": d, "type": "quantitative", "title": title, "scale": {"zero": False, "nice": True}}
+        x = {"field": d, "type": "quantitative", "title": title, "scale": {"zero": False, "padding": 14}}
+        x["axis"] = {"tickCount": 6, "labelFlush": False} | ({"tickMinStep": 1, "format": "d"} if d == "depth" else {})
         color = {"field": "depth", "type": "quantitative", "title": "layers", "scale": {"scheme": "viridis"}}
         mark = {"type": "point", "filled": True, "size": 70, "opacity": 0.9}
         name = {"depth": "Depth", "width": "Width", "expansion": "Expansion", "tokens_per_s": "Speed"}[d]
