@@ -137,31 +137,40 @@ def table(found: dict[str, list[dict[int, float]]], source: float, steps: int) -
 
 
 def _spread(losses: list[float]) -> str:
-    return f"{statistics.mean(losses):.4f} ± {(max(losses) - min(losses)) / 2:.4f}"
+    mean = f"{statistics.mean(losses):.4f}"
+    return f"{mean} ± {(max(losses) - min(losses)) / 2:.4f}" if len(losses) > 1 else mean
 
 
 def picture(found: dict[str, list[dict[int, float]]]) -> bytes:
-    """PNG: a curve for each start, mean over seeds."""
+    """PNG, mean over seeds: on the left all curves, on the right what each cut gains over the uniform one."""
     import vl_convert
 
+    mean = {
+        name: {step: statistics.mean(c[step] for c in curves) for step in curves[0]} for name, curves in found.items()
+    }
     values = [
-        {"start": name, "step": step, "loss": statistics.mean(c[step] for c in curves)}
-        for name, curves in found.items()
-        for step in curves[0]
+        {"start": name, "step": step, "loss": loss, "gain": loss - mean["uniform"][step]}
+        for name, losses in mean.items()
+        for step, loss in losses.items()
     ]
-    spec: dict[str, Any] = {
+    cuts = f"datum.start !== '{RANDOM}' && datum.step > 0"
+    spec = {
         "$schema": "https://vega.github.io/schema/vega-lite/v5.json",
-        "width": 520,
-        "height": 340,
         "data": {"values": values},
-        "mark": {"type": "line", "point": True},
-        "encoding": {
-            "x": {"field": "step", "type": "quantitative", "title": f"steps of {SMALL_BATCH} tokens"},
-            "y": {"field": "loss", "type": "quantitative", "scale": {"zero": False}, "title": "held out, nats / token"},
-            "color": {"field": "start", "type": "nominal", "sort": list(found)},
-        },
+        "hconcat": [
+            _panel("loss", "held out, nats / token", list(found)),
+            {"transform": [{"filter": cuts}], **_panel("gain", "loss - that of the uniform cut", list(found))},
+        ],
     }
     return vl_convert.vegalite_to_png(spec, scale=2)
+
+
+def _panel(field: str, title: str, names: list[str]) -> dict[str, Any]:
+    x = {"field": "step", "type": "quantitative", "title": f"steps of {SMALL_BATCH} tokens"}
+    y = {"field": field, "type": "quantitative", "scale": {"zero": False}, "title": title}
+    color = {"field": "start", "type": "nominal", "scale": {"domain": names, "scheme": "category20"}}
+    encoding = {"x": x, "y": y, "color": color}
+    return {"width": 400, "height": 360, "mark": {"type": "line", "point": True}, "encoding": encoding}
 
 
 if __name__ == "__main__":
