@@ -13,7 +13,7 @@ uniform      evenly spaced, random by seed: what the others must beat.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -120,14 +120,14 @@ def watched(layer: Layer, units: Units, c: ModelConfig) -> Iterator[Units]:
     """Adds squares of means over each sequence to `units` while the layer runs; yields those of its norms."""
     norms: Units = {}
 
-    def at_site(axis: str) -> object:
+    def at_site(axis: str) -> Callable[..., None]:
         def hook(_: nn.Module, args: tuple[Tensor, ...]) -> None:
             x = args[0]
             units[axis] += _over_sequence(x.unflatten(-1, (c.heads, -1)).norm(dim=-1) if axis == "heads" else x)
 
         return hook
 
-    def at_norm(name: str) -> object:
+    def at_norm(name: str) -> Callable[..., None]:
         def hook(_: nn.Module, args: object, out: Tensor) -> None:
             norms[name] = norms.get(name, torch.zeros(c.width)) + _over_sequence(out)
 

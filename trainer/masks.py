@@ -42,7 +42,7 @@ def masked(model: Model, hidden: Tensor, units: list[Units]) -> Iterator[None]:
         mean = x.square().sum(-1, keepdim=True) / hidden.sum(-1, keepdim=True)
         return x * torch.rsqrt(mean + norm.eps) * norm.weight
 
-    norms = [n for layer in model.layers for n in (layer.input_layernorm, layer.post_attention_layernorm)]
+    norms = [layer.get_submodule(n) for layer in model.layers for n in ("input_layernorm", "post_attention_layernorm")]
     handles += [n.register_forward_hook(of_kept) for n in (*norms, model.norm)]
     for layer, own in zip(model.layers, units, strict=True):
         for axis, site in SITES.items():
@@ -82,11 +82,12 @@ def taylor(model: Model, tokens: Tensor, targets: Tensor, device: str, rows: int
         z, zs = open_units(c, len(x), device)
         with masked(model, z, zs):
             loss, _, _ = model(x, y)
-            loss.backward()
-        hidden += z.grad.abs().sum((0, 1)).cpu()
+        every = [z, *(value for own in zs for value in own.values())]
+        gradients = iter(g.abs().sum((0, 1)).cpu() for g in torch.autograd.grad(loss, every))
+        hidden += next(gradients)
         for total, own in zip(units, zs, strict=True):
-            for axis, value in own.items():
-                total[axis] += value.grad.abs().sum((0, 1)).cpu()
+            for axis in own:
+                total[axis] += next(gradients)
         print(f"gradients of {min(at + rows, len(tokens))} of {len(tokens)} sequences", file=sys.stderr)
     for u in units:
         u["groups"] = u["heads"].view(c.kv_heads, -1).sum(1)
@@ -134,10 +135,10 @@ def learned(
     g = torch.Generator().manual_seed(seed)
     per, keep = c.heads // c.kv_heads, target.heads // target.kv_heads
     hidden = Gates(prior.hidden.to(device), want["hidden"], g)
-    layers = [nn.ModuleDict({a: _gates(a, s, want, per, keep, g, device) for a, s in u.items()}) for u in prior.layers]
-    gates = nn.ModuleList([hidden, *layers])
-    logits = [p for n, p in gates.named_parameters() if n.endswith("logits")]
-    lambdas = [p for n, p in gates.named_parameters() if not n.endswith("logits")]
+    layers = [{a: _gates(a, s, want, per, keep, g, device) for a, s in u.items()} for u in prior.layers]
+    every = [hidden, *(m for own in layers for m in own.values())]
+    logits = [m.logits for m in every]
+    lambdas = [p for m in every for p in (m.slope, m.curve)]
     optimizer = torch.optim.Adam([{"params": logits, "lr": LR}, {"params": lambdas, "lr": LR_LAMBDA, "maximize": True}])
     for step in range(steps):
         at = torch.randint(0, len(tokens), (rows,), generator=g)
@@ -146,7 +147,7 @@ def learned(
             loss, _, _ = model(x, y)
         loss = loss / (y != IGNORE).sum()
         progress = min(1.0, 2 * step / max(1, steps))
-        total = loss + sum(m.constraint(progress) for m in gates.modules() if isinstance(m, Gates))
+        total = loss + sum(m.constraint(progress) for m in every)
         optimizer.zero_grad()
         total.backward()
         optimizer.step()
@@ -164,7 +165,7 @@ def _gates(
     return Gates(prior.to(device), target, g)
 
 
-def _samples(gates: nn.ModuleDict, per: int) -> Units:
+def _samples(gates: dict[str, Gates], per: int) -> Units:
     z = {axis: m.sample() for axis, m in gates.items()}
     z["heads"] = z["heads"] * z.pop("groups").repeat_interleave(per)
     return z

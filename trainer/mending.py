@@ -8,7 +8,7 @@ is the best for what comes in, in the source, on the data: M' = M S[:,k] (S[k,k]
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Literal
 
@@ -104,10 +104,10 @@ class _Ratio:
 def observed(
     layer: Layer, ratios: dict[str, _Ratio], sites: dict[str, str], grams: dict[str, Tensor]
 ) -> Iterator[None]:
-    def at_norm(ratio: _Ratio) -> object:
+    def at_norm(ratio: _Ratio) -> Callable[..., None]:
         return lambda m, args: ratio.add(args[0])
 
-    def at_site(axis: str) -> object:
+    def at_site(axis: str) -> Callable[..., None]:
         def hook(_: nn.Module, args: tuple[Tensor, ...]) -> None:
             x = args[0].flatten(0, -2)
             grams[axis] = grams[axis] + x.T @ x

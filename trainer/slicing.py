@@ -107,17 +107,14 @@ def sliced(
     added = {n for n in names if _there(n, plan) not in own}
     fresh = {n: t for n, t in random_weights(target, seed) if n in added} if added else {}
     for name in names:
-        if name in fresh:
-            yield name, fresh[name]
+        done = fresh.get(name, mending.projections.get(name))
+        if done is not None:
+            yield name, done
             continue
         layer = int(name.split(".")[1]) if name.startswith("layers.") else 0
         if name == "embed_tokens.weight" and tie in ("head", "mean"):
             tensor = _tied_rows(source, tie)
         else:
-            tensor = mending.projections.get(name)
-            if tensor is not None:
-                yield name, tensor
-                continue
             tensor = source.read(_there(name, plan))
         kept = cut(tensor, name, plan, layer, source.config)
         if name.endswith(("series.scale", "series.shift")) and target.series > source.config.series:
