@@ -34,7 +34,7 @@ RANDOM = "random weights"
 WRITE_RANDOM = """
 import json, sys, torch
 from pathlib import Path
-from trainer import hf
+from trainer.huggingface import hf
 from trainer.initial import random_weights
 like, out, seed = sys.argv[1:]
 c, out = hf.read_config(like), Path(out)

@@ -22,13 +22,14 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from trainer import checkpoint, hf
+from trainer import checkpoint
 from trainer.config import Config, model_config, sequences_of, settled
 from trainer.data import Sequences, Shards
+from trainer.huggingface import hf
+from trainer.huggingface.tokenizer import read_tokenizer
 from trainer.initial import random_weights
 from trainer.metrics import read
 from trainer.optim import adamw, schedule
-from trainer.tokenizer import read_tokenizer
 from trainer.validation import Sums
 
 
@@ -142,6 +143,7 @@ def main() -> None:
     told = parser.parse_args()
     told.out.mkdir(parents=True, exist_ok=True)
     flags = ["--preset", told.preset, "--steps", str(told.steps), "--device", "cpu", "--holdout", "256"]
+    flags += ["--batch-tokens", "4096", "--validate-every", "300"]
     rows: dict[str, float] = {}
     for seed in range(told.seeds):
         rows[f"ours, seed {seed}"] = ours(told.shards, told.out / f"ours-{seed}", flags, seed)

@@ -7,8 +7,8 @@ root=$PWD tokenizer=${1:+$(realpath "$1")}
 
 # 0. install (once): a virtual environment of its own, nothing outside this directory
 [ -x .venv/bin/python ] || python3 -m venv .venv
-.venv/bin/python -c 'import tinydata, jinja2, vl_convert, sentencepiece' 2>/dev/null ||
-  .venv/bin/python -m pip install --quiet --disable-pip-version-check -e '.[spm,report]'
+.venv/bin/python -c 'import tinydata, jinja2, vl_convert, sentencepiece, torch, tyro' 2>/dev/null ||
+  .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-dev.txt -e '.[spm,report,train]'
 PATH=$root/.venv/bin:$PATH
 run() { printf '\n$ %s\n' "$*"; "$@"; }
 
@@ -45,5 +45,16 @@ run tinydata encode big-shards --vocab vocab -o rewritten
 
 # 9. everything on one page
 run tinydata report counts vocab shards rewritten
+
+# 10. a tiny model on the shards, a million parameters besides its vocabulary
+run python -m trainer.run --preset tiny-1m --batch-tokens 4096 --steps 150
+
+# 11. bits per byte of held-out text, domain by domain; and the loss as a picture
+run python -m trainer.evaluate run
+run python -m trainer.curve run -o curve.html
+
+# 12. a directory that every library loads, and what it says so far
+run python -m trainer.export run -o model
+run python -m trainer.generate model 'def __init__(self' --tokens 60 --temperature 0.5
 
 printf '\nThe page is %s\n' "$PWD/report.html"

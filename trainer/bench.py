@@ -34,11 +34,11 @@ from trainer.data import Sequences, Shards, steps
 from trainer.errors import TrainerError, main
 from trainer.initial import STD, random_weights
 from trainer.loss import head_loss
+from trainer.measures.peers import PEERS, loop
 from trainer.metrics import memory_bytes
 from trainer.model import Model, ModelConfig
 from trainer.optim import Guard, adamw
 from trainer.parallel import fill, quiet_collector, sharded, world
-from trainer.peers import PEERS, loop
 from trainer.presets import preset
 from trainer.signals import Stopped
 from trainer.step import take_step

@@ -24,8 +24,8 @@ import torch.distributed.checkpoint as dcp
 from torch import Tensor, nn
 from torch.distributed.checkpoint.metadata import Metadata, TensorStorageMetadata
 
-from trainer import hf
 from trainer.errors import UNREADABLE, TrainerError
+from trainer.huggingface import hf
 from trainer.model import Model, ModelConfig
 
 FOLDER, LATEST, STATE = "checkpoints", "latest", "state.json"

@@ -12,14 +12,14 @@ from typing import Annotated, Any, Literal
 import torch
 import tyro
 
-from trainer import hf
 from trainer.data import Sequences, Shards, read_kept
 from trainer.errors import TrainerError
+from trainer.huggingface import hf
+from trainer.huggingface.tokenizer import read_tokenizer
 from trainer.initial import SCHEMES
 from trainer.model import ModelConfig
 from trainer.optim import LARGEST_BATCH, Schedule, scaled_lr
 from trainer.presets import PRESETS, preset, reshaped
-from trainer.tokenizer import read_tokenizer
 
 FILE = "tinydata.toml"  # table [train]: the flags below, with _ for -
 Arg = tyro.conf.arg

@@ -17,8 +17,8 @@ from typing import Annotated, Any
 import numpy as np
 import tyro
 
-from trainer import charts
 from trainer.errors import UNREADABLE, TrainerError, main
+from trainer.measures import charts
 from trainer.metrics import FILE, read
 
 FEWEST, STRETCHES, STEPS = 60, 150, 8  # points of a line, and steps in each where there are enough

@@ -21,15 +21,15 @@ import numpy as np
 import torch
 import tyro
 
-from trainer import diagnostics
 from trainer.checkpoint import load_model
-from trainer.choices import read_items, solve
 from trainer.config import Config as RunConfig
 from trainer.config import sequences_of
 from trainer.data import Sequences, Shards
 from trainer.errors import TrainerError, main
+from trainer.huggingface.origin import origin
+from trainer.measures import diagnostics
+from trainer.measures.choices import read_items, solve
 from trainer.model import Model
-from trainer.origin import origin
 from trainer.validation import PIECES, measured
 
 LONGEST = 2048  # tokens of a sequence, where a model of other origin could do more

@@ -1,6 +1,6 @@
 """A checkpoint -> a Hugging Face directory: `python -m trainer.export RUN -o HFDIR`.
 
-The architecture is a plain one wherever one can say the model (`trainer.architecture`). A model whose only
+The architecture is a plain one wherever one can say the model (`trainer.huggingface.architecture`). A model whose only
 addition is the series activation is folded into Llama, exactly: sum_i silu(a_i g + b_i) * u is one SwiGLU of
 n times the width, with gate rows a_i W and biases b_i. That costs n times the FFN's weights and time;
 --no-fold keeps them, and needs the code that is then copied beside the weights.
@@ -19,13 +19,14 @@ import torch
 import tyro
 from torch import Tensor
 
-from trainer import card, hf, plan
-from trainer.architecture import CUSTOM, architecture
+from trainer import plan
 from trainer.checkpoint import load_model
 from trainer.errors import TrainerError, main
+from trainer.huggingface import card, hf
+from trainer.huggingface.architecture import CUSTOM, architecture
+from trainer.huggingface.origin import Origin, origin
+from trainer.huggingface.tokenizer import Tokenizer
 from trainer.model import Model, ModelConfig
-from trainer.origin import Origin, origin
-from trainer.tokenizer import Tokenizer
 
 _CODE = f"modeling_{CUSTOM}.py"
 
@@ -69,8 +70,7 @@ def export_model(
         special = {"bos_token_id": known.bos, "eos_token_id": known.eos}
         _write_json(part / "config.json", hf.config_json(config, dtype, special))
         _write_json(part / "generation_config.json", {**special, "pad_token_id": known.pad, "do_sample": True})
-        if architecture(config) == CUSTOM:
-            shutil.copyfile(Path(__file__).with_name(_CODE), part / _CODE)
+        hf.save_code(part, config)
         if known.tokenizer is not None:
             _copy_tokenizer(known.tokenizer, part, config.seq_len)
         facts = card.published(known)

@@ -15,8 +15,8 @@ import tyro
 
 from trainer.checkpoint import load_model
 from trainer.errors import TrainerError, main
+from trainer.huggingface.origin import origin
 from trainer.model import Model
-from trainer.origin import origin
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,9 @@
 """A big model, a small shape -> what the small one starts from: `python -m trainer.inherit SOURCE TARGET -o init/`.
 
-Which layers (trainer.layers), which units of each axis (importance, masks), the cut (slicing), what it changes in
-scale (mending), a report. l1, l2, uniform and random hold one tensor of the source at a time; activation, bi, lstsq
-and the losses one layer; taylor and mask the whole source. The paper's inheritance: arXiv 2402.02791, table 5.
+In trainer/inheritance: which layers (layers), which units of each axis (importance, masks), the cut (slicing), what
+it changes in scale (mending), a report. l1, l2, uniform and random hold one tensor of the source at a time;
+activation, bi, lstsq and the losses one layer; taylor and mask the whole source. The paper's inheritance:
+arXiv 2402.02791, table 5.
 """
 
 from __future__ import annotations
@@ -19,20 +20,21 @@ import torch
 import tyro
 from torch import Tensor
 
-from trainer import hf, importance, masks
-from trainer.architecture import CUSTOM, architecture, config_json
 from trainer.data import Sequences, Shards
 from trainer.errors import TrainerError, main
+from trainer.huggingface import hf
+from trainer.huggingface.architecture import config_json
+from trainer.huggingface.tokenizer import read_tokenizer
+from trainer.inheritance import importance, masks
+from trainer.inheritance.layers import choose_layers
+from trainer.inheritance.mending import Rescale, mended
+from trainer.inheritance.report import Report, quantiles
+from trainer.inheritance.slicing import Scores, choose, sliced
+from trainer.inheritance.source import Source, source_loss
+from trainer.inheritance.target import shaped
 from trainer.initial import random_weights
-from trainer.layers import choose_layers
 from trainer.loss import IGNORE
-from trainer.mending import Rescale, mended
 from trainer.model import Model, ModelConfig
-from trainer.report import Report, quantiles
-from trainer.slicing import Scores, choose, sliced
-from trainer.source import Source, source_loss
-from trainer.target import shaped
-from trainer.tokenizer import read_tokenizer
 
 Arg = tyro.conf.arg
 Method = Literal["l1", "l2", "taylor", "activation", "mask", "uniform", "random"]
@@ -128,9 +130,7 @@ def inherit(config: Config) -> Report:
         hf.save(part, target, tensors, written)
         special = special_ids(config, source)
         _write_json(part / "config.json", config_json(target, written, special))
-        if architecture(target) == CUSTOM:
-            code = f"modeling_{CUSTOM}.py"
-            shutil.copyfile(Path(__file__).with_name(code), part / code)
+        hf.save_code(part, target)
         copy_tokenizer(config.vocab or config.source, part)
         report = Report(
             settings=asdict(config),

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from trainer import hf, plan
+from trainer import plan
 from trainer.checkpoint import Checkpoints, latest, read_state, restore, write_json
 from trainer.config import (
     Config,
@@ -27,6 +27,7 @@ from trainer.config import (
 )
 from trainer.data import Sequences, steps
 from trainer.errors import REQUEUE, TrainerError, main
+from trainer.huggingface import hf
 from trainer.initial import random_weights
 from trainer.metrics import Meter, Metrics, described, memory_bytes
 from trainer.model import Model, ModelConfig

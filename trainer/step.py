@@ -37,11 +37,17 @@ def take_step(
         model.set_requires_gradient_sync(k == parts - 1)
         part = [None if x is None else x[k * size : (k + 1) * size].to(w.device, non_blocking=True) for x in batch]
         loss, nll, _ = model(*part)
+        assert part[1] is not None
         (loss / max(count, 1.0)).backward()
         sums += torch.stack([loss.detach().double(), *_text(nll, part[1], sizes)])
     norm: Any = nn.utils.clip_grad_norm_(model.parameters(), config.clip or float("inf"))
     nats, text_nats, text_bytes, stop = total(w, *sums, float(stopped.any))
-    values = {"loss": nats / max(count, 1.0), "lr": lr, "grad_norm": float(norm.full_tensor()), "targets": int(count)}
+    values: dict[str, Any] = {
+        "loss": nats / max(count, 1.0),
+        "lr": lr,
+        "grad_norm": float(norm.full_tensor()),
+        "targets": int(count),
+    }
     if text_bytes:
         values["bits_per_byte"] = text_nats / (math.log(2) * text_bytes)
     stopped.any = stop > 0

@@ -21,11 +21,11 @@ from typing import Annotated, Any, NamedTuple
 import torch
 import tyro
 
-from trainer import charts
 from trainer.checkpoint import load_model, write_json
 from trainer.data import Shards
-from trainer.decode import decode
 from trainer.errors import TrainerError, main
+from trainer.measures import charts
+from trainer.measures.decode import decode
 from trainer.metrics import read
 from trainer.model import ModelConfig
 from trainer.plan import parameters

@@ -18,12 +18,12 @@ pytest.importorskip("tyro", reason="the trainer's programs need tyro: pip instal
 import torch
 
 from trainer.bench import OURS, Config, Setting, head, random_ids, random_shards, row, settings, table, timed, train
-from trainer.decode import decode
 from trainer.errors import TrainerError
 from trainer.initial import random_weights
+from trainer.measures.decode import decode
+from trainer.measures.peers import Plain, loop
 from trainer.metrics import Meter
 from trainer.model import Model, ModelConfig
-from trainer.peers import Plain, loop
 from trainer.plan import PEAK, flops_per_token, peak_flops
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -12,9 +12,9 @@ import pytest
 pytest.importorskip("torch", reason="the trainer needs torch: pip install tinydata[train]")
 pytest.importorskip("tyro", reason="the trainer's programs need tyro: pip install tinydata[train]")
 
-from trainer import charts
 from trainer.curve import STRETCHES, lines, names, picture, stretches, validations
 from trainer.errors import TrainerError
+from trainer.measures import charts
 
 
 def made(steps: int) -> list[dict[str, Any]]:

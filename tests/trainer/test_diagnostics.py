@@ -12,7 +12,8 @@ pytest.importorskip("torch", reason="the trainer needs torch: pip install tinyda
 import torch
 import torch.nn.functional as F
 
-from trainer.diagnostics import (
+from trainer.initial import random_weights
+from trainer.measures.diagnostics import (
     EPS,
     attention,
     attention_to,
@@ -22,7 +23,6 @@ from trainer.diagnostics import (
     sink_rate,
     table,
 )
-from trainer.initial import random_weights
 from trainer.model import Model, ModelConfig, angles
 
 CONFIG = ModelConfig(50, width=32, depth=3, heads=4, kv_heads=2, head_dim=8, ffn=64, seq_len=16, qk_norm=True)

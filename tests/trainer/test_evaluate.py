@@ -20,13 +20,13 @@ import torch
 from tinydata import encode
 from tinydata.engines.local import LocalEngine
 from tinydata.tokenizers.base import open_tokenizer
-from trainer.choices import SAID, Item, Request, accuracy, joined, likelihoods, read_items, request, solve
 from trainer.data import Sequences, Shards
 from trainer.errors import TrainerError
 from trainer.evaluate import Config, chosen, on_data
+from trainer.huggingface.tokenizer import Tokenizer, read_tokenizer
 from trainer.initial import random_weights
+from trainer.measures.choices import SAID, Item, Request, accuracy, joined, likelihoods, read_items, request, solve
 from trainer.model import Model, ModelConfig
-from trainer.tokenizer import Tokenizer, read_tokenizer
 from trainer.validation import measured
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -18,14 +18,15 @@ transformers = pytest.importorskip("transformers", reason="transformers is not i
 
 from safetensors import safe_open  # noqa: E402
 
-from trainer import card, export, generate, hf  # noqa: E402
+from trainer import export, generate  # noqa: E402
 from trainer.checkpoint import load_model  # noqa: E402
 from trainer.errors import TrainerError  # noqa: E402
 from trainer.export import can_fold, export_model  # noqa: E402
 from trainer.generate import continuation, streamed  # noqa: E402
+from trainer.huggingface import card, hf  # noqa: E402
+from trainer.huggingface.origin import Origin, origin  # noqa: E402
+from trainer.huggingface.tokenizer import read_tokenizer  # noqa: E402
 from trainer.model import Model, ModelConfig  # noqa: E402
-from trainer.origin import Origin, origin  # noqa: E402
-from trainer.tokenizer import read_tokenizer  # noqa: E402
 
 BASE = ModelConfig(vocab=97, width=32, depth=3, heads=4, kv_heads=4, head_dim=8, ffn=48, seq_len=64)
 LLAMA3 = {"rope_type": "llama3", "factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
@@ -279,7 +280,7 @@ import resource, signal, sys
 from pathlib import Path
 from trainer.export import export_model
 from trainer.model import Model, ModelConfig
-from trainer.origin import Origin
+from trainer.huggingface.origin import Origin
 model = Model(ModelConfig(97, 32, 3, 4, 4, 8, 48))
 signal.signal(signal.SIGXFSZ, getattr(signal, sys.argv[2]))
 resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))

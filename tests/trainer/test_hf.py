@@ -13,9 +13,9 @@ transformers = pytest.importorskip("transformers", reason="transformers is not i
 
 from safetensors.torch import load_file, save_file  # noqa: E402
 
-from trainer import hf  # noqa: E402
-from trainer.architecture import read_config  # noqa: E402
 from trainer.errors import TrainerError  # noqa: E402
+from trainer.huggingface import hf  # noqa: E402
+from trainer.huggingface.architecture import read_config  # noqa: E402
 from trainer.model import ModelConfig  # noqa: E402
 
 SHAPE = {

@@ -22,13 +22,15 @@ from processes import ROOT, environment  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
 from torch import Tensor  # noqa: E402
 
-from trainer import hf, inherit, masks, mending, slicing  # noqa: E402
+from trainer import inherit  # noqa: E402
 from trainer.errors import TrainerError  # noqa: E402
-from trainer.importance import METHODS  # noqa: E402
+from trainer.huggingface import hf  # noqa: E402
 from trainer.inherit import Config  # noqa: E402
+from trainer.inheritance import masks, mending, slicing  # noqa: E402
+from trainer.inheritance.importance import METHODS  # noqa: E402
+from trainer.inheritance.report import Report  # noqa: E402
+from trainer.inheritance.source import SITES, Source, passages, source_loss  # noqa: E402
 from trainer.model import Model, ModelConfig  # noqa: E402
-from trainer.report import Report  # noqa: E402
-from trainer.source import SITES, Source, passages, source_loss  # noqa: E402
 
 BIG = ModelConfig(512, 48, 6, 6, 3, 8, 64, seq_len=64)
 FAMILIES = {
@@ -103,7 +105,7 @@ def cut(tmp_path: Path) -> Any:
 
 @contextmanager
 def zeroed(big: Model, report: Report) -> Iterator[None]:
-    """The big model's kept layers, units that went times 0, norms over what stayed: written without trainer.masks."""
+    """The big model's kept layers, units that went times 0, norms over what stayed: written without inheritance.masks."""
     plan, c = report.plan, big.config
     keep = torch.zeros(c.width).index_fill(0, plan.hidden, 1.0)
     big.layers = torch.nn.ModuleList(big.layers[i] for i in plan.layers)
@@ -174,7 +176,7 @@ def test_masked_equals_sliced_in_every_family(family: str, tmp_path: Path, cut: 
 
 
 def test_factors_of_training_are_the_zeros_of_the_cut(tmp_path: Path, cut: Any):
-    """trainer.masks at z in {0, 1} is the sliced model: what Taylor scores and the mask learns is what is cut."""
+    """The masks at z in {0, 1} are the sliced model: what Taylor scores and the mask learns is what is cut."""
     source = write(tmp_path / "big", FAMILIES["π"])
     wanted = replace(FAMILIES["π"], width=32, heads=4, kv_heads=2, ffn=40)
     report, _ = cut(source, wanted, method="random")
@@ -469,7 +471,7 @@ def test_one_tensor_in_memory(tmp_path: Path):
     program = """
 import resource, sys
 from trainer.inherit import Config, inherit
-import trainer.importance, torch
+import trainer.inheritance.importance, torch
 torch.ones(64, 64) @ torch.ones(64, 64)
 peak = lambda: int(next(x for x in open("/proc/self/status") if x.startswith("RssAnon")).split()[1]) << 10
 import threading, time

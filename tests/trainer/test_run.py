@@ -236,7 +236,7 @@ def test_tinydata_toml_is_read(shards, tmp_path):
 def test_it_starts_from_another_model_bit_for_bit(shards, byte_bpe, tmp_path):
     import shutil
 
-    from trainer import hf
+    from trainer.huggingface import hf
     from trainer.initial import random_weights
     from trainer.model import ModelConfig
 

@@ -10,7 +10,7 @@ import pytest
 from tinydata.tokenizers.base import CONTROL, fingerprint, open_tokenizer
 from tinydata.tokenizers.edges import end_of_text
 from trainer.errors import TrainerError
-from trainer.tokenizer import read_tokenizer
+from trainer.huggingface.tokenizer import read_tokenizer
 
 TEXTS = ("The ferry leaves at 6:45, don't be late.", "Die Fähre – 渡船六点四十五分开\n\n  x\t= 1", "👍🏽 \u200bé", "")
 TRAINED = (

@@ -15,9 +15,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from trainer.inheritance.slicing import Mending, Plan, elements
+from trainer.inheritance.source import SITES, Passage, Source, passages, sizes
 from trainer.model import Layer
-from trainer.slicing import Mending, Plan, elements
-from trainer.source import SITES, Passage, Source, passages, sizes
 
 Rescale = Literal["none", "std", "lstsq"]
 RIDGE = 1e-2  # of the mean diagonal: data are fewer than inputs in large models

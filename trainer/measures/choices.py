@@ -20,9 +20,9 @@ import torch
 from torch import Tensor
 
 from trainer.errors import UNREADABLE, TrainerError
+from trainer.huggingface.tokenizer import Tokenizer
 from trainer.loss import chunk_tokens
 from trainer.model import Model
-from trainer.tokenizer import Tokenizer
 
 SAID = -1  # gold of an item without choices: right if greedy decoding says one of the continuations
 

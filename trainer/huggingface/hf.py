@@ -8,6 +8,7 @@ Nothing is ever unpickled: safetensors only.
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from itertools import chain
@@ -17,10 +18,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trainer.architecture import architecture
-from trainer.architecture import config_json as config_json
-from trainer.architecture import read_config as read_config
 from trainer.errors import UNREADABLE, TrainerError
+from trainer.huggingface.architecture import CUSTOM, architecture
+from trainer.huggingface.architecture import config_json as config_json
+from trainer.huggingface.architecture import read_config as read_config
 from trainer.model import Model, ModelConfig
 
 SHARD_BYTES = 5_000_000_000  # of one safetensors file
@@ -197,6 +198,13 @@ def save(directory: Path, config: ModelConfig, tensors: Iterator[tuple[str, Tens
         names |= dict.fromkeys(part, file)
     index = {"metadata": {"total_size": total}, "weight_map": names}
     (directory / "model.safetensors.index.json").write_text(json.dumps(index, indent=2))
+
+
+def save_code(directory: Path, config: ModelConfig) -> None:
+    """What transformers needs beside the weights of a model that no plain architecture can say."""
+    if architecture(config) == CUSTOM:
+        code = f"modeling_{CUSTOM}.py"
+        shutil.copyfile(Path(__file__).with_name(code), directory / code)
 
 
 def load(directory: str | Path, dtype: torch.dtype = torch.float32) -> Model:

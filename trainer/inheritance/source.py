@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from trainer.errors import TrainerError
-from trainer.hf import Weights
+from trainer.huggingface.hf import Weights
+from trainer.inheritance.vocabulary import Rows
 from trainer.loss import IGNORE, head_loss
 from trainer.model import Layer, Model, ModelConfig, Norm, angles, inverse_frequencies
-from trainer.vocabulary import Rows
 
 TOKENS = 4096  # that go through a layer at once
 

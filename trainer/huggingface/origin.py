@@ -10,7 +10,7 @@ from typing import Any
 
 from trainer import metrics
 from trainer.errors import TrainerError
-from trainer.tokenizer import Tokenizer, read_tokenizer
+from trainer.huggingface.tokenizer import Tokenizer, read_tokenizer
 
 
 @dataclass(frozen=True)

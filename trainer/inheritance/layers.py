@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from trainer.errors import TrainerError
-from trainer.importance import block_influence
-from trainer.source import Source
+from trainer.inheritance.importance import block_influence
+from trainer.inheritance.source import Source
 
 ENDS = 3  # that always stay on either side; of less than 12 a quarter
 

@@ -18,10 +18,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from trainer.inheritance.slicing import Scores, Units
+from trainer.inheritance.source import SITES, Source, sizes
 from trainer.loss import IGNORE
 from trainer.model import Model, ModelConfig
-from trainer.slicing import Scores, Units
-from trainer.source import SITES, Source, sizes
 
 BETA, LOW, HIGH = 2 / 3, -0.1, 1.1  # temperature of the concrete distribution, and how far it is stretched
 START = 3.0  # logit: 0.95 is open

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from trainer.inheritance.source import SITES, Source, axes, sizes
 from trainer.initial import random_weights
 from trainer.model import Model, ModelConfig
-from trainer.source import SITES, Source, axes, sizes
 
 Units = dict[str, Tensor]  # axis -> a value or an index of each unit
 

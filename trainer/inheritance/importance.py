@@ -6,7 +6,7 @@ activation   Minitron's: mean |activation| over a sequence, L2 over sequences; a
              output, hidden by the outputs of all norms. One layer in memory at a time.
 taylor       sum over sequences of |d loss / d z|, z = 1 a factor on the unit: first-order change of the loss if
              the unit goes, which is |sum of w * dL/dw| over what it writes with. The whole source in memory.
-mask         trainer.masks: z learned.
+mask         trainer.inheritance.masks: z learned.
 uniform      evenly spaced, random by seed: what the others must beat.
 """
 
@@ -19,9 +19,9 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from trainer.inheritance.slicing import Scores, Units
+from trainer.inheritance.source import SITES, Source, axes, passages, sizes
 from trainer.model import Layer, ModelConfig
-from trainer.slicing import Scores, Units
-from trainer.source import SITES, Source, axes, passages, sizes
 
 METHODS = ("l1", "l2", "taylor", "activation", "mask", "uniform", "random")
 FORWARD = ("taylor", "activation", "mask")  # need data

@@ -6,11 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from trainer.architecture import read_config
 from trainer.errors import TrainerError
+from trainer.huggingface.architecture import read_config
+from trainer.inheritance.source import sizes
 from trainer.model import ModelConfig
 from trainer.presets import PRESETS, reshaped
-from trainer.source import sizes
 
 # what a weight means depends on these: they are the source's
 MEANING = ("head_dim", "rope_theta", "rope_scaling", "norm_eps", "qk_norm")

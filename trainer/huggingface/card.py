@@ -10,9 +10,9 @@ from typing import Any
 import torch
 
 from trainer import plan
-from trainer.architecture import CUSTOM, architecture
+from trainer.huggingface.architecture import CUSTOM, architecture
+from trainer.huggingface.origin import Origin
 from trainer.model import ModelConfig
-from trainer.origin import Origin
 
 _LISTS = ("domains", "shards")
 _SHARDS = 20  # listed by name; of more, the number

@@ -1,0 +1,1 @@
+"""What the programs evaluate, bench, sweep and curve measure and draw."""
