@@ -105,7 +105,7 @@ def cut(tmp_path: Path) -> Any:
 
 @contextmanager
 def zeroed(big: Model, report: Report) -> Iterator[None]:
-    """The big model's kept layers, units that went times 0, norms over what stayed: written without inheritance.masks."""
+    """The big model's kept layers, units that went times 0, norms over what stayed. Written anew."""
     plan, c = report.plan, big.config
     keep = torch.zeros(c.width).index_fill(0, plan.hidden, 1.0)
     big.layers = torch.nn.ModuleList(big.layers[i] for i in plan.layers)
