@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import tomllib
 from dataclasses import dataclass, replace
@@ -99,7 +100,8 @@ class Config:
     holdout: int = -1
     """Sequences of --data kept out of training, to validate on. -1: 0.5%, at most 512."""
     validate_every: int = 0
-    """Steps. 0: a twentieth of all; always before the first and after the last."""
+    """Steps. 0: a twentieth of all, or as many as keep it below a tenth of the time; also before the first, after the
+    last."""
     log_every: int = 0
     """Steps between lines on the screen; metrics.jsonl has every step. 0: a hundredth of all."""
     track: tuple[str, ...] = ()
@@ -220,6 +222,7 @@ def settled(config: Config, model: ModelConfig, sequences: Sequences | None, wor
         raise TrainerError(
             f"{sequences.size} sequences are less than one batch of {rows}", fix="a smaller --batch-tokens, or --steps"
         )
+    held = len(sequences.held) * T if sequences else 0  # tokens; one costs a third of one that is trained on
     cuda = torch.cuda.is_available() if config.device == "auto" else config.device == "cuda"
     return replace(
         config,
@@ -229,7 +232,7 @@ def settled(config: Config, model: ModelConfig, sequences: Sequences | None, wor
         steps=steps,
         lr=config.lr or scaled_lr(base.lr, batch, base.batch_tokens),
         warmup=config.warmup if config.warmup >= 0 else min(2000, max(1, round(0.03 * steps))),
-        validate_every=config.validate_every or max(1, steps // 20),
+        validate_every=config.validate_every or max(1, steps // 20, math.ceil(10 / 3 * held / batch)),
         save_every=config.save_every or max(1, steps // 10),
         log_every=config.log_every or max(1, steps // 100),
         device="cuda" if cuda else "cpu",
