@@ -103,7 +103,7 @@ class Config:
     """Steps. 0: a twentieth of all, or as many as keep it below a tenth of the time; also before the first, after the
     last."""
     log_every: int = 0
-    """Steps between lines on the screen; metrics.jsonl has every step. 0: a hundredth of all."""
+    """Steps between lines on the screen; metrics.jsonl has every step. 0: a thirtieth of all."""
     track: tuple[str, ...] = ()
     """tensorboard, wandb, trackio, besides metrics.jsonl."""
 
@@ -234,7 +234,7 @@ def settled(config: Config, model: ModelConfig, sequences: Sequences | None, wor
         warmup=config.warmup if config.warmup >= 0 else min(2000, max(1, round(0.03 * steps))),
         validate_every=config.validate_every or max(1, steps // 20, math.ceil(10 / 3 * held / batch)),
         save_every=config.save_every or max(1, steps // 10),
-        log_every=config.log_every or max(1, steps // 100),
+        log_every=config.log_every or max(1, steps // 30),
         device="cuda" if cuda else "cpu",
         precision=config.precision if config.precision != "auto" else ("bf16" if cuda else "fp32"),
         compile=config.compile if config.compile != "auto" else ("on" if cuda else "off"),
