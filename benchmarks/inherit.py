@@ -162,7 +162,7 @@ def picture(found: dict[str, list[dict[int, float]]]) -> bytes:
             {"transform": [{"filter": cuts}], **_panel("gain", "loss - that of the uniform cut", list(found))},
         ],
     }
-    return vl_convert.vegalite_to_png(spec, scale=2)
+    return vl_convert.vegalite_to_png(spec, scale=1.25)
 
 
 def _panel(field: str, title: str, names: list[str]) -> dict[str, Any]:

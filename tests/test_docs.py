@@ -63,10 +63,11 @@ def test_shown_commands_exist(page: str, words: list[str]) -> None:
 
 def test_the_tree_in_the_readme_exists() -> None:
     block = (ROOT / "README.md").read_text(encoding="utf-8").split("## The tree")[1].split("```")[1]
+    folder = ROOT
     for line in block.strip().splitlines():
         name = line.split()[0]
-        inside = ROOT / "tinydata" if line.startswith("  ") else ROOT
-        assert (inside / name).exists(), name
+        folder = folder if line.startswith("  ") else ROOT / name
+        assert (folder / name if line.startswith("  ") else folder).exists(), line
 
 
 def test_links_between_pages_lead_somewhere() -> None:
