@@ -47,7 +47,7 @@ run tinydata encode big-shards --vocab vocab -o rewritten
 run tinydata report counts vocab shards rewritten
 
 # 10. a tiny model on the shards, a million parameters besides its vocabulary
-run python -m trainer.run --preset tiny-1m --batch-tokens 4096 --steps 150 --holdout 128
+run python -m trainer.run --preset tiny-1m --steps 200 --holdout 128
 
 # 11. bits per byte of held-out text, domain by domain; and the loss as a picture
 run python -m trainer.evaluate run

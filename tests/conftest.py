@@ -9,13 +9,16 @@ from __future__ import annotations
 import base64
 import json
 import os
+import subprocess
+import sys
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tinydata.encode import Settings, encode
 from tinydata.engines.local import LocalEngine
 from tinydata.errors import TinydataError
 
@@ -278,3 +281,34 @@ def spark() -> Iterator[Any]:
 def engine(request: pytest.FixtureRequest) -> Any:
     kind, _, workers = request.param.partition("-")
     return request.getfixturevalue("spark") if kind == "spark" else LocalEngine(int(workers))
+
+
+@pytest.fixture(scope="session")
+def shards(text: list[str], byte_bpe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """For the trainer: some 75,000 tokens of two domains in several shards."""
+    root = tmp_path_factory.mktemp("trained on")
+    with (root / "corpus.jsonl").open("w") as f:
+        for i, t in enumerate(text):
+            f.write(json.dumps({"doc_id": str(i), "domain": "code" if "def " in t else "text", "text": t}) + "\n")
+    out = root / "shards"
+    encode(
+        [str(root / "corpus.jsonl")], str(byte_bpe / "gpt2"), str(out), LocalEngine(1), Settings(shard_tokens=25_000)
+    )
+    return out
+
+
+@pytest.fixture
+def train(shards: Path, tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """train(out, flags…, ranks=1): trainer.run as a process of its own, or as several under torchrun."""
+    from processes import command, environment  # in tests/trainer
+
+    def run(out: str, *more: str, ranks: int = 1, code: int | None = 0) -> subprocess.CompletedProcess[str]:
+        line = [sys.executable]
+        if ranks > 1:
+            line += ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
+        line += command(shards, tmp_path / out, *more)
+        done = subprocess.run(line, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=300)
+        assert code is None or done.returncode == code, done.stderr[-3000:]
+        return done
+
+    return run

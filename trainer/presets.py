@@ -36,7 +36,7 @@ def _tiny(width: int, depth: int, head_dim: int, seq_len: int, batch_tokens: int
 # pi-*: width, depth and vocabulary of PanGu-π and PanGu-π Pro (arXiv 2402.02791, figure of configurations)
 PRESETS = {
     #                   width depth  D  seq_len  batch    lr
-    "tiny-1m":    _tiny(128,   4,   32,   256,   8_192, 3e-3),
+    "tiny-1m":    _tiny(128,   4,   32,   256,   4_096, 6e-3),
     "tiny-4m":    _tiny(256,   5,   64,   512,  16_384, 2e-3),
     "tiny-10m":   _tiny(384,   6,   64,   512,  32_768, 1.5e-3),
     "tiny-30m":   _tiny(512,   9,   64, 1_024,  65_536, 1e-3),

@@ -115,7 +115,10 @@ def test_compiled_once_whatever_the_documents(shards, tmp_path):
 
 
 def test_sigterm_finishes_the_step_and_saves(train, shards, tmp_path):
-    line = [sys.executable, *command(shards, tmp_path / "run", "--steps", "4000", "--save-every", "3000")]
+    line = [
+        sys.executable,
+        *command(shards, tmp_path / "run", "--steps", "4000", "--save-every", "3000", "--log-every", "8"),
+    ]
     process = subprocess.Popen(line, cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, text=True)
     for text in process.stderr:
         if text.startswith("step      40"):
