@@ -17,10 +17,10 @@ from trainer.data import Sequences, Shards, read_kept
 from trainer.errors import TrainerError
 from trainer.huggingface import hf
 from trainer.huggingface.tokenizer import read_tokenizer
-from trainer.initial import SCHEMES
+from trainer.initial import Scheme
 from trainer.model import ModelConfig
 from trainer.optim import LARGEST_BATCH, Schedule, scaled_lr
-from trainer.presets import PRESETS, preset, reshaped
+from trainer.presets import preset, reshaped
 
 FILE = "tinydata.toml"  # table [train]: the flags below, with _ for -
 Arg = tyro.conf.arg
@@ -63,7 +63,7 @@ class Config:
     """Terms of PanGu-π's series informed activation; 1: plain SiLU."""
     shortcut: int = -1
     """r of PanGu-π's augmented shortcut; 0: none. [-1: the preset's]"""
-    init_scheme: Literal["constant", "depth-scaled", "gpt2"] = "constant"
+    init_scheme: Scheme = "constant"
     """Of random weights; the paper recommends constant."""
 
     steps: int = 0
@@ -308,6 +308,3 @@ def warnings(config: Config) -> list[str]:
     if config.batch_tokens > LARGEST_BATCH:
         out.append(f"a batch of {config.batch_tokens:,} tokens; the paper finds that above 4M quality falls")
     return out
-
-
-assert set(SCHEMES) == {"constant", "depth-scaled", "gpt2"} and PRESETS

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -11,17 +12,16 @@ from torch import Tensor
 from trainer.model import Model, ModelConfig
 
 STD = 0.02
-SCHEMES = ("constant", "depth-scaled", "gpt2")  # the paper recommends the first: one std for all layers
+Scheme = Literal["constant", "depth-scaled", "gpt2"]  # the paper recommends the first: one std for all layers
 
 
-def random_weights(config: ModelConfig, seed: int, scheme: str = "constant") -> Iterator[tuple[str, Tensor]]:
+def random_weights(config: ModelConfig, seed: int, scheme: Scheme = "constant") -> Iterator[tuple[str, Tensor]]:
     """(name, float32 tensor) of every parameter, in order.
 
     constant: N(0, 0.02) everywhere. depth-scaled: what is added to the residual by layer l has
     0.02 / sqrt(2 (l + 1)), InternEvo's rule. gpt2: 0.02 / sqrt(2 depth) in every layer.
     Norms are 1, biases 0, the series activation the plain one, the shortcut's second matrix 0.
     """
-    assert scheme in SCHEMES, scheme
     generator = torch.Generator().manual_seed(seed)
     with torch.device("meta"):
         shapes = [(name, p.shape) for name, p in Model(config).named_parameters()]
@@ -29,7 +29,7 @@ def random_weights(config: ModelConfig, seed: int, scheme: str = "constant") -> 
         yield name, _one(name, shape, config, scheme, generator)
 
 
-def _one(name: str, shape: torch.Size, c: ModelConfig, scheme: str, generator: torch.Generator) -> Tensor:
+def _one(name: str, shape: torch.Size, c: ModelConfig, scheme: Scheme, generator: torch.Generator) -> Tensor:
     if "norm" in name:
         return torch.ones(shape)
     if name.endswith("series.scale"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import get_args
 
 import pytest
 
@@ -11,7 +12,7 @@ torch = pytest.importorskip("torch", reason="the trainer needs torch: pip instal
 import torch.nn.functional as F  # noqa: E402
 from torch import Tensor  # noqa: E402
 
-from trainer.initial import SCHEMES, STD, random_weights  # noqa: E402
+from trainer.initial import STD, Scheme, random_weights  # noqa: E402
 from trainer.loss import IGNORE, chunk_tokens, head_loss  # noqa: E402
 from trainer.model import Model, ModelConfig, Series, Shortcut  # noqa: E402
 from trainer.plan import flops_per_token, memory, parameters, peak_flops, table, vocabulary_share  # noqa: E402
@@ -148,7 +149,7 @@ def test_tied_model_has_one_matrix():
     assert model.head() is model.embed_tokens.weight and "lm_head.weight" not in model.state_dict()
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("scheme", get_args(Scheme))
 def test_random_weights(scheme):
     config = replace(SMALL, width=96, series=2, shortcut=8, depth=4)
     weights, again = dict(random_weights(config, 3, scheme)), dict(random_weights(config, 3, scheme))

@@ -10,10 +10,9 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -225,8 +224,3 @@ def load(directory: str | Path, dtype: torch.dtype = torch.float32) -> Model:
             )
         own[name].copy_(tensor)
     return model
-
-
-def describe(c: ModelConfig) -> dict[str, Any]:
-    """A ModelConfig as JSON."""
-    return asdict(c)
