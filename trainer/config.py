@@ -20,6 +20,7 @@ from trainer.huggingface.tokenizer import read_tokenizer
 from trainer.initial import Scheme
 from trainer.model import ModelConfig
 from trainer.optim import LARGEST_BATCH, Schedule, scaled_lr
+from trainer.plan import parameters
 from trainer.presets import preset, reshaped
 
 FILE = "tinydata.toml"  # table [train]: the flags below, with _ for -
@@ -303,8 +304,14 @@ def _named(tokenizer: dict[str, Any]) -> str:
     return f"{tokenizer.get('path')} ({tokenizer['size']:,} ids, {tokenizer['fingerprint']})"
 
 
-def warnings(config: Config) -> list[str]:
-    out = []
+def introduction(config: Config, made: dict[str, Any], step: int) -> str:
+    """What is about to happen, before it does."""
+    n = sum(parameters(ModelConfig(**made["model"])).values())
+    seen, there = config.steps * config.batch_tokens, made["data"]["sequences"] * config.seq_len
+    lines = [
+        f"{n:,} parameters; {config.steps:,} steps of {config.batch_tokens:,} tokens: {seen:,} of {there:,} "
+        f"({seen / there:.2f} epochs), {made['data']['held out']} sequences held out; lr {config.lr:.3g}"
+    ]
     if config.batch_tokens > LARGEST_BATCH:
-        out.append(f"a batch of {config.batch_tokens:,} tokens; the paper finds that above 4M quality falls")
-    return out
+        lines.append(f"warning: a batch of {config.batch_tokens:,} tokens; the paper finds that above 4M quality falls")
+    return "\n".join([*lines, *([f"going on from step {step:,}"] if step else [])])

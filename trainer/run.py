@@ -17,13 +17,13 @@ from trainer.checkpoint import Checkpoints, latest, read_state, restore, write_j
 from trainer.config import (
     Config,
     check_resume,
+    introduction,
     model_config,
     open_data,
     parse,
     recipe,
     sequences_of,
     settled,
-    warnings,
 )
 from trainer.data import Sequences, steps
 from trainer.errors import REQUEUE, TrainerError, main
@@ -64,7 +64,7 @@ class Training:
         self.step, self.sample, self.guard = state["step"], state["sample"], Guard(**state["guard"])
         self.metrics = None
         if w.first:
-            introduce(config, self.recipe, self.step)
+            print(introduction(config, self.recipe, self.step), file=sys.stderr)
             self.out.mkdir(parents=True, exist_ok=True)
             write_json(self.out / "recipe.json", self.recipe)
             self.metrics = Metrics(self.out, config.track, self.recipe, self.step, config.steps)
@@ -175,19 +175,6 @@ class Training:
             self.metrics.close()
             print(f"{'done' if whole else 'stopped'} at step {self.step:,} of {self.config.steps:,}", file=sys.stderr)
         return 0 if whole else REQUEUE
-
-
-def introduce(config: Config, made: dict[str, Any], step: int) -> None:
-    n = sum(plan.parameters(ModelConfig(**made["model"])).values())
-    seen, there = config.steps * config.batch_tokens, made["data"]["sequences"] * config.seq_len
-    print(
-        f"{n:,} parameters; {config.steps:,} steps of {config.batch_tokens:,} tokens: {seen:,} of {there:,} "
-        f"({seen / there:.2f} epochs), {made['data']['held out']} sequences held out; lr {config.lr:.3g}",
-        *(f"warning: {x}" for x in warnings(config)),
-        *([f"going on from step {step:,}"] if step else []),
-        sep="\n",
-        file=sys.stderr,
-    )
 
 
 def show_plan(config: Config, model: ModelConfig) -> int:
