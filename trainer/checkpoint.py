@@ -95,13 +95,17 @@ def read_state(checkpoint: Path) -> dict[str, Any]:
 
 def restore(checkpoint: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     """Weights and moments, in place, whatever the number of ranks that wrote them."""
+    _load(checkpoint, _tensors(model, optimizer))
+    for p, s in optimizer.state.items():
+        assert p.dtype == s["exp_avg"].dtype == s["exp_avg_sq"].dtype == torch.float32
+
+
+def begin_moments(optimizer: torch.optim.Optimizer) -> None:
+    """AdamW makes them in its first step; if that is skipped, a checkpoint would be without."""
     for group in optimizer.param_groups:
         for p in group["params"]:
             zeros = {"exp_avg": torch.zeros_like(p), "exp_avg_sq": torch.zeros_like(p)}
             optimizer.state[p] = {"step": torch.zeros((), device=p.device), **zeros}
-    _load(checkpoint, _tensors(model, optimizer))
-    for p, s in optimizer.state.items():
-        assert p.dtype == s["exp_avg"].dtype == s["exp_avg_sq"].dtype == torch.float32
 
 
 def load_model(path: str | Path, dtype: torch.dtype = torch.float32) -> tuple[Model, dict[str, Any]]:
@@ -150,7 +154,10 @@ def _load(checkpoint: Path, tensors: dict[str, Tensor], alone: bool = False) -> 
     except (Exception, dcp.CheckpointException) as e:
         why = str(e).strip().splitlines()[-1][:300]
         raise TrainerError(
-            f"cannot be read: {why}", where=str(checkpoint), fix="name another checkpoint", code=UNREADABLE
+            f"cannot be read: {why}",
+            where=str(checkpoint),
+            fix="remove it, and the one before is the newest; or name another",
+            code=UNREADABLE,
         ) from e
 
 
@@ -192,13 +199,13 @@ class _Unpickler(pickle.Unpickler):
 
 
 def write_json(path: Path, value: Any) -> None:
-    replace_text(path, json.dumps(value, indent=1) + "\n")
+    replace_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
 
 def replace_text(path: Path, text: str) -> None:
     """The file is the old one or the new one, never half."""
     part = path.with_name(path.name + ".part")
-    with part.open("w") as f:
+    with part.open("w", encoding="utf-8") as f:
         f.write(text)
         f.flush()
         os.fsync(f.fileno())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import math
 import os
 import tomllib
@@ -261,6 +262,8 @@ def recipe(config: Config, model: ModelConfig, sequences: Sequences) -> dict[str
     s = sequences.shards
     data = {"fingerprint": s.fingerprint, "tokens": s.tokens, "documents": s.manifest["totals"].get("documents")}
     data |= {"sequences": sequences.size, "held out": len(sequences.held), "directory": str(s.directory)}
+    if sequences.kept is not None:
+        data["kept"] = hashlib.sha256(sequences.kept.tobytes()).hexdigest()[:32]
     tokenizer = dict(s.tokenizer)
     if not os.path.isabs(tokenizer.get("path", "")):  # relative to where encode ran: as a rule, beside the shards
         beside = s.directory.parent / tokenizer.get("path", "")
@@ -285,9 +288,9 @@ def check_resume(old: dict[str, Any], new: dict[str, Any], where: Path) -> list[
             fatal.append(f"{key}: {a} -> {new['model'].get(key)}")
     if old["tokenizer"]["fingerprint"] != new["tokenizer"]["fingerprint"]:
         fatal.append(f"tokenizer: {_named(old['tokenizer'])} -> {_named(new['tokenizer'])}")
-    for key in ("fingerprint", "sequences", "held out"):
-        if old["data"][key] != new["data"][key]:
-            fatal.append(f"data's {key}: {old['data'][key]} -> {new['data'][key]}")
+    for key in ("fingerprint", "sequences", "held out", "kept"):
+        if old["data"].get(key) != new["data"].get(key):
+            fatal.append(f"data's {key}: {old['data'].get(key)} -> {new['data'].get(key)}")
     changed = [(k, old["train"].get(k), v) for k, v in new["train"].items() if old["train"].get(k) != v]
     fatal += [f"--{k.replace('_', '-')}: {a} -> {b}" for k, a, b in changed if k in FIXED]
     if fatal:

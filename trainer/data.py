@@ -13,7 +13,7 @@ import hashlib
 import json
 import queue
 import threading
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -48,14 +48,9 @@ class Shards:
         dtype = np.dtype(manifest["dtype"])
         for shard in manifest["shards"]:
             file, beside = directory / f"{shard['name']}.bin", directory / f"{shard['name']}.loss"
-            if not file.exists() or file.stat().st_size != shard["tokens"] * dtype.itemsize:
-                found = f"{file.stat().st_size:,} bytes" if file.exists() else "no file"
-                raise TrainerError(
-                    f"{found}, where the manifest says {shard['tokens']:,} tokens of {dtype.name}",
-                    where=str(file),
-                    fix="encode the corpus again; a half-copied directory is not trained on",
-                    code=UNREADABLE,
-                )
+            _check_size(file, shard["tokens"], dtype)
+            if beside.exists():
+                _check_size(beside, shard["tokens"], np.dtype(np.uint8))
             empty = not shard["tokens"]
             parts.append(np.empty(0, dtype) if empty else np.memmap(file, dtype, "r"))
             loss.append(np.memmap(beside, np.uint8, "r") if beside.exists() and not empty else None)
@@ -89,16 +84,17 @@ class Shards:
         """bool [stop - start], or None where every token does."""
         if all(x is None for x in self.loss):
             return None
-        every = [np.ones(len(p), np.uint8) if x is None else x for p, x in zip(self.parts, self.loss, strict=True)]
-        return self._gather(every, start, stop).astype(bool)
+        return self._gather(self.loss, start, stop).astype(bool)
 
-    def _gather(self, parts: list[np.ndarray], start: int, stop: int) -> np.ndarray:
+    def _gather(self, parts: Sequence[np.ndarray | None], start: int, stop: int) -> np.ndarray:
+        """Of a shard that has none: ones."""
         first = int(np.searchsorted(self.bounds, start, side="right")) - 1
         pieces = []
         while start < stop:
             a = int(self.bounds[first])
             end = min(stop, int(self.bounds[first + 1]))
-            pieces.append(parts[first][start - a : end - a])
+            part = parts[first]
+            pieces.append(np.ones(end - start, np.uint8) if part is None else part[start - a : end - a])
             start, first = end, first + 1
         return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
 
@@ -119,10 +115,25 @@ class Shards:
         labels = []
         for shard in self.manifest["shards"]:
             file = self.directory / f"{shard['name']}.docs.parquet"
-            labels.append(pq.read_table(file, columns=["domain"])["domain"])
+            try:
+                labels.append(pq.read_table(file, columns=["domain"])["domain"])
+            except (OSError, pa.ArrowException) as e:
+                raise _torn(file, e) from None
         every = pa.chunked_array([c for x in labels for c in x.chunks], pa.string()).fill_null("")
         found = every.combine_chunks().dictionary_encode()
         return found.dictionary.to_pylist(), found.indices.to_numpy(zero_copy_only=False).astype(np.int64)
+
+
+def _check_size(file: Path, tokens: int, dtype: np.dtype) -> None:
+    if file.exists() and file.stat().st_size == tokens * dtype.itemsize:
+        return
+    found = f"{file.stat().st_size:,} bytes" if file.exists() else "no file"
+    raise TrainerError(
+        f"{found}, where the manifest says {tokens:,} tokens of {dtype.name}",
+        where=str(file),
+        fix="encode the corpus again; a half-copied directory is not trained on",
+        code=UNREADABLE,
+    )
 
 
 def read_manifest(directory: Path) -> dict[str, Any]:
@@ -144,10 +155,13 @@ def read_manifest(directory: Path) -> dict[str, Any]:
 
 def _document_starts(index: Path) -> np.ndarray:
     """Megatron's .idx (layout: core/datasets/indexed_dataset.py) -> int64: first token of each document."""
-    data = index.read_bytes()
-    sequences, documents = (int(x) for x in np.frombuffer(data, np.uint64, 2, 18))
-    lengths = np.frombuffer(data, np.int32, sequences, 34).astype(np.int64)
-    bounds = np.frombuffer(data, np.int64, documents, 34 + 12 * sequences)
+    try:
+        data = index.read_bytes()
+        sequences, documents = (int(x) for x in np.frombuffer(data, np.uint64, 2, 18))
+        lengths = np.frombuffer(data, np.int32, sequences, 34).astype(np.int64)
+        bounds = np.frombuffer(data, np.int64, documents, 34 + 12 * sequences)
+    except (OSError, ValueError) as e:
+        raise _torn(index, e) from None
     return np.concatenate([[0], np.cumsum(lengths)])[bounds[:-1]]
 
 
@@ -178,6 +192,11 @@ def _mixed(x: np.ndarray, key: int, k: int) -> np.ndarray:
         z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
         return z ^ (z >> np.uint64(31))
+
+
+def _torn(file: Path, error: Exception) -> TrainerError:
+    fix = "encode the corpus again; a half-copied directory is not trained on"
+    return TrainerError(f"cannot be read: {str(error)[:200]}", where=str(file), fix=fix, code=UNREADABLE)
 
 
 class Batch(NamedTuple):

@@ -8,7 +8,6 @@ n times the width, with gate rows a_i W and biases b_i. That costs n times the F
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -20,7 +19,7 @@ import tyro
 from torch import Tensor
 
 from trainer import plan
-from trainer.checkpoint import load_model
+from trainer.checkpoint import load_model, write_json
 from trainer.errors import TrainerError, main
 from trainer.huggingface import card, hf
 from trainer.huggingface.architecture import CUSTOM, architecture
@@ -68,13 +67,13 @@ def export_model(
         config, tensors = folded(model) if fold and can_fold(model.config) else (model.config, _weights(model))
         hf.save(part, config, tensors, dtype)
         special = {"bos_token_id": known.bos, "eos_token_id": known.eos}
-        _write_json(part / "config.json", hf.config_json(config, dtype, special))
-        _write_json(part / "generation_config.json", {**special, "pad_token_id": known.pad, "do_sample": True})
+        write_json(part / "config.json", hf.config_json(config, dtype, special))
+        write_json(part / "generation_config.json", {**special, "pad_token_id": known.pad, "do_sample": True})
         hf.save_code(part, config)
         if known.tokenizer is not None:
             _copy_tokenizer(known.tokenizer, part, config.seq_len)
         facts = card.published(known)
-        _write_json(part / "tinydata.json", facts)
+        write_json(part / "tinydata.json", facts)
         (part / "README.md").write_text(card.text(out.name, model.config, config, dtype, facts), encoding="utf-8")
         part.rename(out)
     except BaseException:
@@ -139,7 +138,7 @@ def _copy_tokenizer(tokenizer: Tokenizer, out: Path, seq_len: int) -> None:
     if kind == "LlamaTokenizer":  # its defaults are Llama 2's
         blank = tokenizer.pieces[tokenizer.encode("a")[0]].startswith(b" ")
         config |= {"add_bos_token": False, "add_eos_token": False, "add_prefix_space": blank, "legacy": False}
-    _write_json(out / "tokenizer_config.json", config)
+    write_json(out / "tokenizer_config.json", config)
 
 
 def summary(trained: ModelConfig, written: ModelConfig, config: Config) -> str:
@@ -159,10 +158,6 @@ def summary(trained: ModelConfig, written: ModelConfig, config: Config) -> str:
 def _refuse_existing(out: Path) -> None:
     if out.exists():
         raise TrainerError("it is there already", where=str(out), fix="another -o, or remove it")
-
-
-def _write_json(path: Path, value: dict[str, Any]) -> None:
-    path.write_text(json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -14,12 +14,13 @@ import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import torch
 import tyro
 from torch import Tensor
 
+from trainer.checkpoint import write_json
 from trainer.data import Sequences, Shards
 from trainer.errors import TrainerError, main
 from trainer.huggingface import hf
@@ -129,7 +130,7 @@ def inherit(config: Config) -> Report:
         written = source.read("norm.weight").dtype if config.dtype == "source" else getattr(torch, config.dtype)
         hf.save(part, target, tensors, written)
         special = special_ids(config, source)
-        _write_json(part / "config.json", config_json(target, written, special))
+        write_json(part / "config.json", config_json(target, written, special))
         hf.save_code(part, target)
         copy_tokenizer(config.vocab or config.source, part)
         report = Report(
@@ -144,7 +145,7 @@ def inherit(config: Config) -> Report:
             vocabulary=source.rows.coverage() if source.rows else {},
             seconds=time.monotonic() - started,
         )
-        _write_json(part / "inherit.json", report.json())
+        write_json(part / "inherit.json", report.json())
         part.rename(out)
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)
@@ -287,11 +288,7 @@ def copy_tokenizer(directory: str, out: Path) -> None:
     for file in tokenizer.files:
         shutil.copyfile(file, out / file.name)
     facts = {"family": tokenizer.family, "size": tokenizer.size, "fingerprint": tokenizer.fingerprint}
-    _write_json(out / "tinydata.json", {"tokenizer": facts})
-
-
-def _write_json(path: Path, value: dict[str, Any]) -> None:
-    path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_json(out / "tinydata.json", {"tokenizer": facts})
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from trainer import plan
-from trainer.checkpoint import Checkpoints, latest, read_state, restore, write_json
+from trainer.checkpoint import Checkpoints, begin_moments, latest, read_state, restore, write_json
 from trainer.config import (
     Config,
     check_resume,
@@ -60,6 +60,7 @@ class Training:
             model = Model(model_of)
         self.model = sharded(model, w, bf16=config.precision == "bf16", compile=config.compile == "on")
         self.optimizer = adamw(self.model, config.lr, (config.beta1, config.beta2), config.weight_decay)
+        begin_moments(self.optimizer)
         state = self._start()
         self.step, self.sample, self.guard = state["step"], state["sample"], Guard(**state["guard"])
         self.metrics = None
@@ -98,7 +99,7 @@ class Training:
         return self.sample * self.model_of.seq_len
 
     def run(self) -> int:
-        config, rows = self.config, self.config.batch_tokens // self.model_of.seq_len
+        config, rows, first = self.config, self.config.batch_tokens // self.model_of.seq_len, self.step
         if self.step == 0:
             self.validate()  # before anything is paid for: a validation that cannot run says so now
         sizes = piece_bytes(self.sequences.shards.directory)
@@ -123,7 +124,7 @@ class Training:
                     self.save()
                 self.checkpoints.poll()
                 collect(self.step)
-                if self.step == config.validate_every + 2 and config.compile == "on":
+                if self.step == first + config.validate_every + 2 and config.compile == "on":
                     torch._logging.set_logs(recompiles=True)  # by now there is a graph for all; a new one says why
         batches.close()
         return self.finish()

@@ -116,6 +116,8 @@ def test_masked_tokens_are_no_targets(shards, tmp_path):
     expected = [99 <= i < 129 for i in range(64, 192)]  # targets lie one on
     assert (got.targets[:2].flatten() == IGNORE).tolist() == expected
     assert not (got.targets[2] == IGNORE).any()
+    edge = int(s.bounds[1])  # the next shard has no flags: all of it bears loss
+    assert Shards.open(copy).bears_loss(edge - 3, edge + 3).all()
 
 
 @pytest.mark.parametrize("world", [1, 2, 3, 6])
@@ -154,6 +156,17 @@ def test_foreign_ids_and_broken_directories_say_where(shards, tmp_path):
     file = copy / "shard-00001.bin"
     file.write_bytes(file.read_bytes()[:-2])
     with pytest.raises(TrainerError, match="bytes, where the manifest says"):
+        Shards.open(copy)
+    shutil.rmtree(copy)
+    shutil.copytree(shards, copy)
+    for name in ("shard-00001.idx", "shard-00001.docs.parquet"):
+        whole_file = (copy / name).read_bytes()
+        (copy / name).write_bytes(whole_file[:40])
+        with pytest.raises(TrainerError, match="cannot be read"):
+            _ = Shards.open(copy).documents, Shards.open(copy).domains
+        (copy / name).write_bytes(whole_file)
+    (copy / "shard-00001.loss").write_bytes(b"\1" * 10)
+    with pytest.raises(TrainerError, match="10 bytes, where the manifest says"):
         Shards.open(copy)
     manifest = json.loads((copy / "manifest.json").read_text())
     manifest["options"]["to"] = "parquet"

@@ -167,6 +167,40 @@ def test_nan_never_reaches_the_weights(train, tmp_path):
     assert skipped and all(len(x["sequences"]) == 12 for x in skipped)
 
 
+def test_another_list_of_kept_sequences_is_another_run(train, tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.table({"sequence": list(range(0, 1200, 2))}), tmp_path / "keep.parquet")
+    train("run", "--steps", "2", "--kept", "keep.parquet", "--holdout", "0")
+    pq.write_table(pa.table({"sequence": list(range(1, 1201, 2))}), tmp_path / "keep.parquet")
+    done = train("run", "--steps", "3", "--kept", "keep.parquet", "--holdout", "0", code=1)
+    assert "data's kept" in done.stderr
+
+
+def test_a_run_whose_first_step_was_skipped_goes_on(train, shards, tmp_path):
+    """Weights that are not finite make every step one that is skipped; its checkpoint must still be whole."""
+    from trainer import checkpoint
+    from trainer.huggingface import hf
+    from trainer.initial import random_weights
+    from trainer.model import ModelConfig
+
+    vocab = json.loads((shards / "manifest.json").read_text())["tokenizer"]["size"]
+    config = ModelConfig(vocab=vocab, width=48, depth=1, heads=4, kv_heads=4, head_dim=12, ffn=256, tied=True)
+    weights = dict(random_weights(config, 0))
+    weights["norm.weight"][0] = float("nan")
+    hf.save(tmp_path / "init", config, iter(weights.items()), torch.float32)
+    checkpoint.write_json(tmp_path / "init" / "config.json", hf.config_json(config, torch.float32))
+    line = [sys.executable, "-m", "trainer.run", "--data", str(shards), "--init", "init", "-o", "run", "--holdout", "0"]
+    line += ["--seq-len", "32", "--batch-tokens", "384", "--device", "cpu"]
+    for steps in ("1", "2"):
+        done = subprocess.run(
+            [*line, "--steps", steps], cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=300
+        )
+        assert done.returncode == 0 and "SKIPPED" in done.stderr, done.stderr[-2000:]
+    assert "going on from step 1" in done.stderr
+
+
 def test_half_a_checkpoint_is_not_one(train, tmp_path):
     train("run", "--steps", "4", "--save-every", "2", "--keep", "0")
     folder = tmp_path / "run" / "checkpoints"
