@@ -84,5 +84,45 @@ PIECES = pa.schema(
     ]
 )
 
+# scores-*.parquet: one row per sequence, in order. Sequence i of length T is tokens [iT, (i+1)T + 1) of all shards
+SCORES = pa.schema(
+    [
+        ("sequence", pa.int64()),  # its number over all shards, in the manifest's order
+        ("document", pa.int64()),  # number of the document it begins in
+        ("domain", pa.string()),  # of most of its targets
+        ("tokens", pa.int32()),  # targets that bear a loss
+        ("nll", pa.float64()),  # sum over them, nats
+        ("mean", pa.float32()),  # nll / tokens
+        ("max", pa.float32()),  # largest of one target
+        ("status", pa.string()),  # ok, or why it has no loss: then nll, mean and max are null
+        ("repeats", pa.int32()),  # times it was trained on so far
+        ("periodic", pa.int32()),  # tokens of the longest run that repeats a pattern of at most 13 tokens
+        ("unknown", pa.int32()),  # unknown tokens among its targets
+        ("prior", pa.float32()),  # mean over its targets of -ln(share of that id in the shards), nats
+        ("prior_sd", pa.float32()),  # standard deviation of the same
+    ]
+)
+
+# keep-*.parquet of a round: the kept sequences, in order
+KEEP = pa.schema(
+    [
+        ("sequence", pa.int64()),
+        ("inclusion", pa.float32()),  # the probability with which it was kept
+        ("repeats", pa.int32()),  # times it was trained on before
+    ]
+)
+
+# examples.parquet of a round: some sequences as text, to look at
+EXAMPLES = pa.schema(
+    [
+        ("kind", pa.string()),  # hardest kept, or excluded
+        ("sequence", pa.int64()),
+        ("domain", pa.string()),
+        ("mean", pa.float32()),
+        ("reason", pa.string()),  # the guard that excluded it
+        ("text", pa.string()),  # its first characters
+    ]
+)
+
 # What a count task sends back: rows of the tables above in one schema, since mapInArrow has one.
 PARTIAL = pa.unify_schemas([pa.schema([("part", pa.string())]), COUNTS, DOMAINS, HELDOUT, QUARANTINE])
