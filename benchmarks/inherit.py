@@ -9,17 +9,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
 import statistics
-import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from benchmarks.place import SHARED
-from benchmarks.process import ONE_CORE
+from benchmarks.process import make
 
 CORPUS, TOKENIZER, VOCAB = "corpora/en_standardebooks.jsonl.zst", "tokenizers/bytebpe/gpt2_50257", 2048
 T, BATCH = 128, 1024  # tokens of a sequence, of a step of the source
@@ -65,33 +63,21 @@ def main() -> None:
     (options.out / "inherit.png").write_bytes(picture(found))
 
 
-def run(out: Path, done: str, *args: str) -> None:
-    """A process in `out`, unless what it makes is there."""
-    if (out / done).exists():
-        return
-    print(" ".join(a for a in args if "\n" not in a), file=sys.stderr)
-    root = str(Path(__file__).parents[1])
-    env = {**os.environ, **ONE_CORE, "PYTHONPATH": root}
-    found = subprocess.run([sys.executable, *args], cwd=out, env=env, capture_output=True, text=True)
-    if found.returncode:
-        raise RuntimeError(f"exit code {found.returncode} of {' '.join(args)}\n{found.stderr[-4000:]}")
-
-
 def prepare(out: Path, steps: int) -> None:
     """Vocabulary, shards, the source trained and exported."""
     corpus, tokenizer = str(SHARED / CORPUS), str(SHARED / TOKENIZER)
     cli = ("-m", "tinydata.cli")
-    run(out, "counts", *cli, "count", corpus, "--tokenizer", tokenizer, "-o", "counts")
-    run(out, "vocab", *cli, "compact", "counts", "--tokenizer", tokenizer, "--vocab", str(VOCAB), "-o", "vocab")
-    run(out, "shards", *cli, "encode", corpus, "--vocab", "vocab", "-o", "shards")
+    make(out, "counts", *cli, "count", corpus, "--tokenizer", tokenizer, "-o", "counts")
+    make(out, "vocab", *cli, "compact", "counts", "--tokenizer", tokenizer, "--vocab", str(VOCAB), "-o", "vocab")
+    make(out, "shards", *cli, "encode", corpus, "--vocab", "vocab", "-o", "shards")
     where = f"source/checkpoints/step-{steps:08d}"
     train(out, "source", where, "--preset", "tiny-1m", "--heads", "8", "--batch-tokens", str(BATCH), "--lr", "3e-3",
           "--steps", str(steps), "--validate-every", str(max(1, steps // 3)))  # fmt: skip
-    run(out, "big", "-m", "trainer.export", "source", "-o", "big", "--dtype", "float32", "--tokenizer", "vocab")
+    make(out, "big", "-m", "trainer.export", "source", "-o", "big", "--dtype", "float32", "--tokenizer", "vocab")
 
 
 def train(out: Path, name: str, done: str, *more: str) -> None:
-    run(out, done, "-m", "trainer.run", "--data", "shards", "--seq-len", str(T), "--device", "cpu", "-o", name, *more)
+    make(out, done, "-m", "trainer.run", "--data", "shards", "--seq-len", str(T), "--device", "cpu", "-o", name, *more)
 
 
 def curve(out: Path, name: str, seed: int, steps: int) -> dict[int, float]:
@@ -102,7 +88,7 @@ def curve(out: Path, name: str, seed: int, steps: int) -> dict[int, float]:
         cut(out, "uniform", 0, like)
         if not (out / start / "config.json").exists():
             shutil.rmtree(out / start, ignore_errors=True)
-        run(out, f"{start}/config.json", "-c", WRITE_RANDOM, like, start, str(seed))
+        make(out, f"{start}/config.json", "-c", WRITE_RANDOM, like, start, str(seed))
     else:
         cut(out, name, seed, start)
     trained = start.replace("start", "run")
@@ -113,7 +99,7 @@ def curve(out: Path, name: str, seed: int, steps: int) -> dict[int, float]:
 
 
 def cut(out: Path, name: str, seed: int, start: str) -> None:
-    run(out, start, "-m", "trainer.inherit", "big", *SHAPE, "-o", start, "--data", "shards", "--samples", "128",
+    make(out, start, "-m", "trainer.inherit", "big", *SHAPE, "-o", start, "--data", "shards", "--samples", "128",
         "--mask-steps", "300", "--seed", str(seed), "--device", "cpu", *CUTS[name])  # fmt: skip
 
 

@@ -16,9 +16,12 @@ import tempfile
 import time
 from collections.abc import Callable
 from importlib import import_module
+from pathlib import Path
+from threading import Lock
 from typing import Any, NamedTuple
 
 ONE_CORE = dict.fromkeys(("RAYON_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
+_GUARD, _MAKING = Lock(), dict[str, Lock]()  # what is being made, by path
 _ADOPT_ORPHANS = 36  # prctl(PR_SET_CHILD_SUBREAPER): Spark's JVM outlives the Python that started it
 
 
@@ -70,6 +73,24 @@ def call(function: str, *args: Any) -> Run:
 def tinydata(*args: str) -> Run:
     """A tinydata command in a fresh process."""
     return command([sys.executable, "-c", "from tinydata.cli import main; main()", *args])
+
+
+def make(folder: Path, done: str, *args: str) -> None:
+    """Runs Python with these arguments in `folder`, on one core, unless what it makes is there. Its output goes to
+    stderr only if it fails, with a RuntimeError. Threads that want the same wait for the first."""
+    with _GUARD:
+        lock = _MAKING.setdefault(str(folder / done), Lock())
+    with lock:
+        if not (folder / done).exists():
+            _make(folder, args)
+
+
+def _make(folder: Path, args: tuple[str, ...]) -> None:
+    print(" ".join(a for a in args if "\n" not in a), file=sys.stderr, flush=True)
+    env = {**os.environ, **ONE_CORE, "PYTHONPATH": str(Path(__file__).parents[1])}
+    found = subprocess.run([sys.executable, *args], cwd=folder, env=env, capture_output=True, text=True)
+    if found.returncode:
+        raise RuntimeError(f"exit code {found.returncode} of {' '.join(args)}\n{found.stderr[-4000:]}")
 
 
 def cpu() -> float:
