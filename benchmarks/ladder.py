@@ -2,10 +2,10 @@
 
     big vocabulary, random weights -> + compact tokenizer -> + architecture -> + inheritance -> + second round
 
-Every rung has the same parameters (2.1 M, within 1.4 %) and trains on the same number of tokens of the same text,
-one epoch. The last step has its controls: from the same first-round model, half of the data by the guarded preset,
-by the paper's, half at random, and all of it again. Each step is a process of its own; what is there already is not
-done again. The paper: arXiv 2402.02791, the figure of improvements.
+Every rung has the same parameters (2.1 M within 1.4 %; with `--size gpu` 29.4 M within 0.8 %) and trains on as many
+tokens of the same text, one epoch of the compact ones. The last step has its controls: from the same first-round
+model, half of the data by the guarded preset, by the paper's, half at random, and all of it again. Each step is a
+process of its own; what is there already is not done again. The paper: arXiv 2402.02791, the figure of improvements.
 """
 
 from __future__ import annotations
@@ -26,37 +26,62 @@ import pyarrow as pa
 from benchmarks.place import SHARED
 from benchmarks.process import make
 
-FILES = (
-    "en_c4_cc_web", "en_redpajama_stackexchange", "en_rust_rfcs", "en_standardebooks", "en_wikitext2_valid",
-    "code_daft", "code_vue", "mul_leetcode_docs",
-)  # fmt: skip
 LONGEST = 40_000  # bytes of a document: no domain is one document
-OWN, MORE, HELD = (
-    232_000,
-    1_000_000,
-    50_000,
-)  # bytes of each file: for the small models; for the source besides; held out
-BIG, COMPACT = 16_384, 4_096  # ids
-T, BATCH, STEPS = 256, 2_048, 288  # tokens of a sequence, of a step; steps of a round
-SOURCE_STEPS, SOURCE_BATCH = 732, 2_048
-TINY = ("--preset", "tiny-1m", "--device", "cpu", "--holdout", "0", "--seq-len", str(T))
-SHAPES = {  # of trainer.run; tied embedding, heads of 32
-    "source": ("--width", "160", "--depth", "6", "--heads", "5", "--expand", "3.2"),
-    "big": ("--width", "96", "--depth", "5", "--heads", "3", "--expand", "2.6667"),
-    "compact": ("--width", "192", "--depth", "3", "--heads", "6", "--expand", "2.6667"),
-    "deep": ("--width", "128", "--depth", "6", "--heads", "4", "--expand", "4"),
-}
+SHAPE = ("--width", "--depth", "--heads", "--expand")
+
+
+class Size(NamedTuple):
+    """Shapes of trainer.run, embedding and head tied, that come to the same parameters; and how much they read."""
+
+    preset: str
+    source: tuple[float, ...]  # width, depth, heads, ffn / width: the big model, on the big vocabulary
+    big: tuple[float, ...]
+    compact: tuple[float, ...]
+    deep: tuple[float, ...]
+    ids: tuple[int, int]  # of the big vocabulary, of the compact one
+    files: tuple[str, ...]  # of shared/data/corpora; () for all
+    bytes: tuple[int, int, int]  # of each: to train the small models on; the source besides; held out
+    seq_len: int
+    batch: int  # tokens
+    steps: int  # of a round: one epoch of the compact tokens
+    source_steps: int
+    rate: float  # of the second round: half the first one's
+
+
+SIZES = {
+    "cpu": Size(
+        preset="tiny-1m", source=(160, 6, 5, 3.2), big=(96, 5, 3, 2.6667), compact=(192, 3, 6, 2.6667),
+        deep=(128, 6, 4, 4), ids=(16_384, 4_096), bytes=(232_000, 1_000_000, 50_000), seq_len=256, batch=2_048,
+        steps=288, source_steps=732, rate=2.1e-3, files=(
+            "en_c4_cc_web", "en_redpajama_stackexchange", "en_rust_rfcs", "en_standardebooks", "en_wikitext2_valid",
+            "code_daft", "code_vue", "mul_leetcode_docs",
+        ),
+    ),
+    "gpu": Size(
+        preset="tiny-10m", source=(640, 16, 10, 2.6667), big=(384, 6, 6, 2.6667), compact=(576, 5, 9, 2.6667),
+        deep=(384, 13, 6, 2.6667), ids=(49_152, 16_384), files=(), bytes=(4_000_000, 8_000_000, 100_000), seq_len=512,
+        batch=32_768, steps=760, source_steps=2_400, rate=7.5e-4,
+    ),
+}  # fmt: skip
 PRESETS = {
     "guarded": ("--preset", "guarded"),
-    "paper": ("--preset", "paper", "--batch-tokens", str(BATCH)),
+    "paper": ("--preset", "paper", "--batch-tokens", "{batch}"),
     "random": ("--preset", "paper", "--unit", "sequence", "--temperature", "1e6"),
 }
+
+
+class Ladder(NamedTuple):
+    """Where it is made, and how big."""
+
+    out: Path
+    size: Size
+    device: str
 
 
 class Rung(NamedTuple):
     name: str
     rounds: float  # passes over the data in all
-    train: Callable[[Path, int], str]  # directory, seed -> name of the run
+    train: Callable[[Ladder, int], str]  # seed -> name of the run
 
 
 def main() -> None:
@@ -65,15 +90,17 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3, help="of weights, cut, data order and draw [3]")
     parser.add_argument("--jobs", type=int, default=2, help="runs at once, one core each [2]")
     parser.add_argument("--rungs", type=int, default=len(RUNGS), help="only the first so many")
+    parser.add_argument("--size", choices=SIZES, default="cpu", help="cpu: an hour or two on 2 cores [cpu]")
     options = parser.parse_args()
     if not (SHARED / "corpora").exists():
         sys.exit(f"skipped: no {SHARED.parent.name}/data beside the project")
     options.out.mkdir(parents=True, exist_ok=True)
-    prepare(options.out)
+    ladder = Ladder(options.out, SIZES[options.size], "cuda" if options.size == "gpu" else "cpu")
+    prepare(ladder)
     rungs = RUNGS[: options.rungs]
     tasks = [(rung, seed) for rung in rungs for seed in range(options.seeds)]
     with ThreadPoolExecutor(options.jobs) as pool:
-        found = list(pool.map(lambda task: measure(options.out, *task), tasks))
+        found = list(pool.map(lambda task: measure(ladder, *task), tasks))
     bits = {rung.name: found[k * options.seeds : (k + 1) * options.seeds] for k, rung in enumerate(rungs)}
     print(table(bits))
     (options.out / "ladder.json").write_text(json.dumps(bits, indent=1) + "\n")
@@ -83,26 +110,34 @@ def main() -> None:
 # -- data and source ----------------------------------------------------------------------------
 
 
-def prepare(out: Path) -> None:
-    """Text, both tokenizers, shards, the source model trained and cut to the compact vocabulary."""
-    if not (out / "held.jsonl").exists():
-        gather(out)
+def prepare(at: Ladder) -> None:
+    """Text, both tokenizers, and the text in each."""
+    if not (at.out / "held.jsonl").exists():
+        gather(at)
     trainer = str(Path(__file__).parents[1] / "examples" / "train_tokenizer.py")
-    make(out, "tokenizer.json", trainer, "source.jsonl", "--vocab", str(BIG), "-o", "tokenizer.json")
-    make(out, "counts", *CLI, "count", "source.jsonl", "--tokenizer", "tokenizer.json", "-o", "counts")
-    make(out, "vocab", *CLI, "compact", "counts", "--tokenizer", "tokenizer.json", "--vocab", str(COMPACT),
-         "-o", "vocab")  # fmt: skip
+    large, small = map(str, at.size.ids)
+    make(at.out, "tokenizer.json", trainer, "source.jsonl", "--vocab", large, "-o", "tokenizer.json")
+    cli(at, "counts", "count", "source.jsonl", "--tokenizer", "tokenizer.json")
+    cli(at, "vocab", "compact", "counts", "--tokenizer", "tokenizer.json", "--vocab", small)
     for name, vocab in (("big", "tokenizer.json"), ("compact", "vocab")):
         for text in ("own", "held"):
-            make(out, f"{name}-{text}", *CLI, "encode", f"{text}.jsonl", "--vocab", vocab, "-o", f"{name}-{text}")
-    make(out, "big-source", *CLI, "encode", "source.jsonl", "--vocab", "tokenizer.json", "-o", "big-source")
+            cli(at, f"{name}-{text}", "encode", f"{text}.jsonl", "--vocab", vocab)
+    cli(at, "big-source", "encode", "source.jsonl", "--vocab", "tokenizer.json")
 
 
-def gather(out: Path) -> None:
+def cli(at: Ladder, done: str, *args: str) -> str:
+    """A verb of tinydata, unless what it makes is there."""
+    make(at.out, done, "-c", "from tinydata.cli import main; main()", *args, "-o", done)
+    return done
+
+
+def gather(at: Ladder) -> None:
     """own.jsonl: what the small models are trained on; source.jsonl: that and more; held.jsonl: of neither."""
     texts: dict[str, list[str]] = {"own": [], "source": [], "held": []}
-    for file in FILES:
-        room = {"held": HELD, "own": OWN, "more": MORE}
+    own, more, held = at.size.bytes
+    every = tuple(f.name.removesuffix(".jsonl.zst") for f in sorted((SHARED / "corpora").iterdir()))
+    for file in at.size.files or every:
+        room = {"held": held, "own": own, "more": more}
         for line in documents(file):
             text = json.loads(line)["text"]
             row = json.dumps({"text": text, "domain": file}, ensure_ascii=False)
@@ -115,7 +150,7 @@ def gather(out: Path) -> None:
                 texts["own"].append(row)
     for name, rows in texts.items():
         mixed = sorted(rows, key=lambda row: hashlib.blake2b(row.encode()).digest())
-        (out / f"{name}.jsonl").write_text("".join(f"{row}\n" for row in mixed), encoding="utf-8")
+        (at.out / f"{name}.jsonl").write_text("".join(f"{row}\n" for row in mixed), encoding="utf-8")
 
 
 def documents(file: str) -> Iterator[bytes]:
@@ -125,67 +160,69 @@ def documents(file: str) -> Iterator[bytes]:
     return iter(sorted((x for x in lines if len(x) <= LONGEST), key=lambda x: hashlib.blake2b(x).digest()))
 
 
-CLI = ("-c", "from tinydata.cli import main; main()")
-
-
-def source(out: Path) -> str:
-    """The big model with its vocabulary cut to the compact one: -> its directory."""
-    train(out, "source", "big-source", SOURCE_STEPS, *SHAPES["source"], batch=SOURCE_BATCH)
-    make(out, "source-hf", "-m", "trainer.export", "source", "-o", "source-hf", "--dtype", "float32",
+def source(at: Ladder) -> str:
+    """The big model with its vocabulary cut to the compact one -> its directory."""
+    train(at, "source", "big-source", at.size.source_steps, *shape(at.size.source))
+    make(at.out, "source-hf", "-m", "trainer.export", "source", "-o", "source-hf", "--dtype", "float32",
          "--tokenizer", "tokenizer.json")  # fmt: skip
-    make(out, "source-compact", *CLI, "slice", "source-hf", "--vocab", "vocab", "-o", "source-compact")
-    return "source-compact"
+    return cli(at, "source-compact", "slice", "source-hf", "--vocab", "vocab")
+
+
+def shape(values: tuple[float, ...]) -> list[str]:
+    return [x for flag, value in zip(SHAPE, values, strict=True) for x in (flag, str(value))]
 
 
 # -- rungs --------------------------------------------------------------------------------------
 
 
-def train(out: Path, name: str, data: str, steps: int, *more: str, batch: int = BATCH) -> str:
-    done = f"{name}/checkpoints/step-{steps:08d}"
-    make(out, done, "-m", "trainer.run", "--data", data, "-o", name, "--steps", str(steps), "--batch-tokens",
-         str(batch), "--save-every", str(steps), *TINY, *more)  # fmt: skip
+def train(at: Ladder, name: str, data: str, steps: int, *more: str) -> str:
+    s, done = at.size, f"{name}/checkpoints/step-{steps:08d}"
+    make(at.out, done, "-m", "trainer.run", "--data", data, "-o", name, "--preset", s.preset, "--steps", str(steps),
+         "--seq-len", str(s.seq_len), "--batch-tokens", str(s.batch), "--save-every", str(steps), "--holdout", "0",
+         "--device", at.device, *more)  # fmt: skip
     return name
 
 
-def big(out: Path, seed: int) -> str:
-    return train(out, f"big-{seed}", "big-own", STEPS, *SHAPES["big"], "--seed", str(seed))
+def fresh(name: str, data: str) -> Callable[[Ladder, int], str]:
+    """A round from random weights, in the shape of that name."""
 
-
-def compact(out: Path, seed: int) -> str:
-    return train(out, f"compact-{seed}", "compact-own", STEPS, *SHAPES["compact"], "--seed", str(seed))
-
-
-def deep(out: Path, seed: int) -> str:
-    return train(out, f"deep-{seed}", "compact-own", STEPS, *SHAPES["deep"], "--seed", str(seed))
-
-
-def inherited(out: Path, seed: int) -> str:
-    start = f"start-{seed}"
-    make(out, f"{start}/config.json", "-m", "trainer.inherit", source(out), "tiny-1m", *SHAPES["deep"], "-o", start,
-         "--seq-len", str(T), "--data", "compact-own", "--samples", "256", "--method", "taylor", "--seed", str(seed),
-         "--device", "cpu")  # fmt: skip
-    return train(out, f"inherited-{seed}", "compact-own", STEPS, "--init", start, "--seed", str(seed))
-
-
-def again(way: str) -> Callable[[Path, int], str]:
-    """A second round from the first one's weights, at half its learning rate."""
-
-    def run(out: Path, seed: int) -> str:
-        first, rate = inherited(out, seed), ("--lr", "2.1e-3", "--seed", str(seed + 100))
-        if way == "all":
-            return train(out, f"all-{seed}", "compact-own", STEPS, "--init", first, *rate)
-        scores, chosen = f"scores-{seed}", f"{way}-round-{seed}"
-        make(out, scores, *CLI, "score", "compact-own", "--model", first, "-o", scores)
-        make(out, chosen, *CLI, "resample", scores, "--keep", "0.5", "--seed", str(seed), "-o", chosen, *PRESETS[way])
-        return train(out, f"{way}-{seed}", chosen, STEPS // 2, "--init", first, *rate)
+    def run(at: Ladder, seed: int) -> str:
+        return train(at, f"{name}-{seed}", data, at.size.steps, *shape(getattr(at.size, name)), "--seed", str(seed))
 
     return run
 
 
+def inherited(at: Ladder, seed: int) -> str:
+    start = f"start-{seed}"
+    make(at.out, f"{start}/config.json", "-m", "trainer.inherit", source(at), at.size.preset, *shape(at.size.deep),
+         "--seq-len", str(at.size.seq_len), "-o", start, "--data", "compact-own", "--samples", "256",
+         "--method", "taylor", "--seed", str(seed), "--device", at.device)  # fmt: skip
+    return train(at, f"inherited-{seed}", "compact-own", at.size.steps, "--init", start, "--seed", str(seed))
+
+
+def again(way: str) -> Callable[[Ladder, int], str]:
+    """A second round from the first one's weights, at half its learning rate."""
+
+    def run(at: Ladder, seed: int) -> str:
+        first, steps = inherited(at, seed), at.size.steps if way == "all" else at.size.steps // 2
+        data = "compact-own" if way == "all" else half(at, way, first, seed)
+        more = ("--init", first, "--lr", str(at.size.rate), "--seed", str(seed + 100))
+        return train(at, f"{way}-{seed}", data, steps, *more)
+
+    return run
+
+
+def half(at: Ladder, way: str, first: str, seed: int) -> str:
+    """Scores under the first round's model -> the half that this way keeps."""
+    scores = cli(at, f"scores-{seed}", "score", "compact-own", "--model", first)
+    told = [x.format(batch=at.size.batch) for x in PRESETS[way]]
+    return cli(at, f"{way}-round-{seed}", "resample", scores, "--keep", "0.5", "--seed", str(seed), *told)
+
+
 RUNGS = (
-    Rung("big vocabulary", 1, big),
-    Rung("+ compact tokenizer", 1, compact),
-    Rung("+ architecture", 1, deep),
+    Rung("big vocabulary", 1, fresh("big", "big-own")),
+    Rung("+ compact tokenizer", 1, fresh("compact", "compact-own")),
+    Rung("+ architecture", 1, fresh("deep", "compact-own")),
     Rung("+ inheritance", 1, inherited),
     Rung("+ second round, guarded half", 1.5, again("guarded")),
     Rung("   the paper's half", 1.5, again("paper")),
@@ -194,18 +231,16 @@ RUNGS = (
 )
 
 
-def measure(out: Path, rung: Rung, seed: int) -> dict[str, Any]:
+def measure(at: Ladder, rung: Rung, seed: int) -> dict[str, Any]:
     """-> validation of trainer.evaluate on the held-out text."""
-    run = rung.train(out, seed)
-    file = out / f"{run}.json"
+    run = rung.train(at, seed)
+    file = at.out / f"{run}.json"
     if not file.exists():
-        held = "big-held" if rung.name == RUNGS[0].name else "compact-held"
-        code = (
-            "import sys, contextlib; out = open(sys.argv.pop(1), 'w'); sys.stdout = out\n"
-            "from trainer.evaluate import program; program()"
-        )
+        held = "big-held" if rung is RUNGS[0] else "compact-held"
+        code = "import sys; sys.stdout = open(sys.argv.pop(1), 'w')\nfrom trainer.evaluate import program; program()"
         part = file.with_suffix(".part")
-        make(out, file.name, "-c", code, part.name, run, "--data", held, "--tokens", "0", "--json", "--device", "cpu")
+        make(at.out, file.name, "-c", code, part.name, run, "--data", held, "--tokens", "0", "--json",
+             "--device", at.device)  # fmt: skip
         part.rename(file)
     return json.loads(file.read_text())["validation"]
 
