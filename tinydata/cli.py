@@ -571,15 +571,21 @@ def report(dirs: tuple[str, ...], out: str, as_json: bool, quiet: bool, verbose:
     return 0
 
 
-@cli.command(epilog="Example: tinydata ls counts vocab")
+@cli.command(epilog="Example: tinydata ls --lineage model")
 @click.argument("paths", nargs=-1)
+@click.option("--lineage", is_flag=True, help="Say what each was made of, and that of what, and what changed since.")
 @common
-def ls(paths: tuple[str, ...], as_json: bool, quiet: bool, verbose: bool) -> int:
-    """Say what PATHS hold: corpora, counts, vocabularies, shards."""
-    from tinydata import show
-
+def ls(paths: tuple[str, ...], lineage: bool, as_json: bool, quiet: bool, verbose: bool) -> int:
+    """Say what PATHS hold: corpora, counts, vocabularies, shards, scores, rounds, runs, models."""
     console = Console(as_json, quiet, verbose)
-    console.result(*show.listing(list(paths) or ["."]))
+    if lineage:
+        from tinydata import lineage as chain
+
+        console.result(*chain.lineage(needed(list(paths), "PATHS")))
+        return 0
+    from tinydata.listing import listing
+
+    console.result(*listing(list(paths) or ["."]))
     return 0
 
 

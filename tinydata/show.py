@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 import time
 from typing import Any
 
@@ -13,10 +11,8 @@ import pyarrow as pa
 from tinydata.adapt import said
 from tinydata.console import many, seconds, size, table, visible
 from tinydata.count import Settings, count_batches, split_parts, words_first
-from tinydata.errors import TinydataError
-from tinydata.formats.base import Plan, plan, read
+from tinydata.formats.base import Plan, read
 from tinydata.formats.streams import codec
-from tinydata.store import MANIFEST, Location, read_bytes
 from tinydata.tokenizers.base import load, read_tokenizer
 
 SAMPLE_BYTES = 64 << 20
@@ -309,87 +305,3 @@ def slice_plan(result: dict[str, Any]) -> str:
 def sliced(manifest: dict[str, Any], out: str, took: float) -> str:
     rate = manifest["bytes"]["after"] / max(took, 1e-9)
     return f"{slice_plan(manifest)}\nwrote {out} in {seconds(took)} ({size(rate)}/s)"
-
-
-def listing(paths: list[str]) -> Result:
-    """What each path holds: a directory tinydata made, an unfinished one, or a corpus."""
-    facts = []
-    for path in paths:
-        for one in _outputs(path) or [path]:
-            manifest = _manifest(one)
-            facts.append(_made(one, manifest) if manifest else _unfinished(one) or _corpus(one))
-    return facts, table(facts, {"path": "path", "holds": "holds", "size": "size", "detail": ""})
-
-
-def _outputs(path: str) -> list[str]:
-    """Directories inside that tinydata made or began to make."""
-    where = Location.of(path)
-    if not where.is_dir() or not where.local or _manifest(path):
-        return []
-    found = []
-    for entry in os.scandir(where.absolute):
-        name = entry.name[1:-8] if entry.name.startswith(".") and entry.name.endswith(".partial") else entry.name
-        if entry.is_dir() and (name != entry.name or _manifest(entry.path)):
-            found.append(os.path.normpath(os.path.join(path, name)))
-    return sorted(set(found))
-
-
-def _manifest(path: str) -> dict[str, Any] | None:
-    """Of a directory that tinydata made; other programs have files of that name too."""
-    try:
-        found = json.loads(read_bytes(Location.of(path) / MANIFEST))
-    except (TinydataError, ValueError):
-        return None
-    return found if isinstance(found, dict) and found.get("verb") in ("count", "compact", "encode", "slice") else None
-
-
-def _unfinished(path: str) -> dict[str, Any] | None:
-    where = Location.of(path)
-    parts = where.parent / f".{where.name}.partial" / "parts"
-    if not parts.exists():
-        return None
-    done = sum(f.name.endswith(".json") for f in parts.children())
-    detail = f"{many(done, 'part')} done; the command that began it goes on"
-    return {"path": path, "holds": "unfinished", "size": "", "detail": detail}
-
-
-def _made(path: str, manifest: dict[str, Any]) -> dict[str, Any]:
-    on_disk = size(sum(f["bytes"] for f in manifest["files"].values()))
-    if manifest["verb"] == "count":
-        t = manifest["totals"]
-        detail = f"{t['tokens']:,} tokens, {many(t['documents'], 'document')}, {many(t['domains'], 'domain')}"
-        return {
-            "path": path,
-            "holds": "counts",
-            "size": on_disk,
-            "ids": manifest["tokenizer"]["size"],
-            "detail": detail,
-        }
-    if manifest["verb"] == "slice":
-        p, r = manifest["parameters"], manifest["rows"]
-        detail = f"{p['after']:,} of {p['before']:,} parameters, {r['after']:,} of {r['before']:,} rows"
-        return {"path": path, "holds": "model", "size": on_disk, "ids": r["after"], "detail": detail}
-    if manifest["verb"] == "encode":
-        t = manifest["totals"]
-        detail = f"{t['tokens']:,} tokens, {many(t['documents'], 'document')}, {many(len(manifest['shards']), 'shard')}"
-        return {
-            "path": path,
-            "holds": "shards",
-            "size": on_disk,
-            "ids": manifest["tokenizer"]["size"],
-            "detail": detail,
-        }
-    ids, held = manifest["trade"]["ids"], manifest["trade"]["heldout"]
-    detail = f"{ids['after']:,} of {ids['before']:,} ids" + (f", inflation {held['inflation']:+.2%}" if held else "")
-    return {"path": path, "holds": "vocabulary", "size": on_disk, "ids": ids["after"], "detail": detail}
-
-
-def _corpus(path: str) -> dict[str, Any]:
-    try:
-        found = plan([path])
-    except TinydataError as e:
-        return {"path": path, "holds": "nothing to read", "size": "", "detail": e.what.partition("\n")[0]}
-    forms = sorted({s.format for s in found.splits})
-    types = sorted({t for s in found.splits for n, t in s.columns.types if n == s.columns.ids != t != "ids"})
-    detail = ", ".join([many(len(found.files), "file"), *forms, *types])
-    return {"path": path, "holds": found.kind, "size": size(sum(s.bytes for s in found.splits)), "detail": detail}

@@ -165,14 +165,14 @@ class Location:
                 raise _unwritable(self, e) from None
             raise
 
-    def children(self, recursive: bool = False) -> list[Location]:
-        """Files below, sorted by path; hidden ones (`.x`, `_x`) and those in hidden folders left out."""
+    def children(self, recursive: bool = False, hidden: bool = False) -> list[Location]:
+        """Files below, sorted by path; unless `hidden`, without `.x`, `_x` and what is in folders of such names."""
         system, base = self._fs
         found = []
         for info in system.get_file_info(fs.FileSelector(base, recursive=recursive)):
             below = posixpath.relpath(info.path, base)
-            hidden = any(p.startswith((".", "_")) for p in below.split("/"))
-            if info.type == fs.FileType.File and not hidden:
+            shown = hidden or not any(p.startswith((".", "_")) for p in below.split("/"))
+            if info.type == fs.FileType.File and shown:
                 found.append(self / below)
         return sorted(found, key=lambda loc: loc.path)
 
