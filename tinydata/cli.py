@@ -552,6 +552,125 @@ def encode(
     return QUARANTINED if manifest["quarantined"]["documents"] else 0
 
 
+@cli.command(epilog="Example: tinydata resample scores --keep 0.5 -o round-1")
+@click.argument("scores", default="")
+@click.option("-o", "--out", default="", help="Directory for the round.")
+@click.option(
+    "--keep",
+    type=click.FloatRange(0, 1, min_open=True),
+    default=0.5,
+    show_default=True,
+    help="Share of the sequences that have a loss.",
+)
+@click.option("--tokens", type=click.IntRange(1), default=None, help="Or: as many sequences as make so many tokens.")
+@click.option(
+    "--preset",
+    type=click.Choice(["guarded", "paper"]),
+    default="guarded",
+    show_default=True,
+    help="paper: by batch, and nothing else; guarded: by sequence, clipped at 0.01,0.99, within domains, all guards.",
+)
+@click.option("--unit", type=click.Choice(["sequence", "document", "batch"]), default=None, help="What is drawn.")
+@click.option(
+    "--batch-tokens", type=click.IntRange(1), default=1 << 21, show_default=True, help="Of a batch, for --unit batch."
+)
+@click.option("--temperature", type=click.FloatRange(0, min_open=True), default=None, help="Weights are exp(loss / T).")
+@click.option("--clip-quantile", default=None, help="Losses are clipped at these quantiles, LO,HI; or none.")
+@click.option("--zscore", is_flag=True, help="Losses in robust standard deviations of their stratum.")
+@click.option(
+    "--floor", type=click.FloatRange(0, 1, max_open=True), default=None, help="Share of a uniform draw mixed in."
+)
+@click.option("--stratify", type=click.Choice(["domain", "none"]), default=None, help="Keep the mix of domains.")
+@click.option("--reference-scores", default="", help="Losses are those beyond a reference model's SCORES.")
+@click.option(
+    "--exclude",
+    multiple=True,
+    metavar="GUARD[=N]",
+    help="Never keep: periodic (tokens), short (share of a sequence that bears loss), unknown (share),"
+    " prior (robust standard deviations from the domain's median); or none.",
+)
+@click.option("--max-repeats", type=click.IntRange(0), default=0, help="Never keep what was trained on so often.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option("--data", default="", help="The shards that were scored, if they have moved.")
+@click.option("--round", "number", type=click.IntRange(0), default=None, help="From scores-N make round-(N + 1).")
+@running
+def resample(
+    scores: str,
+    out: str,
+    keep: float,
+    tokens: int | None,
+    preset: str,
+    unit: str | None,
+    batch_tokens: int,
+    temperature: float | None,
+    clip_quantile: str | None,
+    zscore: bool,
+    floor: float | None,
+    stratify: str | None,
+    reference_scores: str,
+    exclude: tuple[str, ...],
+    max_repeats: int,
+    seed: int,
+    data: str,
+    number: int | None,
+    engine: str,
+    workers: int,
+    partitions: int,
+    dry_run: bool,
+    force: bool,
+    as_json: bool,
+    quiet: bool,
+    verbose: bool,
+) -> int:
+    """Draw the next round from SCORES: the harder a sequence, the more likely it is kept.
+
+    Exactly as many as asked for, without replacement, whatever engine and partitions. What is kept is a list; the
+    trainer reads it beside the shards.
+    """
+    from tinydata import resample as verb
+    from tinydata import show
+
+    console = Console(as_json, quiet, verbose)
+    if number is not None:
+        scores = scores if typed("scores") else f"scores-{number}" if number else "scores"
+        out = out if typed("out") else f"round-{number + 1}"
+    scores = needed(scores, "SCORES")
+    settings = verb.settings(
+        preset,
+        exclude,
+        keep=keep,
+        tokens=tokens,
+        unit=unit,
+        batch_tokens=batch_tokens,
+        temperature=temperature,
+        clip=verb.quantiles(clip_quantile) if clip_quantile is not None else None,
+        zscore=zscore or None,
+        floor=floor,
+        stratify=stratify,
+        max_repeats=max_repeats,
+        seed=seed,
+    )
+    ways: dict[str, Any] = {"reference": reference_scores, "partitions": partitions, "stage": console.progress}
+    with connected(engine, workers) as running_on:
+        if dry_run:
+            plan = verb.foresee(scores, running_on, settings, **ways)
+            console.result(plan, show.resample_plan(plan))
+            return 0
+        began, out = time.time(), needed(out, "-o")
+        manifest = verb.resample(scores, out, running_on, settings, data=data, force=force, **ways)
+        record(out, began, engine=running_on.name, workers=running_on.slots)
+    console.result(manifest, show.resampled(manifest, out, time.time() - began))
+    for line in manifest["selection"]["notes"]:
+        console.say(f"note: {line}")
+    return 0
+
+
+def typed(option: str) -> bool:
+    """Whether it was given on the command line, and is not what tinydata.toml says."""
+    source = click.get_current_context().get_parameter_source(option)
+    return source == click.core.ParameterSource.COMMANDLINE
+
+
 @cli.command(epilog="Example: tinydata report counts vocab -o report.html")
 @click.argument("dirs", nargs=-1)
 @click.option("-o", "--out", default="report.html", show_default=True, help="The page.")

@@ -78,3 +78,35 @@ def by_domain(domains: pa.Table) -> list[dict[str, Any]]:
     total = max(sum(r["tokens"] for r in rows), 1)
     more = [{**r, "share": r["tokens"] / total, "bytes_per_token": r["bytes"] / max(r["tokens"], 1)} for r in rows]
     return sorted(more, key=lambda r: (-r["tokens"], r["domain"]))
+
+
+# -- sampling without replacement -------------------------------------------------------------
+
+
+def inclusion(log_weight: np.ndarray, threshold: float) -> np.ndarray:
+    """Log-weights float64[n] -> float64[n]: probability of being in a sample by Gumbel keys with this threshold."""
+    return -np.expm1(-np.exp(np.minimum(log_weight - threshold, 50.0)))
+
+
+def threshold(log_weight: np.ndarray, counts: np.ndarray, k: float) -> float:
+    """Log-weights float64[n], counts int64[n] -> the threshold at which k are expected in the sample.
+
+    By bisection: 60 halvings of a range of at most some hundred nats leave nothing of it.
+    """
+    total = float(counts.sum())
+    if k <= 0 or k >= total:
+        return np.inf if k <= 0 else -np.inf
+    low, high = float(log_weight.min()) - 40, float(log_weight.max()) + np.log(total) + 40
+    for _ in range(60):
+        middle = (low + high) / 2
+        if counts @ inclusion(log_weight, middle) > k:
+            low = middle
+        else:
+            high = middle
+    return (low + high) / 2
+
+
+def effective_share(log_weight: np.ndarray, counts: np.ndarray) -> float:
+    """(sum w)^2 / (n sum w^2): 1 if all weights are equal, near 0 if a few have it all."""
+    w = np.exp(log_weight - log_weight.max())
+    return float((counts @ w) ** 2 / (counts.sum() * (counts @ w**2)))

@@ -305,3 +305,47 @@ def slice_plan(result: dict[str, Any]) -> str:
 def sliced(manifest: dict[str, Any], out: str, took: float) -> str:
     rate = manifest["bytes"]["after"] / max(took, 1e-9)
     return f"{slice_plan(manifest)}\nwrote {out} in {seconds(took)} ({size(rate)}/s)"
+
+
+def resample_plan(facts: dict[str, Any]) -> str:
+    """What a draw will keep, or has kept: by decile of loss, and by domain."""
+    deciles = [
+        {"": f"{d}0-{d + 1}0 % of losses", "sequences": r["sequences"], **_shares(r, 1)}
+        for d, r in enumerate(facts["deciles"])
+    ]
+    domains = [
+        {"": n, "sequences": r["sequences"], "can": r["eligible"], **_shares(r, r["sequences"])}
+        for n, r in sorted(facts["domains"].items(), key=lambda item: -item[1]["sequences"])[:20]
+    ]
+    heads = {"": "", "sequences": "sequences", "can": "can be kept", "expected": "expected", "kept": "kept"}
+    made = "kept" in facts["deciles"][0]
+    heads = {k: v for k, v in heads.items() if made or k != "kept"}
+    loss = facts["loss"]
+    excluded = ", ".join(f"{n:,} {reason}" for reason, n in facts["excluded"].items()) or "none"
+    lines = [
+        table(deciles, {k: v for k, v in heads.items() if k != "can"}),
+        "",
+        table(domains, heads),
+        "",
+        f"{facts['eligible']:,} of {facts['sequences']:,} sequences can be kept; excluded: {excluded}",
+        f"mean loss {loss['before']:.4f}, of what is kept {loss['expected']:.4f} expected"
+        + (f", {loss['kept']:.4f} found" if made else ""),
+        f"effective size {facts['effective_size']:.3f} of all",
+    ]
+    if not made:
+        lines += [f"{facts['expected']:,} sequences will be kept", *(f"note: {note}" for note in facts["notes"])]
+    return "\n".join(lines)
+
+
+def _shares(row: dict[str, Any], by: int) -> dict[str, str]:
+    """Expected and kept, as numbers of `by`, as shares."""
+    return {k: f"{row[k] / max(by, 1):.2%}" for k in ("expected", "kept") if k in row}
+
+
+def resampled(manifest: dict[str, Any], out: str, took: float) -> str:
+    kept = manifest["kept"]
+    return (
+        f"{resample_plan(manifest['selection'])}\n"
+        f"kept {kept['sequences']:,} sequences, {kept['tokens']:,} tokens with a loss, for round {manifest['round']}\n"
+        f"wrote {out} in {seconds(took)}"
+    )
