@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 
 from trainer import checkpoint
-from trainer.config import Config, model_config, sequences_of, settled
+from trainer.config import Config, model_config, settled
 from trainer.data import Sequences, Shards
 from trainer.huggingface import hf
 from trainer.huggingface.tokenizer import read_tokenizer
@@ -151,7 +151,7 @@ def main() -> None:
         config = Config(
             **{**state["recipe"]["train"], "track": ()} if "recipe" in state else {**state["train"], "track": ()}
         )
-        sequences = sequences_of(config, Shards.open(told.shards), config.seq_len)
+        sequences = Sequences(Shards.open(told.shards), config.seq_len, config.holdout)
         config = settled(config, model.config, sequences, 1)
         if seed < told.peers:
             rows[f"transformers, seed {seed}"] = transformers(config, sequences, told.out / f"peer-{seed}")

@@ -14,6 +14,7 @@ import os
 import pickle
 import shutil
 import warnings
+from collections.abc import Iterator
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, ClassVar
@@ -108,15 +109,21 @@ def begin_moments(optimizer: torch.optim.Optimizer) -> None:
             optimizer.state[p] = {"step": torch.zeros((), device=p.device), **zeros}
 
 
-def load_model(path: str | Path, dtype: torch.dtype = torch.float32) -> tuple[Model, dict[str, Any]]:
-    """A run, one checkpoint of it, or a Hugging Face directory -> the model in memory, and what is known of it.
+def about(path: str | Path) -> tuple[ModelConfig, dict[str, Any]]:
+    """A run, one checkpoint of it, or a Hugging Face directory -> the model's shape, and what is known of it.
 
     What is known: the checkpoint's step, tokens, tokenizer, recipe; of a Hugging Face directory, its tinydata.json.
     """
     path = Path(path)
     if (path / "config.json").exists():
         beside = path / "tinydata.json"
-        return hf.load(path, dtype), json.loads(beside.read_text()) if beside.exists() else {}
+        return hf.read_config(path), json.loads(beside.read_text()) if beside.exists() else {}
+    state = read_state(checkpoint_of(path))
+    return ModelConfig(**state["model"]), state
+
+
+def checkpoint_of(path: Path) -> Path:
+    """A run -> its newest checkpoint; a checkpoint is its own."""
     found = path if (path / STATE).exists() else latest(path)
     if found is None:
         raise TrainerError(
@@ -125,15 +132,32 @@ def load_model(path: str | Path, dtype: torch.dtype = torch.float32) -> tuple[Mo
             fix="name what `python -m trainer.run -o` was given",
             code=UNREADABLE,
         )
-    state = read_state(found)
+    return found
+
+
+def load_model(path: str | Path, dtype: torch.dtype = torch.float32) -> tuple[Model, dict[str, Any]]:
+    """What `about` tells of, with its weights, in this machine's memory, and what is known of it."""
+    path = Path(path)
+    if (path / "config.json").exists():
+        return hf.load(path, dtype), about(path)[1]
+    path = checkpoint_of(path)  # once: a run that goes on may have another in a moment
+    config, facts = about(path)
     with torch.device("meta"):
-        model = Model(ModelConfig(**state["model"]))
+        model = Model(config)
     model.to_empty(device="cpu")
     model.fill_buffers()
-    _load(found, {f"model.{n}": p.data for n, p in model.named_parameters()}, alone=True)
+    _load(path, {f"model.{n}": p.data for n, p in model.named_parameters()}, alone=True)
     model.to(dtype)
     model.inv_freq = model.inv_freq.float()
-    return model, state
+    return model, facts
+
+
+def weights_of(path: str | Path) -> Iterator[tuple[str, Tensor]]:
+    """(name, tensor) of every parameter, in order; of a Hugging Face directory, one is in memory at a time."""
+    if (Path(path) / "config.json").exists():
+        yield from hf.Weights.open(path).items()
+    else:
+        yield from load_model(path)[0].state_dict().items()
 
 
 def _tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

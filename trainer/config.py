@@ -9,20 +9,21 @@ import os
 import tomllib
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
 import tyro
 
-from trainer.data import Sequences, Shards, read_kept
+from trainer.checkpoint import about
+from trainer.data import Sequences, Shards
 from trainer.errors import TrainerError
-from trainer.huggingface import hf
 from trainer.huggingface.tokenizer import read_tokenizer
 from trainer.initial import Scheme
 from trainer.model import ModelConfig
 from trainer.optim import LARGEST_BATCH, Schedule, scaled_lr
 from trainer.plan import parameters
-from trainer.presets import preset, reshaped
+from trainer.presets import ffn_width, preset, reshaped
+from trainer.rounds import Round, number, opened, read_kept
 
 FILE = "tinydata.toml"  # table [train]: the flags below, with _ for -
 Arg = tyro.conf.arg
@@ -33,13 +34,18 @@ class Config:
     """Trains a language model on shards, from random weights or from --init. The same command again goes on."""
 
     data: str = ""
-    """Shards. [tinydata.toml: what `tinydata encode` wrote]"""
-    out: Annotated[str, Arg(aliases=["-o"])] = "run"
-    """The run's directory: recipe, metrics, checkpoints."""
+    """Shards, or a round of them, as `tinydata resample` writes. [tinydata.toml: what `tinydata encode` wrote]"""
+    base: str = ""
+    """The shards that a round is of. [where they were, or beside the round]"""
+    out: Annotated[str, Arg(aliases=["-o"])] = ""
+    """The run's directory: recipe, metrics, checkpoints. [run]"""
+    round: int = 0
+    """N fills what is not said: --data round-N --init run -o run-N; from the second on, --init run-(N-1)."""
     preset: str = "tiny-10m"
     """The model's shape by name."""
     init: str = ""
-    """A Hugging Face directory to start from, shape and weights, such as trainer.inherit writes."""
+    """What to start from, shape and weights: a Hugging Face directory, such as trainer.inherit writes, a run, or one of
+    its checkpoints."""
     kept: str = ""
     """A Parquet list of the sequences to train on (column `sequence`), of those in --data."""
     plan: bool = False
@@ -98,6 +104,8 @@ class Config:
     """Of weights and order."""
     mask_documents: bool = False
     """No document looks into another."""
+    unbias: bool = False
+    """Of a round: each kept sequence's loss counts 1 / its probability of being kept."""
 
     holdout: int = -1
     """Sequences of --data kept out of training, to validate on. -1: 0.5%, at most 512."""
@@ -108,6 +116,8 @@ class Config:
     """Steps between lines on the screen; metrics.jsonl has every step. 0: a thirtieth of all."""
     track: tuple[str, ...] = ()
     """tensorboard, wandb, trackio, besides metrics.jsonl."""
+    log_sequence_loss: bool = False
+    """Every sequence's loss at every step, into losses/*.parquet: `tinydata score --losses` reads it."""
 
     resume: Literal["auto", "never"] = "auto"
     """auto goes on from the newest checkpoint in -o, if there is one; never refuses a directory that has one."""
@@ -127,12 +137,24 @@ class Config:
 
 
 # a resumed run that differs in these would not be the same run
-FIXED = ("preset", "init", "kept", "seed", "mask_documents", "init_scheme")
+FIXED = ("preset", "init", "kept", "seed", "mask_documents", "init_scheme", "unbias")
 
 
 def parse(args: list[str] | None = None) -> Config:
     """Flags over tinydata.toml over defaults."""
-    return tyro.cli(Config, prog="python -m trainer.run", args=args, default=_defaults())
+    usual = _defaults()
+    told = tyro.cli(Config, prog="python -m trainer.run", args=args, default=replace(usual, data="", init="", out=""))
+    return _named_by_round(told, usual)
+
+
+def _named_by_round(told: Config, usual: Config) -> Config:
+    """What was not said of data, init and out: the usual, or of --round N that round, and the run before it."""
+    names, run = {k: getattr(usual, k) for k in ("data", "init", "out")}, usual.out or "run"
+    names["out"] = run
+    if told.round > 0:
+        before = run if told.round == 1 else f"{run}-{told.round - 1}"
+        names = {"data": f"round-{told.round}", "init": before, "out": f"{run}-{told.round}"}
+    return replace(told, **{k: getattr(told, k) or v for k, v in names.items()})
 
 
 def _defaults() -> Config:
@@ -156,14 +178,17 @@ def _defaults() -> Config:
     return Config(**table)
 
 
-def check_tokenizer(init: str, shards: Shards) -> None:
-    """Where --init has a tokenizer, it must be the shards'."""
-    try:
-        there = read_tokenizer(init)
-    except TrainerError:
-        return  # weights alone; the number of ids is all that can be compared
-    if there.fingerprint != shards.tokenizer["fingerprint"]:
+def check_tokenizer(init: str, facts: dict[str, Any], shards: Shards) -> None:
+    """Where --init has a tokenizer, or is known to have been trained with one, it must be the shards'."""
+    if _is_run(init):
+        mine = facts["tokenizer"]
+    else:
+        try:
+            there = read_tokenizer(init)
+        except TrainerError:
+            return  # weights alone; the number of ids is all that can be compared
         mine = {"path": init, "size": there.size, "fingerprint": there.fingerprint}
+    if mine["fingerprint"] != shards.tokenizer["fingerprint"]:
         raise TrainerError(
             f"the model has the tokenizer {_named(mine)}, the shards were made by {_named(shards.tokenizer)}",
             where=str(shards.directory),
@@ -171,39 +196,50 @@ def check_tokenizer(init: str, shards: Shards) -> None:
         )
 
 
+def _is_run(init: str) -> bool:
+    """Or a checkpoint, and no Hugging Face directory."""
+    return not (Path(init) / "config.json").exists()
+
+
 def model_config(config: Config, shards: Shards | None) -> ModelConfig:
     """The preset, or --init's model, with what the flags change; the vocabulary is the data's."""
     changes: dict[str, Any] = {"width": config.width, "depth": config.depth, "expand": config.expand}
     changes |= {"heads": config.heads, "kv_heads": config.kv_heads}
-    if config.init:
-        model = hf.read_config(config.init)
-        told = [f"--{k.replace('_', '-')}" for k, v in changes.items() if v]
-        if told:
-            raise TrainerError(
-                f"{', '.join(told)} cannot change a model that is there",
-                fix="shape it with `python -m trainer.inherit`",
-            )
-    else:
-        model = reshaped(preset(config.preset).model, **changes)
     switches: dict[str, Any] = {"tied": config.tied, "qk_norm": config.qk_norm}
     switches |= {"series": config.series or None, "shortcut": None if config.shortcut < 0 else config.shortcut}
-    told_switches = {k: v for k, v in switches.items() if v is not None and v != getattr(model, k)}
-    if config.init and told_switches:
-        raise TrainerError(
-            f"--{next(iter(told_switches)).replace('_', '-')} cannot change a model that is there",
-            fix="shape it with `python -m trainer.inherit`",
-        )
+    told = {k: v for k, v in switches.items() if v is not None}
+    if config.init:
+        model, facts = about(config.init)
+        _check_shape(model, changes, told)
+        if shards:
+            _check_vocabulary(config.init, model, facts, shards)
+        longest = model.seq_len if _is_run(config.init) else min(model.seq_len, 2048)
+        return replace(model, seq_len=config.seq_len or longest)
+    model = reshaped(preset(config.preset).model, **changes)
     vocab = shards.vocab if shards else config.vocab or model.vocab
-    if shards and config.init:
-        check_tokenizer(config.init, shards)
-    if shards and config.init and vocab > model.vocab:
+    return replace(model, vocab=vocab, seq_len=config.seq_len or model.seq_len, **told)
+
+
+def _check_shape(model: ModelConfig, changes: dict[str, Any], switches: dict[str, Any]) -> None:
+    """What is said of the shape must be so: tinydata.toml may say it of the first round, and of all."""
+    expand = changes.pop("expand")
+    wrong = [k for k, v in (changes | switches).items() if v not in (0, getattr(model, k))]
+    wrong += ["expand"] if expand and ffn_width(model.width, expand) != model.ffn else []
+    if wrong:
+        names = ", ".join(f"--{k.replace('_', '-')}" for k in wrong)
         raise TrainerError(
-            f"the data's tokenizer has {vocab:,} ids, the model of --init {model.vocab:,}",
-            where=config.init,
+            f"{names} cannot change a model that is there", fix="shape it with `python -m trainer.inherit`"
+        )
+
+
+def _check_vocabulary(init: str, model: ModelConfig, facts: dict[str, Any], shards: Shards) -> None:
+    check_tokenizer(init, facts, shards)
+    if shards.vocab > model.vocab:
+        raise TrainerError(
+            f"the data's tokenizer has {shards.vocab:,} ids, the model of --init {model.vocab:,}",
+            where=init,
             fix="the data was encoded with another tokenizer; inherit with --vocab, or encode anew",
         )
-    seq_len = config.seq_len or (min(model.seq_len, 2048) if config.init else model.seq_len)
-    return replace(model, vocab=model.vocab if config.init else vocab, seq_len=seq_len, **told_switches)
 
 
 def settled(config: Config, model: ModelConfig, sequences: Sequences | None, world: int) -> Config:
@@ -243,18 +279,52 @@ def settled(config: Config, model: ModelConfig, sequences: Sequences | None, wor
     )
 
 
-def open_data(config: Config) -> Shards | None:
-    if config.data:
-        return Shards.open(config.data)
-    if config.plan:
-        return None
-    raise TrainerError("no data", fix="--data SHARDS, or run where `tinydata init` and `tinydata encode` were run")
+class Data(NamedTuple):
+    shards: Shards
+    round: Round | None = None  # what is trained on of them
 
 
-def sequences_of(config: Config, shards: Shards, length: int) -> Sequences:
-    total = max(0, (shards.tokens - 1) // length)
-    holdout = config.holdout if config.holdout >= 0 else min(512, max(1, total // 200))
-    return Sequences(shards, length, holdout, read_kept(config.kept, total) if config.kept else None)
+def open_data(config: Config) -> tuple[Config, Data | None]:
+    """-> the data, and the configuration with what a round decides: sequences are those that were scored."""
+    if not config.data and config.plan:
+        return config, None
+    if not config.data:
+        raise TrainerError("no data", fix="--data SHARDS, or run where `tinydata init` and `tinydata encode` were run")
+    data = Data(*opened(config.data, config.base))
+    if data.round:
+        if config.seq_len not in (0, data.round.seq_len):
+            raise TrainerError(
+                f"a round of sequences of {data.round.seq_len:,} tokens cannot be read in others of {config.seq_len:,}",
+                where=config.data,
+                fix=f"--seq-len {data.round.seq_len}, or score again with --seq-len {config.seq_len}",
+            )
+        config = replace(config, seq_len=data.round.seq_len)
+    return replace(config, holdout=_holdout(config, data.shards)), data
+
+
+def _holdout(config: Config, shards: Shards) -> int:
+    """What is not said stays as it was: what --init's run held out of the same shards has not been seen."""
+    facts = about(config.init)[1] if config.init and config.holdout < 0 else {}
+    same = facts.get("data", {}).get("fingerprint") == shards.fingerprint
+    return facts["train"]["holdout"] if same and "train" in facts else config.holdout
+
+
+def sequences_of(config: Config, data: Data, length: int) -> Sequences:
+    total = max(0, (data.shards.tokens - 1) // length)
+    kept, inclusion = None, None
+    if data.round and config.kept:
+        raise TrainerError("a round has its own list of kept sequences", fix="--kept, or a round as --data, not both")
+    if config.unbias and not data.round:
+        fix = "--data ROUND, made by `tinydata resample` without --materialize"
+        raise TrainerError("nothing tells with which probability each sequence was kept", where=config.data, fix=fix)
+    if data.round:
+        kept, inclusion = data.round.kept(total)
+        if config.unbias and not ((inclusion > 0) & (inclusion <= 1)).all():
+            fix = "resample again, or train without --unbias"
+            raise TrainerError("probabilities outside (0, 1]", where=f"{config.data}, column inclusion", fix=fix)
+    elif config.kept:
+        kept, _ = read_kept(config.kept, total)
+    return Sequences(data.shards, length, config.holdout, kept, inclusion if config.unbias else None)
 
 
 def recipe(config: Config, model: ModelConfig, sequences: Sequences) -> dict[str, Any]:
@@ -264,15 +334,21 @@ def recipe(config: Config, model: ModelConfig, sequences: Sequences) -> dict[str
     data |= {"sequences": sequences.size, "held out": len(sequences.held), "directory": str(s.directory)}
     if sequences.kept is not None:
         data["kept"] = hashlib.sha256(sequences.kept.tobytes()).hexdigest()[:32]
+    if sequences.inclusion is not None:
+        data["inclusion"] = hashlib.sha256(sequences.inclusion.tobytes()).hexdigest()[:32]
+    if number(config.data):
+        data |= {"round": number(config.data), "round directory": config.data}
     tokenizer = dict(s.tokenizer)
     if not os.path.isabs(tokenizer.get("path", "")):  # relative to where encode ran: as a rule, beside the shards
         beside = s.directory.parent / tokenizer.get("path", "")
         tokenizer["path"] = str(beside if beside.exists() else tokenizer.get("path", ""))
+    known = about(config.init)[1] if config.init else {}
     return {
         "model": dataclasses.asdict(model),
         "train": dataclasses.asdict(config),
         "data": data,
         "tokenizer": tokenizer,
+        "init": {"path": config.init} | {k: known[k] for k in ("step", "tokens") if k in known} if config.init else {},
         "torch": torch.__version__,
     }
 
@@ -288,10 +364,11 @@ def check_resume(old: dict[str, Any], new: dict[str, Any], where: Path) -> list[
             fatal.append(f"{key}: {a} -> {new['model'].get(key)}")
     if old["tokenizer"]["fingerprint"] != new["tokenizer"]["fingerprint"]:
         fatal.append(f"tokenizer: {_named(old['tokenizer'])} -> {_named(new['tokenizer'])}")
-    for key in ("fingerprint", "sequences", "held out", "kept"):
+    for key in ("fingerprint", "sequences", "held out", "kept", "inclusion"):
         if old["data"].get(key) != new["data"].get(key):
             fatal.append(f"data's {key}: {old['data'].get(key)} -> {new['data'].get(key)}")
-    changed = [(k, old["train"].get(k), v) for k, v in new["train"].items() if old["train"].get(k) != v]
+    before = {**dataclasses.asdict(Config()), **old["train"]}  # options that were not there yet
+    changed = [(k, before[k], v) for k, v in new["train"].items() if before[k] != v]
     fatal += [f"--{k.replace('_', '-')}: {a} -> {b}" for k, a, b in changed if k in FIXED]
     if fatal:
         raise TrainerError(
@@ -299,7 +376,7 @@ def check_resume(old: dict[str, Any], new: dict[str, Any], where: Path) -> list[
             where=str(where),
             fix="give the same options and data as before, or another -o",
         )
-    quiet = ("out", "data", "plan", "resume", "track", "log_every", "keep", *FIXED)
+    quiet = ("out", "data", "base", "round", "plan", "resume", "track", "log_every", "keep", *FIXED)
     return [f"--{k.replace('_', '-')}: {a} -> {b}" for k, a, b in changed if k not in quiet]
 
 

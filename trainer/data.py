@@ -203,6 +203,7 @@ class Batch(NamedTuple):
     tokens: Tensor  # int64 [B, T]
     targets: Tensor  # int64 [B, T]; -100: no loss
     documents: Tensor | None  # int32 [B, T]: numbers, for masking
+    weights: Tensor | None = None  # float32 [B]: of each row's loss
 
 
 @dataclass(frozen=True)
@@ -215,8 +216,9 @@ class Sequences:
 
     shards: Shards
     length: int  # T
-    holdout: int  # sequences
+    holdout: int  # sequences; below 0: 0.5%, at most 512
     kept: np.ndarray | None = None
+    inclusion: np.ndarray | None = None  # float32: the probability with which each of `kept`, sorted, was kept
 
     def __post_init__(self):
         if self.total < 2 or self.size < 1:
@@ -233,15 +235,17 @@ class Sequences:
     @cached_property
     def held(self) -> np.ndarray:
         """int64, sorted: numbers of the held-out sequences."""
-        runs = -(-self.holdout // RUN)
-        if not runs:
-            return np.empty(0, np.int64)
-        starts = (np.arange(runs) * 2 + 1) * (self.total // (2 * runs))
-        return np.unique(np.minimum((starts[:, None] + np.arange(RUN)).ravel()[: self.holdout], self.total - 1))
+        return held_out(self.total, self.holdout)
 
     @cached_property
     def _kept(self) -> np.ndarray | None:
-        return None if self.kept is None else self.kept[~np.isin(self.kept, self.held)]
+        return None if self.kept is None else self.kept[self._trained]
+
+    @cached_property
+    def _trained(self) -> np.ndarray:
+        """bool, of each kept one: not held out."""
+        assert self.kept is not None
+        return ~np.isin(self.kept, self.held)
 
     @property
     def size(self) -> int:
@@ -258,6 +262,20 @@ class Sequences:
         if self._kept is not None:
             return self._kept[out]
         return out + np.searchsorted(self.held - np.arange(len(self.held)), out, side="right")
+
+    @cached_property
+    def _weights(self) -> np.ndarray:
+        assert self.inclusion is not None
+        inverse = 1 / self.inclusion.astype(np.float64)
+        return (inverse / inverse[self._trained].mean()).astype(np.float32)
+
+    def weights(self, numbers: np.ndarray) -> np.ndarray:
+        """Numbers of kept sequences -> float32: 1 / inclusion, scaled so that its mean over those trained on is one.
+
+        A loss weighted so has the mean, over what might have been kept, of the loss on all (Horvitz and Thompson).
+        """
+        assert self.kept is not None
+        return self._weights[np.searchsorted(self.kept, numbers)]
 
     def read(self, numbers: np.ndarray, vocab: int, documents: bool = False) -> Batch:
         """Numbers of sequences -> what the model is fed. Raises TrainerError for an id the vocabulary has not."""
@@ -286,30 +304,18 @@ class Sequences:
         )
 
 
-def read_kept(path: str | Path, total: int) -> np.ndarray:
-    """A Parquet list with the column `sequence`: numbers of kept sequences -> int64, in the file's order."""
-    import pyarrow.parquet as pq
-
-    try:
-        kept = pq.read_table(path, columns=["sequence"])["sequence"].to_numpy().astype(np.int64)
-    except Exception as e:
-        raise TrainerError(
-            f"no list of kept sequences: {e}", where=str(path), fix="a Parquet file with a column `sequence`"
-        ) from None
-    if len(kept) and not (kept.min() >= 0 and kept.max() < total):
-        raise TrainerError(
-            f"sequence {kept.max() if kept.max() >= total else kept.min()} is not among the {total:,} of the shards",
-            where=str(path),
-            fix="the list belongs to other shards, or to another --seq-len",
-        )
-    return kept
+def held_out(total: int, holdout: int) -> np.ndarray:
+    """Of `total` sequences -> int64, sorted: numbers of those held out; `holdout` below 0: 0.5%, at most 512."""
+    holdout = holdout if holdout >= 0 else min(512, max(1, total // 200))
+    runs = -(-holdout // RUN)
+    if not runs:
+        return np.empty(0, np.int64)
+    starts = (np.arange(runs) * 2 + 1) * (total // (2 * runs))
+    return np.unique(np.minimum((starts[:, None] + np.arange(RUN)).ravel()[:holdout], total - 1))
 
 
 def pinned(batch: Batch) -> Batch:
-    documents = batch.documents
-    return Batch(
-        batch.tokens.pin_memory(), batch.targets.pin_memory(), None if documents is None else documents.pin_memory()
-    )
+    return Batch(*(None if x is None else x.pin_memory() for x in batch))  # type: ignore[arg-type]
 
 
 def steps(
@@ -343,6 +349,8 @@ def steps(
             while not stop.is_set():
                 numbers = sequences.order(np.arange(at, at + batch), seed)
                 own = sequences.read(numbers[rank::world], vocab, documents)
+                if sequences.inclusion is not None:
+                    own = own._replace(weights=torch.from_numpy(sequences.weights(numbers[rank::world])))
                 if pin:
                     own = pinned(own)
                 put((numbers, own))

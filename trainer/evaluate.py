@@ -13,7 +13,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -22,14 +22,13 @@ import torch
 import tyro
 
 from trainer.checkpoint import load_model
-from trainer.config import Config as RunConfig
-from trainer.config import sequences_of
 from trainer.data import Sequences, Shards
 from trainer.errors import TrainerError, main
 from trainer.huggingface.origin import origin
 from trainer.measures import diagnostics
 from trainer.measures.choices import read_items, solve
 from trainer.model import Model
+from trainer.rounds import opened
 from trainer.validation import PIECES, measured
 
 LONGEST = 2048  # tokens of a sequence, where a model of other origin could do more
@@ -83,7 +82,7 @@ def program() -> None:
 
 def on_data(model: Model, facts: dict[str, Any], data: str, config: Config) -> dict[str, Any]:
     """-> data: what was read; validation: loss and bits per byte; diagnostics: rows, if they are asked for."""
-    shards = Shards.open(data)
+    shards, _ = opened(data)  # of a round, those that it is of: what is held out is theirs
     _same_tokenizer(shards, facts, model, config.model)
     length = config.seq_len or min(model.config.seq_len, LONGEST)
     sequences, numbers, what = chosen(shards, facts, length, config.tokens)
@@ -128,7 +127,7 @@ def chosen(shards: Shards, facts: dict[str, Any], length: int, tokens: int) -> t
     """-> sequences, the numbers of those to look at, and which these are, in words."""
     train, own = facts.get("train", {}), facts.get("data", {}).get("fingerprint") == shards.fingerprint
     if own and train.get("seq_len") == length:
-        sequences = sequences_of(replace(RunConfig(), holdout=train["holdout"]), shards, length)
+        sequences = Sequences(shards, length, train["holdout"])
         if len(sequences.held):
             return sequences, sequences.held, f"{len(sequences.held):,} that were held out of its training"
     sequences = Sequences(shards, length, 0)

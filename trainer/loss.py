@@ -23,7 +23,9 @@ def chunk_tokens(vocab: int, device: str) -> int:
 
 class _HeadLoss(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, chunk: int) -> tuple[Tensor, Tensor]:
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, chunk: int, scale: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         wants_hidden, wants_weight = ctx.needs_input_grad[:2]
         exact = torch.promote_types(hidden.dtype, torch.float32)
         nll = torch.empty(len(hidden), dtype=exact, device=hidden.device)
@@ -41,7 +43,8 @@ class _HeadLoss(torch.autograd.Function):
                 continue
             grad = logits.sub_(log_z).exp_()  # softmax, in the logits' own memory
             grad.scatter_add_(1, at, torch.full_like(log_z, -1.0))
-            grad = grad.mul_(counts).to(hidden.dtype)
+            factor = counts if scale is None else counts * scale[a : a + chunk].unsqueeze(1)
+            grad = grad.mul_(factor).to(hidden.dtype)
             if grad_hidden is not None:
                 torch.matmul(grad, weight, out=grad_hidden[a : a + chunk])
             if grad_weight is not None:
@@ -51,23 +54,26 @@ class _HeadLoss(torch.autograd.Function):
                     grad_weight += grad.T @ h
         ctx.save_for_backward(grad_hidden, None if grad_weight is None else grad_weight.to(weight.dtype))
         ctx.mark_non_differentiable(nll)
-        return nll.sum(), nll
+        return (nll if scale is None else nll * scale).sum(), nll
 
     @staticmethod
-    def backward(ctx: Any, scale: Tensor, _: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+    def backward(ctx: Any, scale: Tensor, _: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
         hidden, weight = ctx.saved_tensors
         return (
             None if hidden is None else hidden.mul_(scale.to(hidden.dtype)),
             None if weight is None else weight.mul_(scale.to(weight.dtype)),
             None,
             None,
+            None,
         )
 
 
-def head_loss(hidden: Tensor, weight: Tensor, targets: Tensor, chunk: int = 0) -> tuple[Tensor, Tensor]:
+def head_loss(
+    hidden: Tensor, weight: Tensor, targets: Tensor, chunk: int = 0, scale: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """hidden [N, d], weight [V, d], targets int64 [N] -> (sum of nll, nll float32 [N], or as exact as hidden), in nats.
 
-    A target of -100 has nll 0 and no gradient. The gradient is that of the sum alone, and backward may run
-    once. `chunk`: tokens at a time; 0 picks by vocabulary and device.
+    A target of -100 has nll 0 and no gradient. `scale` float32 [N]: what each nll counts in the sum. The gradient is
+    that of the sum alone, and backward may run once. `chunk`: tokens at a time; 0 picks by vocabulary and device.
     """
-    return _HeadLoss.apply(hidden, weight, targets, chunk or chunk_tokens(len(weight), hidden.device.type))
+    return _HeadLoss.apply(hidden, weight, targets, chunk or chunk_tokens(len(weight), hidden.device.type), scale)

@@ -180,16 +180,22 @@ class Model(nn.Module):
         return self.norm(x)
 
     def forward(
-        self, tokens: Tensor, targets: Tensor | None = None, documents: Tensor | None = None
+        self,
+        tokens: Tensor,
+        targets: Tensor | None = None,
+        documents: Tensor | None = None,
+        weights: Tensor | None = None,
     ) -> Tensor | tuple[Tensor, Tensor, Tensor]:
         """tokens, targets int64 [B, T] -> (sum of nll, nll float32 [B, T], targets that count), in nats.
 
-        A target of -100 does not count. Without targets: logits [B, T, V].
+        A target of -100 does not count. `weights` float32 [B]: what each row's nll counts in the sum. Without targets:
+        logits [B, T, V].
         """
         x = self.hidden(tokens, documents)
         if targets is None:
             return x @ self.head().T
-        total, nll = head_loss(x.flatten(0, 1), self.head(), targets.flatten())
+        scale = None if weights is None else weights.unsqueeze(1).expand_as(targets).flatten()
+        total, nll = head_loss(x.flatten(0, 1), self.head(), targets.flatten(), scale=scale)
         return total, nll.view_as(targets), (targets >= 0).sum()
 
 

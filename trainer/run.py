@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from trainer import plan
-from trainer.checkpoint import Checkpoints, begin_moments, latest, read_state, restore, write_json
+from trainer.checkpoint import Checkpoints, begin_moments, latest, read_state, restore, weights_of, write_json
 from trainer.config import (
     Config,
     check_resume,
@@ -27,7 +27,6 @@ from trainer.config import (
 )
 from trainer.data import Sequences, steps
 from trainer.errors import REQUEUE, TrainerError, main
-from trainer.huggingface import hf
 from trainer.initial import random_weights
 from trainer.metrics import Meter, Metrics, described, memory_bytes
 from trainer.model import Model, ModelConfig
@@ -39,14 +38,13 @@ from trainer.validation import measured, piece_bytes
 
 
 def program() -> int:
-    config = parse()
-    shards = open_data(config)
-    model = model_config(config, shards)
+    config, data = open_data(parse())
+    model = model_config(config, data.shards if data else None)
     if config.plan:
         return show_plan(config, model)
-    assert shards is not None
+    assert data is not None
     with world(config.device, config.replicas) as w:
-        sequences = sequences_of(config, shards, model.seq_len)
+        sequences = sequences_of(config, data, model.seq_len)
         return Training(settled(config, model, sequences, w.size), model, sequences, w).run()
 
 
@@ -88,7 +86,7 @@ class Training:
             restore(found, self.model, self.optimizer)
             return state
         if self.w.first and self.config.init:
-            weights = hf.Weights.open(self.config.init).items()
+            weights = weights_of(self.config.init)
         else:
             weights = random_weights(self.model_of, self.config.seed, self.config.init_scheme)
         fill(self.model, self.w, weights)

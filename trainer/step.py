@@ -28,6 +28,7 @@ def take_step(
 ) -> dict[str, Any]:
     """Loss = sum of nll over all ranks / targets of all ranks, in nats. `sizes` int64 [V]: bytes of each id's text.
 
+    Where the batch has weights, loss and bits are of weighted sums; weights have mean one over an epoch.
     What it returns is the same on every rank. If one rank has been told to stop, all are.
     """
     (count,) = total(w, (batch.targets >= 0).sum())
@@ -39,7 +40,7 @@ def take_step(
         loss, nll, _ = model(*part)
         assert part[1] is not None
         (loss / max(count, 1.0)).backward()
-        sums += torch.stack([loss.detach().double(), *_text(nll, part[1], sizes)])
+        sums += torch.stack([loss.detach().double(), *_text(nll, part[1], sizes, part[3])])
     norm: Any = nn.utils.clip_grad_norm_(model.parameters(), config.clip or float("inf"))
     nats, text_nats, text_bytes, stop = total(w, *sums, float(stopped.any))
     values: dict[str, Any] = {
@@ -62,8 +63,11 @@ def take_step(
     return values
 
 
-def _text(nll: Tensor, targets: Tensor, sizes: Tensor | None) -> tuple[Tensor, Tensor]:
+def _text(nll: Tensor, targets: Tensor, sizes: Tensor | None, weights: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Sums over targets that stand for text: nll, bytes."""
     if sizes is None:
         return nll.new_zeros((), dtype=torch.float64), nll.new_zeros((), dtype=torch.float64)
     size = sizes[targets.clamp(min=0)] * (targets >= 0)
+    if weights is not None:
+        nll, size = nll * weights.unsqueeze(1), size * weights.unsqueeze(1).double()
     return (nll * (size > 0)).sum(dtype=torch.float64), size.sum().double()

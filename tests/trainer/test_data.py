@@ -12,9 +12,10 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="the trainer needs torch: pip install 'tinydata[train]'")
 
-from trainer.data import Sequences, Shards, permuted, read_kept, steps  # noqa: E402
+from trainer.data import Sequences, Shards, permuted, steps  # noqa: E402
 from trainer.errors import TrainerError  # noqa: E402
 from trainer.loss import IGNORE  # noqa: E402
+from trainer.rounds import read_kept  # noqa: E402
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4, 5, 63, 64, 65, 1000, 4097])
@@ -95,7 +96,7 @@ def test_kept_sequences_are_a_round_without_a_copy(shards, tmp_path):
     s = Sequences(Shards.open(shards), 64, 20)
     keep = np.arange(1, s.total, 3)
     pq.write_table(pa.table({"sequence": keep}), tmp_path / "keep.parquet")
-    round1 = Sequences(s.shards, 64, 20, read_kept(tmp_path / "keep.parquet", s.total))
+    round1 = Sequences(s.shards, 64, 20, read_kept(tmp_path / "keep.parquet", s.total)[0])
     assert (round1.held == s.held).all()
     seen = round1.order(np.arange(round1.size), seed=0)
     assert sorted(seen.tolist()) == sorted(set(keep.tolist()) - set(s.held.tolist()))

@@ -17,13 +17,31 @@ from trainer.model import ModelConfig
 _LISTS = ("domains", "shards")
 _SHARDS = 20  # listed by name; of more, the number
 _SHAPE = ("preset", "width", "depth", "expand", "heads", "kv_heads", "vocab", "tied", "qk_norm", "series", "shortcut")
-_MACHINE = ("data", "out", "plan", "resume", "track", "log_every", "validate_every", "save_every", "keep", "device")
+_PATHS = {
+    "data": ("directory", "round directory"),
+    "tokenizer": ("path",),
+    "init": ("path",),
+    "train": ("data", "base", "out", "init", "kept"),
+}
+_MACHINE = (
+    "data",
+    "base",
+    "out",
+    "plan",
+    "resume",
+    "track",
+    "log_every",
+    "validate_every",
+    "save_every",
+    "keep",
+    "device",
+)
 
 
 def published(known: Origin) -> dict[str, Any]:
     """What tinydata.json says: the run's facts without this machine's paths, its data by domain, its last metrics."""
     out = {k: dict(v) if isinstance(v, dict) else v for k, v in known.facts.items() if k not in ("guard", "world")}
-    for table, keys in (("data", ["directory"]), ("tokenizer", ["path"]), ("train", ["data", "out", "init", "kept"])):
+    for table, keys in _PATHS.items():
         for key in keys:
             if isinstance(out.get(table), dict) and out[table].get(key):
                 out[table][key] = Path(out[table][key]).name

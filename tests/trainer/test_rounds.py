@@ -1,0 +1,209 @@
+"""Training on a round: kept sequences of the base shards, from the run before, weighted or not, its losses logged."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+torch = pytest.importorskip("torch", reason="the trainer needs torch: pip install 'tinydata[train]'")
+
+import torch.nn.functional as F  # noqa: E402
+from processes import curve, environment  # noqa: E402
+
+from trainer.checkpoint import load_model  # noqa: E402
+from trainer.data import Sequences, Shards  # noqa: E402
+from trainer.errors import TrainerError  # noqa: E402
+from trainer.initial import random_weights  # noqa: E402
+from trainer.model import Model, ModelConfig  # noqa: E402
+from trainer.rounds import opened  # noqa: E402
+
+
+def write_round(shards, out, kept, inclusion, seq_len=32, number=1):
+    """As `tinydata resample` does without --materialize, in two parts."""
+    base = Shards.open(shards)
+    out.mkdir()
+    half = len(kept) // 2
+    for i, part in enumerate((slice(0, half), slice(half, None))):
+        table = pa.table({"sequence": kept[part], "inclusion": inclusion[part].astype(np.float32)})
+        pq.write_table(table, out / f"keep-{i:07d}.parquet")
+    place = {"path": "shards", "absolute": str(shards), "fingerprint": base.fingerprint}
+    facts = {"verb": "resample", "round": number, "seq_len": seq_len, "base": place}
+    facts["kept"] = {"sequences": len(kept), "sha256": hashlib.sha256(kept.astype(np.int64).tobytes()).hexdigest()}
+    (out / "manifest.json").write_text(json.dumps(facts))
+    return out
+
+
+@pytest.fixture
+def kept(shards):
+    return np.arange(1, (Shards.open(shards).tokens - 1) // 32, 3)
+
+
+@pytest.fixture
+def workspace(shards, kept, tmp_path):
+    """A directory with a tinydata.toml, a finished run and the round that comes next."""
+    table = {"preset": "tiny-1m", "width": 64, "depth": 2, "expand": 2.0, "seq_len": 32, "device": "cpu"}
+    table |= {"batch_tokens": 384, "steps": 6, "save_every": 3}
+    lines = [f"{k} = {json.dumps(v)}" for k, v in table.items()]
+    (tmp_path / "tinydata.toml").write_text(
+        "\n".join([f"[encode]\nout = {json.dumps(str(shards))}\n[train]", *lines, ""])
+    )
+    assert trained(tmp_path, "--holdout", "24").returncode == 0
+    write_round(shards, tmp_path / "round-1", kept, np.full(len(kept), 0.5))
+    return tmp_path
+
+
+def trained(cwd, *flags, program="run"):
+    line = [sys.executable, "-m", f"trainer.{program}", *flags]
+    return subprocess.run(line, cwd=cwd, env=environment(), capture_output=True, text=True, timeout=300)
+
+
+def test_round_1_is_what_comes_after_the_run(workspace, shards, kept):
+    done = trained(workspace, "--round", "1", "--steps", "4", "--save-every", "4")
+    assert done.returncode == 0, done.stderr
+    recipe = json.loads((workspace / "run-1" / "recipe.json").read_text())
+    assert (recipe["train"]["data"], recipe["train"]["init"]) == ("round-1", "run")
+    assert recipe["init"] == {"path": "run", "step": 6, "tokens": 6 * 384}
+    held = Sequences(Shards.open(shards), 32, 24).held
+    assert recipe["data"]["round"] == 1 and recipe["data"]["directory"] == str(shards)
+    assert recipe["data"]["held out"] == 24  # as the run before, which was told so
+    assert recipe["data"]["sequences"] == len(np.setdiff1d(kept, held))
+    again = trained(workspace, "--round", "1", "--steps", "6")
+    assert again.returncode == 0 and "going on from step 4" in again.stderr, again.stderr
+    assert len(curve(workspace / "run-1")) == 6
+    found = trained(workspace, "run-1", "--json", program="evaluate")
+    assert "24 that were held out" in json.loads(found.stdout)["data"]["sequences"], found.stderr
+    found = trained(workspace, "run", "--data", "round-1", "--json", program="evaluate")
+    assert "24 that were held out" in json.loads(found.stdout)["data"]["sequences"], found.stderr
+    (workspace / "round-1").rename(workspace / "round-2")
+    assert trained(workspace, "--round", "2", "--steps", "1").returncode == 0
+    assert json.loads((workspace / "run-2" / "recipe.json").read_text())["train"]["init"] == "run-1"
+
+
+def test_it_starts_from_a_run_bit_for_bit(workspace):
+    before = workspace / "run" / "checkpoints" / "step-00000003"
+    flags = ["--round", "1", "--steps", "1", "--lr", "1e-30", "--warmup", "0", "--weight-decay", "0"]
+    done = trained(workspace, *flags, "--init", str(before), "-o", "there")
+    assert done.returncode == 0, done.stderr
+    first, got = (dict(load_model(p)[0].named_parameters()) for p in (before, workspace / "there"))
+    assert first.keys() == got.keys()
+    for name, p in got.items():
+        torch.testing.assert_close(p, first[name], rtol=0, atol=2e-30)
+    assert "--depth cannot change a model that is there" in trained(workspace, *flags, "--depth", "3").stderr
+    assert "neither a run" in trained(workspace, *flags, "--init", "nothing").stderr
+
+
+def test_a_run_on_other_ids_is_no_beginning(workspace, shards):
+    shutil.copytree(shards, workspace / "other")
+    manifest = json.loads((workspace / "other" / "manifest.json").read_text())
+    manifest["tokenizer"] |= {"fingerprint": "f" * 32}
+    (workspace / "other" / "manifest.json").write_text(json.dumps(manifest))
+    done = trained(workspace, "--data", "other", "--init", "run", "-o", "next")
+    assert done.returncode == 1 and "the model has the tokenizer" in done.stderr and "f" * 32 in done.stderr
+
+
+def test_what_a_round_is_of(shards, kept, tmp_path):
+    place = write_round(shards, tmp_path / "round-1", kept, np.linspace(0.2, 1, len(kept)))
+    base, found = opened(place)
+    numbers, inclusion = found.kept(kept.max() + 1)
+    assert (numbers == kept).all() and inclusion[0] == np.float32(0.2) and base.directory == shards
+    facts = json.loads((place / "manifest.json").read_text())
+    facts["base"]["absolute"] = "/nowhere"
+    (place / "manifest.json").write_text(json.dumps(facts))
+    with pytest.raises(TrainerError, match="not there"):
+        opened(place)
+    assert opened(place, str(shards))[0].directory == shards
+    shutil.copytree(shards, tmp_path / "shards")
+    assert opened(place)[0].directory == tmp_path / "shards"
+    manifest = json.loads((tmp_path / "shards" / "manifest.json").read_text())
+    manifest["files"][f"{manifest['shards'][0]['name']}.bin"]["sha256"] = "0"
+    (tmp_path / "shards" / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(TrainerError, match="of other shards"):
+        opened(place)
+    (place / "keep-0000001.parquet").unlink()
+    with pytest.raises(TrainerError, match="not those of its manifest"):
+        opened(place, str(shards))[1].kept(kept.max() + 1)
+
+
+def test_a_round_that_does_not_fit_says_so(workspace, shards):
+    assert "cannot be read in others of 64" in trained(workspace, "--round", "1", "--seq-len", "64").stderr
+    assert "not both" in trained(workspace, "--round", "1", "--kept", "x").stderr
+    assert "which probability" in trained(workspace, "--unbias", "-o", "new").stderr
+    facts = json.loads((shards / "manifest.json").read_text()) | {"verb": "resample", "round": 1}
+    shutil.copytree(shards, workspace / "round-3")
+    (workspace / "round-3" / "manifest.json").write_text(json.dumps(facts))  # as --materialize leaves it
+    done = trained(workspace, "--round", "3", "--init", "run", "--steps", "1")
+    assert done.returncode == 0, done.stderr
+    assert json.loads((workspace / "run-3" / "recipe.json").read_text())["data"]["round"] == 1
+
+
+# -- weights -----------------------------------------------------------------------------------
+
+
+def test_weights_unbias_a_mean(shards, kept):
+    inclusion = np.linspace(0.1, 1, len(kept)).astype(np.float32)
+    s = Sequences(Shards.open(shards), 32, 40, kept, inclusion)
+    own = np.setdiff1d(kept, s.held)
+    weights = s.weights(own)
+    assert len(own) < len(kept) and weights.mean() == pytest.approx(1, abs=1e-6)
+    of = dict(zip(kept.tolist(), inclusion.tolist(), strict=True))
+    ratio = weights * np.array([of[i] for i in own.tolist()])
+    np.testing.assert_allclose(ratio, ratio[0], rtol=1e-5)
+    assert (s.weights(own[[5, 2, 5]]) == weights[[5, 2, 5]]).all()
+
+
+def test_gradient_of_a_weighted_loss():
+    """Against a plain loop: each row alone, its loss times its weight."""
+    config = ModelConfig(vocab=101, width=48, depth=2, heads=4, kv_heads=4, head_dim=12, ffn=64, seq_len=16, tied=True)
+    model = Model(config).double()
+    model.load_state_dict(dict(random_weights(config, 0)))
+    generator = torch.Generator().manual_seed(1)
+    tokens, targets = (torch.randint(config.vocab, (5, 16), generator=generator) for _ in range(2))
+    targets[1, :7] = -100
+    weights = torch.rand(5, generator=generator) * 3
+    total, nll, count = model(tokens, targets, None, weights)
+    total.backward()
+    got = {n: p.grad.clone() for n, p in model.named_parameters()}
+    model.zero_grad()
+    expected = 0.0
+    for row in range(5):
+        loss = F.cross_entropy(model(tokens[row : row + 1])[0], targets[row], reduction="sum")
+        expected = expected + loss * weights[row].double()
+    expected.backward()
+    torch.testing.assert_close(total.detach(), expected.detach())
+    assert float(nll.sum()) != pytest.approx(float(total.detach())) and int(count) == 73
+    for name, p in model.named_parameters():
+        torch.testing.assert_close(got[name], p.grad, rtol=1e-9, atol=1e-11, msg=name)
+
+
+def test_unbiased_runs(workspace, shards, kept):
+    """Equal probabilities are weights of one: the same run. Others are another, on two ranks the same."""
+    flags = ["--steps", "4", "--log-every", "1"]
+    for out, more in (("plain", []), ("even", ["--unbias"])):
+        assert trained(workspace, "--round", "1", "-o", out, *flags, *more).returncode == 0
+    assert curve(workspace / "plain") == curve(workspace / "even")
+    shutil.rmtree(workspace / "round-1")
+    write_round(shards, workspace / "round-1", kept, np.linspace(0.05, 1, len(kept)))
+    assert "--unbias: False -> True" in trained(workspace, "--round", "1", "-o", "plain", *flags, "--unbias").stderr
+    assert trained(workspace, "--round", "1", "-o", "one", *flags, "--unbias").returncode == 0
+    several = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    several += ["-m", "trainer.run", "--round", "1", "-o", "two", *flags, "--unbias"]
+    done = subprocess.run(several, cwd=workspace, env=environment(), capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    one, two, plain = ([x[1] for x in curve(workspace / name)] for name in ("one", "two", "plain"))
+    assert one == pytest.approx(two, rel=1e-5) and abs(one[0] - plain[0]) > 1e-3
+
+
+# -- losses ------------------------------------------------------------------------------------
+
+
+def rows(run):
+    return pa.concat_tables([pq.read_table(f) for f in sorted((run / "losses").glob("*.parquet"))])
