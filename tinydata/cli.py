@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import click
@@ -107,12 +108,12 @@ def running(command: Command) -> Command:
 
 
 @contextmanager
-def connected(engine: str, workers: int) -> Iterator[Any]:
-    """The engine of that name, closed at the end."""
+def connected(engine: str, workers: int, pandas: bool = False) -> Iterator[Any]:
+    """The engine of that name, closed at the end; pandas: on Spark, through mapInPandas."""
     if engine == "spark":
         from tinydata.engines.spark import SparkEngine
 
-        spark = SparkEngine(workers)
+        spark = SparkEngine(workers, pandas=pandas)
         try:
             yield spark
         finally:
@@ -550,6 +551,76 @@ def encode(
     for line in show.warnings(manifest):
         console.say(line)
     return QUARANTINED if manifest["quarantined"]["documents"] else 0
+
+
+@cli.command(epilog="Example: tinydata score shards --model run -o scores")
+@click.argument("shards", default="")
+@click.option("--model", default="", help="A run, a checkpoint of one, or a Hugging Face directory.")
+@click.option("--losses", default="", help="Or: a run, whose --log-sequence-loss is taken; nothing is computed.")
+@click.option("-o", "--out", default="", help="Directory for the scores.")
+@click.option("--seq-len", type=click.IntRange(1), default=None, help="Tokens of a sequence [default: the model's].")
+@click.option("--device", default="auto", show_default=True, help="cpu, cuda:1; auto: a GPU per worker if there are.")
+@click.option("--rows", type=click.IntRange(1), default=None, help="Sequences at once [default: by the model's size].")
+@click.option(
+    "--scorer", default="trainer.scorer:load", show_default=True, help="What loads the model: MODULE:FUNCTION."
+)
+@click.option("--base", default="", help="The shards of a round, if they have moved.")
+@click.option("--round", "number", type=click.IntRange(0), default=None, help="Of round-N by run-N make scores-N.")
+@running
+def score(
+    shards: str,
+    model: str,
+    losses: str,
+    out: str,
+    seq_len: int | None,
+    device: str,
+    rows: int | None,
+    scorer: str,
+    base: str,
+    number: int | None,
+    engine: str,
+    workers: int,
+    partitions: int,
+    dry_run: bool,
+    force: bool,
+    as_json: bool,
+    quiet: bool,
+    verbose: bool,
+) -> int:
+    """Compute the loss of every sequence of SHARDS under a frozen model.
+
+    SHARDS: what `tinydata encode` or `tinydata resample` wrote. One process per GPU, or per core where there is none.
+    The same command again continues a run that was killed.
+    """
+    from tinydata import score as verb
+    from tinydata import show
+    from tinydata.scoring import devices
+
+    console = Console(as_json, quiet, verbose)
+    if number:
+        names = {"shards": f"round-{number}", "model": f"run-{number}", "out": f"scores-{number}"}
+        shards, out = (v if typed(n) else names[n] for n, v in (("shards", shards), ("out", out)))
+        model = model if losses or typed("model") else names["model"]
+    if losses and typed("losses"):
+        model = model if typed("model") else ""  # what tinydata.toml says is meant for the other case
+    shards = needed(shards, "SHARDS")
+    needed(model or losses, "--model")
+    if model and losses:
+        raise click.UsageError("--model computes losses and --losses reads them: give one")
+    settings = verb.Settings(model, losses, scorer, seq_len or 0, rows or 0, base, device)
+    planned = verb.plan(shards, settings)
+    there = devices(scorer) if model and device == "auto" and engine == "local" else []
+    if dry_run:
+        console.result(*show.score_plan(planned, verb.speed(planned, settings), workers or len(there), there))
+        return 0
+    out, began = needed(out, "-o"), time.time()
+    stage = partial(console.progress, unit="tokens")
+    with connected(engine, workers or len(there), pandas=True) as running_on:
+        ways: dict[str, Any] = {"force": force, "partitions": partitions, "planned": planned, "stage": stage}
+        manifest, used = verb.score(shards, out, running_on, settings, **ways)
+        record(out, began, engine=running_on.name, workers=running_on.slots, tokens=planned.tokens, processes=used)
+    console.result(manifest, show.scored(manifest, out, time.time() - began))
+    return 0
 
 
 @cli.command(epilog="Example: tinydata resample scores --keep 0.5 -o round-1")

@@ -56,10 +56,15 @@ class _Bar:
     def _open(self) -> None:
         from rich import progress as p
         from rich.console import Console as RichConsole
+        from rich.text import Text
 
-        amount: list[Any] = (
-            [p.DownloadColumn(), p.TransferSpeedColumn()] if self.unit == "B" else [p.MofNCompleteColumn()]
-        )
+        unit = self.unit
+
+        class Rate(p.ProgressColumn):
+            def render(self, task: Any) -> Text:
+                return Text(f"{task.completed:,.0f} of {task.total:,.0f} {unit}, {task.speed or 0:,.0f} {unit}/s")
+
+        amount: list[Any] = [p.DownloadColumn(), p.TransferSpeedColumn()] if unit == "B" else [Rate()]
         columns = [p.TextColumn("{task.description}"), p.BarColumn(), *amount, p.TimeRemainingColumn()]
         self.rich = p.Progress(*columns, console=RichConsole(stderr=True), transient=True)
         self.task = self.rich.add_task(self.label, total=self.total)

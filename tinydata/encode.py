@@ -7,8 +7,6 @@ documents' lengths are, are put together from the parts. So shards are the same 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -17,7 +15,7 @@ import pyarrow as pa
 
 from tinydata import __version__, count, schema
 from tinydata.count import check_bad, describe, loaded, reasons
-from tinydata.engines.base import Engine, Tell, Unit, Unusable, map
+from tinydata.engines.base import Engine, Stage, Unit, Unusable, map, silent
 from tinydata.errors import TinydataError
 from tinydata.formats.base import Plan, Split, Wanted, plan
 from tinydata.parts import SAMPLE, Job, encode_unit
@@ -31,13 +29,6 @@ UNIT_BYTES = 64 << 20  # of input; the least that is done again after a kill
 SHARD_TOKENS = 1 << 27  # 256 MB of uint16
 ENOUGH = 1_000  # tokens of a sample that says something
 FOREIGN = 0.1  # share of tokens by which a corpus may differ from what its tokenizer makes of its text
-
-Stage = Callable[[str, int], AbstractContextManager[Tell]]
-
-
-def silent(name: str, size: int) -> AbstractContextManager[Tell]:
-    """A Stage that shows nothing."""
-    return nullcontext(lambda n: None)
 
 
 class Settings(NamedTuple):
@@ -305,6 +296,7 @@ def summary(
         "bos": target.edges.bos,
         "eos": target.edges.eos,
         "end_of_text": end_of_text(target.tok),
+        "unknown": target.tok.unk,
         "sample": sample if target.big else None,
         "encoded_whole": sorted({d["differed"] for d in done if d["differed"]}),
         "skipped_files": found.skipped,

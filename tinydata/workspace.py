@@ -56,6 +56,7 @@ def text(corpus: list[str], tokenizer: str, columns: dict[str, str]) -> str:
         "count": {"corpus": corpus, "tokenizer": tokenizer, **columns, "out": "counts"},
         "compact": {"counts": "counts", "tokenizer": tokenizer, "out": "vocab"},
         "encode": {"corpus": corpus, "vocab": "vocab", **columns, "out": "shards"},
+        "score": {"shards": "shards", "model": "run", "out": "scores"},
         "report": {"dirs": ["counts", "vocab", "shards"], "out": "report.html"},
     }
     lines = ["# made by `tinydata init`; flags on the command line win over what stands here"]

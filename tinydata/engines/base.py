@@ -13,6 +13,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
@@ -37,6 +38,27 @@ class Engine(Protocol):
     def run(
         self, tasks: list[Any], work: Callable[[Any], Any], *, progress: Callable[[int], None], label: str
     ) -> Iterator[tuple[int, Any]]: ...
+
+
+class Seat(NamedTuple):
+    """Which of its machine's workers a process is, and the number of the GPU the cluster gave it; "" if none."""
+
+    number: int = 0
+    gpu: str = ""
+
+
+_seat = Seat()
+
+
+def seat() -> Seat:
+    """This process's."""
+    return _seat
+
+
+def take(found: Seat) -> None:
+    """An engine says it to each worker."""
+    global _seat
+    _seat = found
 
 
 class Task(NamedTuple):
@@ -84,6 +106,14 @@ def reduce(
         names = [n for _, n in engine.run(groups, partial(_fold, merge), progress=lambda n: None, label="merge")]
         level += 1
     return _merged(merge, parts, sorted(names))
+
+
+Stage = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]  # (name, size in all) -> tell
+
+
+def silent(name: str, size: int) -> AbstractContextManager[Callable[[int], None]]:
+    """A Stage that shows nothing."""
+    return nullcontext(lambda n: None)
 
 
 class Unit(NamedTuple):

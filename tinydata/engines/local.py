@@ -12,6 +12,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from typing import Any
 
+from tinydata.engines.base import Seat, take
 from tinydata.errors import TinydataError
 
 _counter: Any = None  # in a worker: bytes done by all workers
@@ -34,9 +35,10 @@ class LocalEngine:
                 yield i, work(task, progress)
             return
         context = multiprocessing.get_context("spawn")
-        counter = context.Value("q", 0)
+        counter, seats = context.Value("q", 0), context.Value("q", 0)
         workers = min(self.slots, len(tasks))
-        pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start, initargs=(counter, os.getpid()))
+        known = (counter, seats, os.getpid())
+        pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start, initargs=known)
         processes: list[Any] = []
         told = 0
         try:
@@ -83,9 +85,12 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _start(counter: Any, parent: int) -> None:
+def _start(counter: Any, seats: Any, parent: int) -> None:
     global _counter
     _counter = counter
+    with seats.get_lock():
+        take(Seat(seats.value))
+        seats.value += 1
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
 
 

@@ -1,4 +1,4 @@
-"""For what outgrows the machine: the same tasks as rows of a DataFrame, one a partition, through mapInArrow.
+"""For what outgrows the machine: the same tasks as rows of a DataFrame, one a partition, through mapInArrow or -Pandas.
 
 Only APIs of Spark 3.5. A worker reads its splits itself and writes its result itself, so the
 output directory must be one that executors reach. The only file that imports pyspark.
@@ -17,6 +17,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from tinydata.engines.base import Seat, take
 from tinydata.errors import ENGINE, TinydataError, missing_extra
 
 _ROW = "task long, content binary"
@@ -24,13 +25,22 @@ _FIELDS = pa.schema([("task", pa.int64()), ("content", pa.binary())])
 
 
 class SparkEngine:
-    """A session: spark-submit's, or one on this machine (`local[workers]`). close() ends what was started here."""
+    """A session: spark-submit's, or one on this machine (`local[workers]`). close() ends what was started here.
+
+    pandas: rows go through mapInPandas. Tasks are the same: what a row holds is a few hundred bytes.
+    """
 
     name = "spark"
 
-    def __init__(self, workers: int = 0):
+    def __init__(self, workers: int = 0, *, pandas: bool = False):
         self._session, self._owned = connect(workers)
+        self._pandas = pandas
         self.slots = self._session.sparkContext.defaultParallelism
+        try:
+            _check_gpus(self._session.sparkContext)
+        except TinydataError:
+            self.close()
+            raise
 
     def run(
         self, tasks: list[Any], work: Callable[..., Any], *, progress: Callable[[int], None], label: str
@@ -72,7 +82,7 @@ class SparkEngine:
         context.setJobGroup(group, label)
         rows = [(i, bytearray(pickle.dumps((work, task)))) for i, task in enumerate(tasks)]
         frame = self._session.createDataFrame(context.parallelize(rows, len(rows)), _ROW)
-        return frame.mapInArrow(_call, _ROW).collect()
+        return (frame.mapInPandas(_call_pandas, _ROW) if self._pandas else frame.mapInArrow(_call, _ROW)).collect()
 
     def close(self) -> None:
         if self._owned:
@@ -115,6 +125,19 @@ def connect(workers: int = 0) -> tuple[Any, bool]:
         ) from e
     session.sparkContext.setLogLevel("ERROR")
     return session, True
+
+
+def _check_gpus(context: Any) -> None:
+    """Raises TinydataError where a job would wait for ever: a local session has no GPUs to hand out."""
+    if not re.match(r"local(\[|$)", context.master):
+        return
+    for name in ("spark.task.resource.gpu.amount", "spark.executor.resource.gpu.amount"):
+        if float(context.getConf().get(name) or 0) > 0:
+            raise TinydataError(
+                f"{name} is set, and a session on this machine ({context.master}) never gets GPUs: it would wait",
+                fix="leave it out: here each worker takes a GPU by its number; on a cluster it is right",
+                code=ENGINE,
+            )
 
 
 def java() -> str:
@@ -160,12 +183,41 @@ def _call(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     """On an executor: runs each task of the partition."""
     for batch in batches:
         for i, content in zip(batch.column(0).to_pylist(), batch.column(1).to_pylist(), strict=True):
-            work, task = pickle.loads(content)
-            try:
-                result = work(task, lambda n: None)
-            except TinydataError as e:
-                result = e
-            yield pa.RecordBatch.from_pydict({"task": [i], "content": [pickle.dumps(result)]}, schema=_FIELDS)
+            yield pa.RecordBatch.from_pydict({"task": [i], "content": [_done(content)]}, schema=_FIELDS)
+
+
+def _call_pandas(frames: Iterator[Any]) -> Iterator[Any]:
+    """The same, of pandas DataFrames."""
+    import pandas as pd
+
+    for frame in frames:
+        for i, content in zip(frame["task"], frame["content"], strict=True):
+            yield pd.DataFrame({"task": [i], "content": [_done(content)]})
+
+
+def _done(content: bytes) -> bytes:
+    """Runs one task -> its result, or the TinydataError it ended with, pickled."""
+    work, task = pickle.loads(content)
+    _sit()
+    try:
+        return pickle.dumps(work(task, lambda n: None))
+    except TinydataError as e:
+        return pickle.dumps(e)
+
+
+_number = -1  # of this Python worker: its first partition's, since Spark reuses it for others
+
+
+def _sit() -> None:
+    global _number
+    from pyspark import TaskContext
+
+    context = TaskContext.get()
+    assert context is not None
+    if _number < 0:
+        _number = context.partitionId()
+    given = context.resources().get("gpu")
+    take(Seat(_number, given.addresses[0] if given else ""))
 
 
 def _completed(context: Any, group: str) -> int:

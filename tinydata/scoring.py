@@ -1,0 +1,287 @@
+"""A run of sequences -> their rows of SCORES: what a worker of `score` does, with its model loaded once.
+
+The scorer is any module's `load(model, device, seq_len)`; this package knows no torch. What a scorer has:
+
+    seq_len, vocab, tokenizer {fingerprint, …}, facts, rows, masks_documents
+    scorer(ids int64 [n, T + 1], bears bool [n, T] | None, documents int32 [n, T] | None) -> nll float32 [n, T], nats
+    held_out(fingerprint, total) -> numbers of the sequences that its own run never trained on
+    losses: directory of the losses its run logged, or ""; loads: how often weights were loaded in this process
+
+and its module may have devices() -> ["cuda:0", …].
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from functools import lru_cache
+from importlib import import_module
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numba import njit
+
+from tinydata import schema
+from tinydata.engines.base import Result, Tell, seat
+from tinydata.errors import FIXABLE, TinydataError, missing_extra
+from tinydata.guards import guards
+from tinydata.losses import TENTHS, logged_of
+from tinydata.sequences import Documents, Stream
+from tinydata.store import Location, read_bytes
+
+BLOCK = 1 << 20  # tokens read at once
+OK, NAN, OUTSIDE, NO_TARGETS, HELD_OUT, NOT_TRAINED = (
+    "ok", "nan", "id out of range", "no targets", "held out", "not trained",
+)  # fmt: skip
+HAVE_LOSS = (OK, HELD_OUT)
+
+
+class Job(NamedTuple):
+    """All that a worker needs to know, with absolute paths."""
+
+    data: str
+    base: str
+    fingerprint: str  # of the shards: a worker that has others open must not use them
+    place: str  # of the result
+    parts: str
+    scorer: str  # module:function
+    model: str  # "": no model, the losses are those its run logged
+    device: str
+    seq_len: int
+    rows: int  # sequences at once; 0: the scorer's own
+    unknown: int  # id; -1: there is none
+    logged: bool  # losses of the run are in `parts`
+    trained: bool  # there is a run, and where nothing is logged, it trained on all but what it held out
+
+
+# -- the scorer -------------------------------------------------------------------------------
+
+
+def scorer_module(spec: str) -> tuple[Any, str]:
+    """ "module:function" -> (module, function); raises TinydataError if there is none."""
+    name, _, function = spec.partition(":")
+    try:
+        module = import_module(name)
+    except ModuleNotFoundError as e:
+        if e.name in ("torch", "safetensors"):
+            raise missing_extra(e.name, "train") from None
+        raise TinydataError(f"no module {e.name!r}", where=f"--scorer {spec}", fix="name one as MODULE:LOAD") from None
+    if not hasattr(module, function or "load"):
+        raise TinydataError(f"{name} has no {function!r}", where=f"--scorer {spec}", fix="name one as MODULE:LOAD")
+    return module, function or "load"
+
+
+def devices(spec: str) -> list[str]:
+    """GPUs of this machine that the scorer can use."""
+    module, _ = scorer_module(spec)
+    return module.devices() if hasattr(module, "devices") else []
+
+
+def device_of(spec: str, told: str) -> str:
+    """The device of this worker: as told, or the GPU that the cluster gave, or that of the worker's number."""
+    if told != "auto":
+        return told
+    there, own = devices(spec), seat()
+    if not there:
+        return "cpu"
+    given = f"cuda:{own.gpu}"  # where a cluster lets a process see its own GPUs only, they are counted from 0
+    return given if given in there else there[own.number % len(there)]
+
+
+@lru_cache(maxsize=1)
+def load(spec: str, model: str, device: str, seq_len: int) -> Any:
+    """The scorer, once per process. Its errors are ours: it says what, where and fix."""
+    module, function = scorer_module(spec)
+    try:
+        return getattr(module, function)(model, device, seq_len)
+    except Exception as e:
+        raise _ours(e) from e
+
+
+def _ours(e: Exception) -> Exception:
+    """An error of the trainer's -> TinydataError; any other as it is."""
+    if isinstance(e, TinydataError) or not hasattr(e, "fix"):
+        return e
+    return TinydataError(
+        getattr(e, "what", str(e)), where=getattr(e, "where", ""), fix=e.fix, code=getattr(e, "code", FIXABLE)
+    )
+
+
+# -- a unit -----------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=1)
+def _stream(data: str, base: str, fingerprint: str) -> Stream:
+    return Stream.open(data, base)
+
+
+@lru_cache(maxsize=1)
+def _rarity(file: Location, changed: int) -> np.ndarray:
+    return np.frombuffer(read_bytes(file), np.float64)
+
+
+RARITY = "rarity.f64"
+
+
+def score_unit(job: Job, span: tuple[int, int], number: int, tell: Tell) -> Result:
+    """Sequences a to b of the dataset -> scores-NUMBER.parquet, and its sums."""
+    stream = _stream(job.data, job.base, job.fingerprint)
+    numbers = stream.numbers(*span)
+    table = pa.concat_tables(_blocks(job, stream, numbers, span[0], number, tell)).cast(schema.SCORES)
+    name = f"scores-{number:07d}.parquet"
+    with (Location.of(job.place) / name).stream() as out:
+        pq.write_table(table, out, compression="zstd", use_dictionary=["domain", "status"])
+    worker = {"host": socket.gethostname(), "pid": os.getpid(), "device": "", "loads": 0}
+    precision = ""
+    if job.model:
+        device = device_of(job.scorer, job.device)
+        scorer = load(job.scorer, job.model, device, job.seq_len)
+        worker |= {"device": device, "loads": scorer.loads}
+        precision = scorer.facts.get("precision", "")
+    first = int(numbers[0])
+    forgetting = _forgetting(job, table, number)
+    result = {"name": name, "first": first, "sequences": len(table), "files": {name: out.sum}, **sums(table)}
+    return {**result, "forgetting": forgetting, "worker": worker, "precision": precision}
+
+
+def _blocks(job: Job, stream: Stream, numbers: np.ndarray, first: int, unit: int, tell: Tell) -> list[pa.Table]:
+    """Rows of SCORES, some BLOCK tokens a table, so that memory does not grow with the unit."""
+    scorer, held = None, np.empty(0, np.int64)
+    if job.model:
+        scorer = load(job.scorer, job.model, device_of(job.scorer, job.device), job.seq_len)
+        held = scorer.held_out(stream.fingerprint, stream.total(job.seq_len))
+    rows = job.rows or (scorer.rows if scorer else 1)
+    step = rows * max(1, BLOCK // (rows * job.seq_len))
+    logged = logged_of(Location.of(job.parts), unit, numbers) if job.logged else None
+    tables = []
+    for a in range(0, len(numbers), step):
+        some = numbers[a : a + step]
+        ids, bears = stream.rows(some, job.seq_len), stream.bearing(some, job.seq_len)
+        documents = stream.documents(int(some[0]) * job.seq_len, (int(some[-1]) + 1) * job.seq_len + 1)
+        before = stream.repeats(first + a, first + a + len(some))
+        columns = _described(job, some, ids, documents)
+        targets = np.full(len(some), job.seq_len) if bears is None else bears.sum(axis=1)
+        if scorer is not None:
+            nll, most, status = score_rows(scorer, rows, some, ids, bears, documents, tell)
+            status[(status == OK) & np.isin(some, held)] = HELD_OUT
+            now = (status != HELD_OUT) if job.trained else np.zeros(len(some), bool)
+        else:
+            assert logged is not None
+            nll, most, targets = logged.nll[a : a + step], logged.most[a : a + step], logged.tokens[a : a + step]
+            status = np.where(np.isfinite(nll) & np.isfinite(most), OK, NAN).astype(object)
+            status[targets == 0] = NO_TARGETS
+            status[logged.times[a : a + step] == 0] = NOT_TRAINED
+            tell(len(some) * job.seq_len)
+        times = logged.times[a : a + step] if logged is not None else now
+        fine = np.isin(status, HAVE_LOSS)
+        columns |= {
+            "tokens": targets,
+            "nll": pa.array(nll, pa.float64(), mask=~fine),
+            "mean": pa.array((nll / np.maximum(targets, 1)).astype(np.float32), mask=~fine),
+            "max": pa.array(most, pa.float32(), mask=~fine),
+            "status": pa.array(status, pa.string()),
+            "repeats": before + times,
+        }
+        tables.append(pa.table([columns[n] for n in schema.SCORES.names], names=schema.SCORES.names))
+    return tables
+
+
+def score_rows(
+    scorer: Any, rows: int, numbers: np.ndarray, ids: np.ndarray, bears: Any, documents: Documents, tell: Tell
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """-> (nll float64[n], largest float32[n], status object[n]): OK, or why not.
+
+    Sequences with an id the model has not never reach it; one whose loss is not finite harms no other.
+    """
+    n, T = len(ids), ids.shape[1] - 1
+    status = np.full(n, OK, object)
+    nll, most = np.zeros(n), np.zeros(n, np.float32)
+    if bears is not None:
+        status[~bears.any(axis=1)] = NO_TARGETS
+    status[(ids.max(axis=1) >= scorer.vocab) | (ids.min(axis=1) < 0)] = OUTSIDE
+    good = np.flatnonzero(status == OK)
+    tell((n - len(good)) * T)
+    for a in range(0, len(good), rows):
+        batch = good[a : a + rows]
+        which = None
+        if scorer.masks_documents:
+            which = documents.at(numbers[batch, None] * T + np.arange(T)).astype(np.int32)
+        try:
+            losses = scorer(ids[batch].astype(np.int64), None if bears is None else bears[batch], which)
+        except Exception as e:
+            raise _ours(e) from e
+        nll[batch] = losses.sum(axis=1, dtype=np.float64)
+        most[batch] = losses.max(axis=1)
+        tell(len(batch) * T)
+    status[good[~np.isfinite(nll[good])]] = NAN
+    return nll, most, status
+
+
+def _described(job: Job, numbers: np.ndarray, ids: np.ndarray, documents: Documents) -> dict[str, Any]:
+    """Columns of SCORES that need no model."""
+    names = pa.array(documents.domains, pa.string())
+    sizes = np.zeros(max(len(names), 1), np.int64)
+    domain = np.zeros(len(numbers), np.int32)
+    _most(documents.starts, documents.domain, numbers, job.seq_len, sizes, domain)
+    file = Location.of(job.parts) / RARITY
+    found = guards(ids, _rarity(file, file.changed), job.unknown)
+    return {
+        "sequence": numbers,
+        "document": documents.first + documents.at(numbers * job.seq_len),
+        "domain": names.take(pa.array(domain)),
+        **found._asdict(),
+    }
+
+
+@njit(cache=True, nogil=True)
+def _most(starts, domain, numbers, length, sizes, out):
+    """The domain of most targets of each sequence; of equals the one that comes first. sizes: zeros, one a domain."""
+    documents = len(starts)
+    for r in range(len(numbers)):
+        begin = numbers[r] * length + 1
+        end = begin + length
+        first = np.searchsorted(starts, begin, side="right") - 1
+        last = first
+        while last < documents and starts[last] < end:
+            stop = min(end, starts[last + 1]) if last + 1 < documents else end
+            sizes[domain[last]] += stop - max(begin, starts[last])
+            last += 1
+        best = domain[first]
+        for d in range(first, last):
+            if sizes[domain[d]] > sizes[best]:
+                best = domain[d]
+        out[r] = best
+        for d in range(first, last):
+            sizes[domain[d]] = 0
+
+
+# -- sums -------------------------------------------------------------------------------------
+
+
+def sums(table: pa.Table) -> Result:
+    """Rows of SCORES -> {statuses, held, domains}; sums of losses are of what is OK, in the table's order."""
+    status = table["status"].to_numpy()
+    statuses, counts = np.unique(status.astype(str), return_counts=True)
+    nll, tokens = table["nll"].fill_null(0.0).to_numpy(), table["tokens"].to_numpy()
+    ok, held = status == OK, status == HELD_OUT
+    coded = table["domain"].combine_chunks().dictionary_encode()
+    domain, names = coded.indices.to_numpy(), coded.dictionary.to_pylist()
+    rows = [np.bincount(domain[ok], w[ok], len(names)) for w in (np.ones(len(ok)), tokens, nll)]
+    return {
+        "statuses": dict(zip(statuses.tolist(), counts.tolist(), strict=True)),
+        "held": [int(tokens[held].sum()), float(nll[held].sum())],
+        "domains": {n: [int(r[0]), int(r[1]), r[2]] for n, r in zip(names, np.transpose(rows).tolist(), strict=True)},
+    }
+
+
+def _forgetting(job: Job, table: pa.Table, unit: int) -> list[list[float]] | None:
+    """[sequences, tokens, nll when trained, nll now] of each tenth of the run; None if nothing is known of it."""
+    if not job.logged or not job.model:
+        return None
+    then = logged_of(Location.of(job.parts), unit, table["sequence"].to_numpy())
+    tokens, nll = table["tokens"].to_numpy(), table["nll"].fill_null(np.nan).to_numpy()
+    both = np.isfinite(nll) & np.isfinite(then.nll) & (then.times > 0) & (then.tokens == tokens)
+    columns = (np.ones(len(nll)), tokens, then.nll, nll)
+    return np.transpose([np.bincount(then.tenth[both], c[both], TENTHS) for c in columns]).tolist()
