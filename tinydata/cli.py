@@ -747,7 +747,7 @@ def typed(option: str) -> bool:
 @click.option("-o", "--out", default="report.html", show_default=True, help="The page.")
 @common
 def report(dirs: tuple[str, ...], out: str, as_json: bool, quiet: bool, verbose: bool) -> int:
-    """Make one offline HTML page of what is in DIRS: counts, vocabularies and shards."""
+    """Make one offline HTML page of what is in DIRS: counts, vocabularies, shards, scores, rounds."""
     from tinydata.report.page import report as make
 
     console = Console(as_json, quiet, verbose)

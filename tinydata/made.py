@@ -122,7 +122,7 @@ def _scores(m: dict[str, Any], where: Location) -> Held:
 
 
 def _round(m: dict[str, Any], where: Location) -> Held:
-    kept, how = m["kept"], m["selection"]
+    kept, how = m["kept"], m["options"]
     detail = f"{many(kept['sequences'], 'sequence')} of {m['seq_len']:,} kept, {how['preset']} by {how['unit']}"
     detail += f", seed {how['seed']}" + (f"; copied to {many(len(m['shards']), 'shard')}" if "shards" in m else "")
     return Held(f"round {m['round']}", m["tokenizer"]["size"], detail)

@@ -66,6 +66,21 @@ class Notes:
     block: ClassVar[str] = "notes"
 
 
+class Passage(NamedTuple):
+    """Running text, to be looked at; line ends and runs of blanks are shown as signs."""
+
+    title: str
+    facts: list[str]
+    mark: str  # set apart; "" if there is none
+    text: str
+
+
+@dataclass(frozen=True)
+class Passages:
+    items: list[Passage]
+    block: ClassVar[str] = "passages"
+
+
 class Section(NamedTuple):
     anchor: str
     title: str

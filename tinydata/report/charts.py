@@ -53,8 +53,8 @@ def coverage(by_rank: np.ndarray, sizes: dict[str, tuple[int, float]]) -> Chart:
     ks = sorted({*curves.log_spaced(first, size, POINTS).tolist(), *(m for m in MARKS if m <= size)})
     rows = [{"ids": k, "coverage": float(covered[k - 1])} for k in ks]
     ends = [k for k, _ in sizes.values()]  # a vocabulary may keep ids that never occur
-    x = {"field": "ids", **_log("token ids, most frequent first", [min(first, *ends, size), max(size, *ends, 2)])}
-    y = {"field": "coverage", **_axis("share of tokens", ".0%", [0, 1])}
+    x = {"field": "ids", **powers("token ids, most frequent first", [min(first, *ends, size), max(size, *ends, 2)])}
+    y = {"field": "coverage", **quantity("share of tokens", ".0%", [0, 1])}
     marks = [{"ids": m, "at": f"{thousands(m)}: {share(covered[m - 1])}", "coverage": 0.02} for m in MARKS if m < size]
     rule = {"type": "rule", "color": SOFT, "strokeDash": [2, 3], "opacity": 0.7}
     label = {
@@ -67,34 +67,34 @@ def coverage(by_rank: np.ndarray, sizes: dict[str, tuple[int, float]]) -> Chart:
         "color": SOFT,
     }
     layers = [
-        _layer(marks, rule, x=x),
-        _layer(marks, label, x=x, y=y, text={"field": "at"}),
-        _layer(rows, {"type": "line", "color": LINE, "strokeWidth": 2}, x=x, y=y),
+        layer(marks, rule, x=x),
+        layer(marks, label, x=x, y=y, text={"field": "at"}),
+        layer(rows, {"type": "line", "color": LINE, "strokeWidth": 2}, x=x, y=y),
     ]
     caption = "Dotted: what the most frequent ids alone would cover." if marks else ""
     if sizes:
         points = [{"vocabulary": f"{n} ({k:,})", "ids": k, "coverage": c} for n, (k, c) in sizes.items()]
-        layers.append(_layer(points, _POINT, x=x, y=y, color=_legend(points)))
+        layers.append(layer(points, _POINT, x=x, y=y, color=_legend(points)))
         caption += " Points: vocabularies; below the curve by what they keep for the sake of merges."
-    return Chart("coverage", "Share of tokens that the top ids cover", caption.strip(), _spec(layers), rows)
+    return Chart("coverage", "Share of tokens that the top ids cover", caption.strip(), drawing(layers), rows)
 
 
 def rank_frequency(by_rank: np.ndarray, fit: curves.Zipf | None) -> Chart:
     """Counts by rank -> the log-log plot, with the fitted line."""
     ranks = curves.log_spaced(1, len(by_rank), POINTS)
     rows = [{"rank": int(r), "count": int(by_rank[r - 1])} for r in ranks]
-    x = {"field": "rank", **_log("rank", [1, max(len(by_rank), 2)])}
-    y = {"field": "count", **_log("occurrences", [1, max(int(by_rank.max(initial=1)), 2)])}
-    layers = [_layer(rows, {"type": "line", "color": LINE, "strokeWidth": 2}, x=x, y=y)]
+    x = {"field": "rank", **powers("rank", [1, max(len(by_rank), 2)])}
+    y = {"field": "count", **powers("occurrences", [1, max(int(by_rank.max(initial=1)), 2)])}
+    layers = [layer(rows, {"type": "line", "color": LINE, "strokeWidth": 2}, x=x, y=y)]
     caption = "Too few ids occur ten times to fit a line."
     if fit:
         ends = [{"rank": r, "count": 10 ** (fit.intercept + fit.slope * np.log10(r))} for r in (fit.first, fit.last)]
-        layers.append(_layer(ends, {"type": "line", "color": MARK, "strokeDash": [5, 4], "strokeWidth": 1.5}, x=x, y=y))
+        layers.append(layer(ends, {"type": "line", "color": MARK, "strokeDash": [5, 4], "strokeWidth": 1.5}, x=x, y=y))
         caption = (
             f"Dashed: fitted slope {fit.slope:.2f}".replace("-", "−")
             + f" between ranks {fit.first:,} and {fit.last:,}."
         )
-    return Chart("rank-frequency", "Occurrences by rank", caption, _spec(layers), rows)
+    return Chart("rank-frequency", "Occurrences by rank", caption, drawing(layers), rows)
 
 
 def size_against(points: Rows, chosen: int, field: str) -> Chart:
@@ -102,18 +102,18 @@ def size_against(points: Rows, chosen: int, field: str) -> Chart:
     rows = [{"vocab": p["vocab"], field: p[field]} for p in points if p[field] is not None]
     inflated = field == "inflation"
     title = "tokens added to held-out text" if inflated else "parameters"
-    x = {"field": "vocab", **_axis("vocabulary size", ",d", [0, max(r["vocab"] for r in rows)])}
-    y = {"field": field, **_axis(title, ".0%" if inflated else "~s", [0, max(max(r[field] for r in rows), 1e-4)])}
+    x = {"field": "vocab", **quantity("vocabulary size", ",d", [0, max(r["vocab"] for r in rows)])}
+    y = {"field": field, **quantity(title, ".0%" if inflated else "~s", [0, max(max(r[field] for r in rows), 1e-4)])}
     here = [{**r, "label": change(r[field]) if inflated else number(r[field])} for r in rows if r["vocab"] == chosen]
     label = {"type": "text", "align": "left" if inflated else "right", "dx": 6 if inflated else -6, "dy": -10}
     layers = [
-        _layer(rows, {"type": "line", "color": LINE, "strokeWidth": 2, "point": {"color": LINE, "size": 24}}, x=x, y=y),
-        _layer(here, {**_POINT, "color": MARK}, x=x, y=y),
-        _layer(here, {**label, "color": INK, "fontWeight": "bold"}, x=x, y=y, text={"field": "label"}),
+        layer(rows, {"type": "line", "color": LINE, "strokeWidth": 2, "point": {"color": LINE, "size": 24}}, x=x, y=y),
+        layer(here, {**_POINT, "color": MARK}, x=x, y=y),
+        layer(here, {**label, "color": INK, "fontWeight": "bold"}, x=x, y=y, text={"field": "label"}),
     ]
     name = "inflation" if inflated else "parameters"
     heading = "Vocabulary size and inflation" if inflated else "Vocabulary size and embedding + head parameters"
-    return Chart(f"size-{name}", heading, f"Marked: the vocabulary chosen, {chosen:,} ids.", _spec(layers), rows)
+    return Chart(f"size-{name}", heading, f"Marked: the vocabulary chosen, {chosen:,} ids.", drawing(layers), rows)
 
 
 def inflation_bars(domains: Rows, total: float) -> Chart:
@@ -123,24 +123,24 @@ def inflation_bars(domains: Rows, total: float) -> Chart:
     shown = [{**r, "label": change(r["inflation"])} for r in (whole, *rows[:BARS])]
     most, least = max(r["inflation"] for r in shown), min(r["inflation"] for r in shown)
     scale = [min(least, 0), max(most, 1e-4) * 1.25]  # room for the longest bar's label
-    x = {"field": "inflation", **_axis("tokens added", ".1%" if most < 0.05 else ".0%", scale)}
+    x = {"field": "inflation", **quantity("tokens added", ".1%" if most < 0.05 else ".0%", scale)}
     axis = {"title": None, "labelLimit": 170, "ticks": False, "grid": False, "domain": False, "labelPadding": 6}
     y = {"field": "domain", "type": "nominal", "sort": [r["domain"] for r in shown], "axis": axis}
     bar = {"type": "bar", "height": {"band": 0.66}}
     label = {"type": "text", "align": "left", "dx": 4, "color": INK}
     layers = [
-        _layer(shown[1:], {**bar, "color": LINE}, x=x, y=y),
-        _layer(shown[:1], {**bar, "color": MARK}, x=x, y=y),
-        _layer(shown, label, x=x, y=y, text={"field": "label"}),
+        layer(shown[1:], {**bar, "color": LINE}, x=x, y=y),
+        layer(shown[:1], {**bar, "color": MARK}, x=x, y=y),
+        layer(shown, label, x=x, y=y, text={"field": "label"}),
     ]
     caption = f"Worst first; {BARS} of {len(rows)} domains." if len(rows) > BARS else "Worst first."
-    return Chart("inflation-by-domain", "Tokens added by domain", caption, _spec(layers, 19 * len(shown) + 50), rows)
+    return Chart("inflation-by-domain", "Tokens added by domain", caption, drawing(layers, 19 * len(shown) + 50), rows)
 
 
 # -- parts of a spec --------------------------------------------------------------------------
 
 
-def _spec(layers: list[Spec], height: int = HEIGHT) -> Spec:
+def drawing(layers: list[Spec], height: int = HEIGHT) -> Spec:
     # no clip, no gradient: both would put ids into the drawing that count up within the process
     return {
         "$schema": SCHEMA,
@@ -178,19 +178,19 @@ def _spec(layers: list[Spec], height: int = HEIGHT) -> Spec:
     }
 
 
-def _layer(rows: Sequence[Spec], mark: Spec, **encoding: Spec) -> Spec:
+def layer(rows: Sequence[Spec], mark: Spec, **encoding: Spec) -> Spec:
     return {"data": {"values": list(rows)}, "mark": mark, "encoding": encoding}
 
 
-def _axis(title: str, form: str, domain: list[float]) -> Spec:
+def quantity(title: str, form: str, domain: list[float]) -> Spec:
     axis = {"title": title, "format": form, "tickCount": 6}
     return {"type": "quantitative", "axis": axis, "scale": {"domain": domain, "nice": False, "zero": False}}
 
 
-def _log(title: str, domain: list[float]) -> Spec:
+def powers(title: str, domain: list[float]) -> Spec:
     """A logarithmic axis with a line at each power of ten only."""
-    powers = [10**p for p in range(20) if domain[0] <= 10**p <= domain[1]]
-    axis = {"title": title, "format": "~s", "values": powers}
+    marks = [10**p for p in range(20) if domain[0] <= 10**p <= domain[1]]
+    axis = {"title": title, "format": "~s", "values": marks}
     return {"type": "quantitative", "axis": axis, "scale": {"type": "log", "domain": domain, "nice": False}}
 
 

@@ -7,12 +7,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from tinydata import curves, schema
 from tinydata.errors import UNREADABLE, TinydataError
 from tinydata.store import MANIFEST, Location, read_bytes, read_manifest, read_table
 
 RUN = ".run.json"
+VERBS = "`tinydata count`, `compact`, `encode`, `score` or `resample`"
+SAMPLE = 1 << 22  # rows of SCORES that a page is drawn from
+_LOOKED_AT = ["domain", "status", "tokens", "mean", "periodic", "unknown", "prior", "prior_sd"]
 
 
 class CountsDir(NamedTuple):
@@ -36,19 +40,52 @@ class ShardsDir(NamedTuple):
     run: dict[str, Any]
 
 
-def open_all(dirs: list[str]) -> tuple[list[CountsDir], list[VocabDir], list[ShardsDir]]:
-    """Paths -> what they hold, in the order given; raises TinydataError for anything tinydata did not finish."""
+class ScoresDir(NamedTuple):
+    path: str
+    manifest: dict[str, Any]
+    run: dict[str, Any]
+    sample: pa.Table  # rows of SCORES with a loss: domain, tokens, mean, and what guards look at
+
+
+class RoundDir(NamedTuple):
+    path: str
+    manifest: dict[str, Any]
+    run: dict[str, Any]
+    examples: pa.Table  # EXAMPLES
+
+
+Directory = CountsDir | VocabDir | ShardsDir | ScoresDir | RoundDir
+
+
+class Inputs(NamedTuple):
+    """What the page is about, each kind in the order given."""
+
+    counts: list[CountsDir]
+    vocabs: list[VocabDir]
+    shards: list[ShardsDir]
+    scores: list[ScoresDir]
+    rounds: list[RoundDir]
+
+    @property
+    def every(self) -> list[Directory]:
+        return [*self.counts, *self.vocabs, *self.shards, *self.scores, *self.rounds]
+
+
+def open_all(dirs: list[str]) -> Inputs:
+    """Paths -> what they hold; raises TinydataError for anything tinydata did not finish."""
     if not dirs:
-        raise TinydataError(
-            "nothing to report on", fix="name directories made by `tinydata count`, `compact` or `encode`"
-        )
+        raise TinydataError("nothing to report on", fix=f"name directories made by {VERBS}")
     found = [_open(path) for path in dict.fromkeys(str(Location.of(d)) for d in dirs)]
-    counts = [f for f in found if isinstance(f, CountsDir)]
-    vocabs = [f for f in found if isinstance(f, VocabDir)]
-    return counts, vocabs, [f for f in found if isinstance(f, ShardsDir)]
+    return Inputs(
+        [f for f in found if isinstance(f, CountsDir)],
+        [f for f in found if isinstance(f, VocabDir)],
+        [f for f in found if isinstance(f, ShardsDir)],
+        [f for f in found if isinstance(f, ScoresDir)],
+        [f for f in found if isinstance(f, RoundDir)],
+    )
 
 
-def _open(path: str) -> CountsDir | VocabDir | ShardsDir:
+def _open(path: str) -> Directory:
     verb = _verb(path)
     if verb == "count":
         return _open_counts(path)
@@ -56,10 +93,17 @@ def _open(path: str) -> CountsDir | VocabDir | ShardsDir:
         return VocabDir(path, read_manifest(path, "compact"), _run(path))
     if verb == "encode":
         return ShardsDir(path, read_manifest(path, "encode"), _run(path))
+    if verb == "score":
+        manifest = read_manifest(path, "score")
+        return ScoresDir(path, manifest, _run(path), _sample(path, manifest))
+    if verb == "resample":
+        examples = Location.of(path) / "examples.parquet"
+        table = read_table(examples) if examples.exists() else schema.EXAMPLES.empty_table()
+        return RoundDir(path, read_manifest(path, "resample"), _run(path), table)
     raise TinydataError(
         f"there is no report on what `tinydata {verb}` makes",
         where=path,
-        fix="pass directories made by `tinydata count`, `compact` or `encode`",
+        fix=f"pass directories made by {VERBS}",
         code=UNREADABLE,
     )
 
@@ -87,6 +131,15 @@ def _open_counts(path: str) -> CountsDir:
     bad = where / "quarantine.parquet"
     quarantine = read_table(bad) if bad.exists() else schema.QUARANTINE.empty_table()
     return CountsDir(path, manifest, _run(path), count, read_table(where / "domains.parquet"), quarantine)
+
+
+def _sample(path: str, manifest: dict[str, Any]) -> pa.Table:
+    """Rows with a loss, of as many parts, spread evenly, as have SAMPLE rows together."""
+    parts = manifest["parts"]
+    step = max(1, -(-sum(p["sequences"] for p in parts) // SAMPLE))
+    tables = [read_table(Location.of(path) / p["name"], columns=_LOOKED_AT) for p in parts[::step]]
+    rows = pa.concat_tables(tables) if tables else schema.SCORES.empty_table().select(_LOOKED_AT)
+    return rows.filter(pc.equal(rows["status"].cast(pa.string()), "ok"))
 
 
 def _run(path: str) -> dict[str, Any]:

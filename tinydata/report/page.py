@@ -19,55 +19,67 @@ from tinydata.report import text
 from tinydata.report.blocks import Facts, Notes, Section
 from tinydata.report.charts import PALETTE, Chart, Rows
 from tinydata.report.corpus import corpus_sections
-from tinydata.report.inputs import CountsDir, ShardsDir, VocabDir, open_all
-from tinydata.report.provenance import Directory, concerns, files, made, same_tokenizer
+from tinydata.report.inputs import Inputs, open_all
+from tinydata.report.provenance import concerns, files, made, same_tokenizer
+from tinydata.report.round import round_sections, round_title
+from tinydata.report.scores import scores_sections
 from tinydata.report.shards import shards_sections
 from tinydata.report.vocabulary import comparison, vocabulary_sections
 from tinydata.store import Location
 
 
 def report(dirs: list[str], out: str) -> dict[str, Any]:
-    """Directories of `tinydata count`, `compact` and `encode` -> the page at `out`; returns {report, bytes, sections}.
+    """Directories that tinydata's verbs made -> the page at `out`; returns {report, bytes, sections}.
 
     Raises TinydataError: a directory that is unfinished or of another verb, a missing extra,
     a place that cannot be written.
     """
     _require_extra()
-    counts, vocabs, shards = open_all(list(dirs))
-    sections = arrange(counts, vocabs, shards)
-    every: list[Directory] = [*counts, *vocabs, *shards]
-    facts = [made(d) for d in every]
-    page = render(_title(counts, vocabs, shards), facts, concerns(counts, vocabs, shards), sections).encode(
-        "utf-8", "replace"
-    )
+    found = open_all(list(dirs))
+    sections = arrange(found)
+    facts = [made(d) for d in found.every]
+    page = render(_title(found), facts, concerns(found), sections).encode("utf-8", "replace")
     Location.of(out).write(page)
     return {"report": out, "bytes": len(page), "sections": [s.anchor for s in sections]}
 
 
-def arrange(counts: list[CountsDir], vocabs: list[VocabDir], shards: list[ShardsDir]) -> list[Section]:
+def arrange(found: Inputs) -> list[Section]:
     """What is in which order: what was decided, what it was decided on, the files."""
-    out = [comparison(vocabs)] if len(vocabs) > 1 else []
-    made_of = {v.path: same_tokenizer(v, counts) for v in vocabs}
-    for n, v in enumerate(vocabs, 1):
-        out += vocabulary_sections(v, made_of[v.path], f"-{n}" if n > 1 else "")
-    for n, d in enumerate(shards, 1):
-        out += shards_sections(d, f"-{n}" if n > 1 else "")
-    for n, c in enumerate(counts, 1):
-        trades = {v.path: v.manifest["trade"] for v in vocabs if made_of[v.path] is c}
+    out = [comparison(found.vocabs)] if len(found.vocabs) > 1 else []
+    for n, r in enumerate(found.rounds):
+        out += round_sections(r, _tag(n))
+    for n, s in enumerate(found.scores):
+        out += scores_sections(s, _tag(n))
+    made_of = {v.path: same_tokenizer(v, found.counts) for v in found.vocabs}
+    for n, v in enumerate(found.vocabs):
+        out += vocabulary_sections(v, made_of[v.path], _tag(n))
+    for n, d in enumerate(found.shards):
+        out += shards_sections(d, _tag(n))
+    for n, c in enumerate(found.counts):
+        trades = {v.path: v.manifest["trade"] for v in found.vocabs if made_of[v.path] is c}
         sizes = {path: (t["ids"]["after"], t["coverage"]) for path, t in trades.items()}
-        out += corpus_sections(c, sizes, f"-{n}" if n > 1 else "")
-    return [*out, files([*counts, *vocabs, *shards])]
+        out += corpus_sections(c, sizes, _tag(n))
+    return [*out, files(found.every)]
 
 
-def _title(counts: list[CountsDir], vocabs: list[VocabDir], shards: list[ShardsDir]) -> str:
-    if vocabs:
-        sizes = [text.number(v.manifest["trade"]["ids"]["after"]) for v in vocabs]
-        big = {v.manifest["trade"]["ids"]["before"] for v in vocabs}
-        what = "Vocabulary of" if len(vocabs) == 1 else "Vocabularies of"
+def _tag(n: int) -> str:
+    """Suffix of the anchors of the n-th of a kind."""
+    return f"-{n + 1}" if n else ""
+
+
+def _title(found: Inputs) -> str:
+    if found.rounds:
+        return " and ".join(round_title(r.manifest) for r in found.rounds)
+    if found.vocabs:
+        sizes = [text.number(v.manifest["trade"]["ids"]["after"]) for v in found.vocabs]
+        big = {v.manifest["trade"]["ids"]["before"] for v in found.vocabs}
+        what = "Vocabulary of" if len(found.vocabs) == 1 else "Vocabularies of"
         return f"{what} {' and '.join(sizes)} ids" + (f" out of {text.number(big.pop())}" if len(big) == 1 else "")
-    if not counts:
-        return f"{text.number(sum(d.manifest['totals']['tokens'] for d in shards))} tokens in shards"
-    return f"{text.number(sum(c.manifest['totals']['tokens'] for c in counts))} tokens counted"
+    if found.scores:
+        return f"{text.number(sum(s.manifest['totals']['sequences'] for s in found.scores))} sequences scored"
+    if not found.counts:
+        return f"{text.number(sum(d.manifest['totals']['tokens'] for d in found.shards))} tokens in shards"
+    return f"{text.number(sum(c.manifest['totals']['tokens'] for c in found.counts))} tokens counted"
 
 
 def render(title: str, facts: list[Facts], warnings: Notes, sections: list[Section]) -> str:
@@ -96,6 +108,7 @@ def render(title: str, facts: list[Facts], warnings: Notes, sections: list[Secti
         data_link=lambda chart: _link("text/csv", _csv(chart.rows)),
         spec_link=lambda chart: _link("application/json", _json(chart)),
         runs=text.runs,
+        passage=text.passage,
     )
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from typing import Any
 
 from tinydata.console import seconds, size
 from tinydata.report.blocks import ROWS, Facts, Notes, Section, Table
-from tinydata.report.inputs import CountsDir, ShardsDir, VocabDir
+from tinydata.report.inputs import CountsDir, Directory, Inputs, RoundDir, ScoresDir, ShardsDir, VocabDir
 from tinydata.report.text import number, share
+from tinydata.store import MANIFEST, Location, read_bytes
 
-Directory = CountsDir | VocabDir | ShardsDir
+FAULTS = ("nan", "id out of range")  # statuses that say that something is wrong
 
 
 def made(d: Directory) -> Facts:
@@ -57,7 +59,9 @@ def _run_time(run: dict[str, Any]) -> str:
 def _inputs(d: Directory) -> Table:
     rows = []
     for path, about in sorted(d.manifest["inputs"].items()):
-        if "files" in about:  # a directory that tinydata made
+        if isinstance(about, str):  # of a directory's manifest
+            rows.append([f"{path}/{MANIFEST}", "", about])
+        elif "files" in about:  # a directory that tinydata made
             rows += [[f"{path}/{n}", number(f["bytes"]), f["sha256"]] for n, f in sorted(about["files"].items())]
         else:
             rows.append([path, number(about["bytes"]), about["fingerprint"]])
@@ -91,16 +95,40 @@ def _made_from(vocab: VocabDir, counts: CountsDir) -> bool:
 # -- what must not be overlooked --------------------------------------------------------------
 
 
-def concerns(counts: list[CountsDir], vocabs: list[VocabDir], shards: list[ShardsDir]) -> Notes:
+def concerns(found: Inputs) -> Notes:
     """One sentence for everything that makes a number on the page weaker than it looks."""
     out = []
-    for c in counts:
+    for c in found.counts:
         out += [f"{c.path}: {text}" for text in _about_counts(c)]
-    for v in vocabs:
-        out += [f"{v.path}: {text}" for text in _about_vocabulary(v, counts)]
-    for d in shards:
-        out += [f"{d.path}: {text}" for text in _about_shards(d, vocabs)]
+    for v in found.vocabs:
+        out += [f"{v.path}: {text}" for text in _about_vocabulary(v, found.counts)]
+    for d in found.shards:
+        out += [f"{d.path}: {text}" for text in _about_shards(d, found.vocabs)]
+    for s in found.scores:
+        out += [f"{s.path}: {text}" for text in _about_scores(s)]
+    for r in found.rounds:
+        out += [f"{r.path}: {text}" for text in _about_round(r, found.scores)]
     return Notes(out, warn=True)
+
+
+def _about_scores(s: ScoresDir) -> list[str]:
+    m = s.manifest
+    lost = {k: n for k, n in m["statuses"].items() if k in FAULTS and n}
+    out = []
+    if lost:
+        told = ", ".join(f"{number(n)} {k}" for k, n in lost.items())
+        out.append(f"of {number(m['totals']['sequences'])} sequences some have no loss: {told}.")
+    if not m["totals"]["tokens"]:
+        out.append("no sequence has a loss.")
+    return out
+
+
+def _about_round(r: RoundDir, scores: list[ScoresDir]) -> list[str]:
+    out = [f"{note[:1].upper()}{note[1:]}." for note in r.manifest["selection"]["notes"]]
+    made_from = r.manifest["scores"]["manifest"]
+    if scores and made_from not in {sha256(s.path) for s in scores}:
+        out.append("made from other scores than those on this page.")
+    return out
 
 
 def _about_shards(d: ShardsDir, vocabs: list[VocabDir]) -> list[str]:
@@ -155,3 +183,8 @@ def _about_vocabulary(v: VocabDir, counts: list[CountsDir]) -> list[str]:
             " than with the big tokenizer."
         )
     return out
+
+
+def sha256(path: str) -> str:
+    """Of a directory's manifest, by which a round knows its scores."""
+    return hashlib.sha256(read_bytes(Location.of(path) / MANIFEST)).hexdigest()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from itertools import groupby
 
 _SIGNS = {" ": "␣", "\n": "↵", "\t": "⇥", "\r": "␍"}
@@ -41,6 +42,25 @@ def runs(text: str) -> list[tuple[str, bool]]:
     """
     signs = [(_sign(c), not c.isprintable() or c == " ") for c in text]
     return [("".join(s for s, _ in group), hidden) for hidden, group in groupby(signs, key=lambda s: s[1])]
+
+
+def passage(text: str) -> list[tuple[str, bool]]:
+    """Running text -> as `runs`, but to be read: a single blank is a blank, and the sign of a line's end ends it."""
+    out: list[tuple[str, bool]] = []
+    for part in _BLANKS.split(text):
+        if _BLANKS.fullmatch(part):
+            shown = [(f"{_sign(c)}\n" if c == "\n" else _sign(c), True) for c in part]
+            out += [("".join(s for s, _ in shown), True)]
+        elif part:
+            out += [("".join(s for s, _ in g), h) for h, g in groupby(map(_plain, part), key=lambda s: s[1])]
+    return out
+
+
+_BLANKS = re.compile(r"( {2,}|[\n\t\r ]*[\n\t\r][\n\t\r ]*)")
+
+
+def _plain(c: str) -> tuple[str, bool]:
+    return (c, False) if c == " " else (_sign(c), not c.isprintable())
 
 
 def _sign(c: str) -> str:
