@@ -1,12 +1,13 @@
 """SCORES -> the rows a sample is drawn from: read once, judged by the guards, kept as a digest for the next pass.
 
 Parts of SCORES are small files; runs of them, GROUP rows or more, are read as one. What the passes need of a
-group (17 to 30 bytes a row) is kept beside the unfinished output, uncompressed, and mapped into memory: reading
+group (9 to 30 bytes a row) is kept beside the unfinished output, uncompressed, and mapped into memory: reading
 it again costs a tenth of reading Parquet.
 """
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -77,7 +78,7 @@ def open_scores(path: str) -> Scores:
     manifest = read_manifest(path, "score")
     where = Location.of(Location.of(path).absolute)
     parts = sorted((Part((where / p["name"]).path, p["first"], p["sequences"]) for p in manifest["parts"]), key=_first)
-    for a, b in zip(parts, parts[1:], strict=False):
+    for a, b in pairwise(parts):
         if b.first < a.first + a.rows:
             raise _disorder(
                 b.path, f"it begins at sequence {b.first}, and {Location.of(a.path).name} is not over by then"
@@ -126,17 +127,20 @@ def read(source: Source, group: int) -> Rows:
         return rows
     held = pa.memory_map(digest.absolute) if digest.local else pa.BufferReader(digest.open().read_buffer())
     batch = pa.ipc.open_file(held).get_batch(0)
+    size, first = int(batch.schema.metadata[b"rows"]), int(batch.schema.metadata[b"first"])
     found = [batch.column(name).values.to_numpy() for name in Rows._fields]
-    return Rows(*found)._replace(sequence=found[0].astype(np.int64) + int(batch.schema.metadata[b"first"]))
+    whole = [np.full(size, c[0]) if len(c) == 1 else c for c in found]
+    return Rows(*whole)._replace(sequence=whole[0] + np.arange(first, first + size))
 
 
 def _packed(rows: Rows) -> pa.Buffer:
-    """Each column a list in the one row of an Arrow file: they need not be equally long."""
-    first = int(rows.sequence[0])
-    slim = rows._replace(sequence=_narrow(rows.sequence - first))
-    lists = [pa.LargeListArray.from_arrays(pa.array([0, len(c)]), pa.array(c)) for c in slim]
+    """Each column a list in the one row of an Arrow file: of one value, if all are the same; sequences as gaps."""
+    first, size = int(rows.sequence[0]), len(rows.sequence)
+    slim = rows._replace(sequence=_narrow(rows.sequence - np.arange(first, first + size)))
+    short = [c[:1] if len(c) and (c == c[0]).all() else c for c in slim]
+    lists = [pa.LargeListArray.from_arrays(pa.array([0, len(c)]), pa.array(c)) for c in short]
     batch = pa.RecordBatch.from_arrays(lists, names=list(Rows._fields))
-    batch = batch.replace_schema_metadata({"first": str(first)})
+    batch = batch.replace_schema_metadata({"first": str(first), "rows": str(size)})
     sink = pa.BufferOutputStream()
     with pa.ipc.new_file(sink, batch.schema) as out:
         out.write_batch(batch)
@@ -185,7 +189,8 @@ def _from_scores(source: Source, parts: list[Part]) -> Rows:
         _narrow(np.maximum(tokens, 0)),
         _narrow(np.maximum(columns["repeats"], 0)),
         np.where(reason == 1, np.float32(0), loss),
-        *(_steps(columns[n]) if n in columns else np.empty(0, np.uint16) for n in ("prior", "prior_sd")),
+        _steps(columns.get("prior", np.empty(0))),
+        _steps(columns.get("prior_sd", np.empty(0))),
         np.rint(np.where(reason == 1, 0, nll) * _NLL).astype(np.int64) if len(nll) else np.empty(0, np.int64),
         columns.get("document", np.empty(0, np.int64)),
     )
@@ -213,7 +218,11 @@ def _columns(parts: list[Part], names: list[str]) -> dict[str, Any]:
             ) from None
     whole = pa.concat_tables(tables)
     labels = ("domain", "status")
-    return {n: whole[n] if n in labels else whole[n].fill_null(0).to_numpy() for n in names}
+    return {n: whole[n] if n in labels else _filled(whole[n]) for n in names}
+
+
+def _filled(column: pa.ChunkedArray) -> np.ndarray:
+    return (column.fill_null(0) if column.null_count else column).to_numpy()
 
 
 def _coded(column: pa.ChunkedArray, codes: dict[str, int], path: str = "") -> np.ndarray:

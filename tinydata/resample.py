@@ -40,7 +40,7 @@ from tinydata.sampling import (
     STEPS,
     Scale,
     allocate,
-    bins,
+    chances,
     keys,
     log_weights,
     middles,
@@ -49,8 +49,9 @@ from tinydata.sampling import (
     table,
     taken,
     tally,
+    tally_parts,
 )
-from tinydata.store import MANIFEST, Location, Output, read_bytes, table_bytes
+from tinydata.store import MANIFEST, Location, Output, read_bytes
 
 ROW = 24  # bytes of a row, for progress and for the size of tasks
 COLLECTED = 1 << 21  # keys of a window that one task hands back
@@ -138,7 +139,7 @@ class Losses(NamedTuple):
 
     counts: np.ndarray  # int64 [domains, bins]
     middles: np.ndarray  # float64 [bins]: nats
-    index: np.ndarray  # int64 [bins]: their numbers
+    bins: np.ndarray  # int64 [bins]: their numbers
     reasons: np.ndarray  # int64 [domains, REASONS]: rows that can be drawn, and those that cannot
     units: int
 
@@ -265,7 +266,7 @@ def predict(opened: Scores, passes: Passes, settings: Settings, reference: str =
     weights = np.array([_log_weights(losses.middles, scale) for scale in scales]).reshape(by.shape)
     expected = np.array([curves.threshold(w, n, k) for w, n, k in zip(weights, by, keep, strict=True)])
     every = losses.counts.sum(0)
-    ends = [int(losses.index[quantile(every, d / 10)]) if every.any() else 0 for d in range(1, 10)]
+    ends = [int(losses.bins[quantile(every, d / 10)]) if every.any() else 0 for d in range(1, 10)]
     nobody = np.zeros(strata, np.int64)
     draw = Draw(source, limits, stratum_of, scales, settings.seed, expected, nobody, nobody, np.array(ends, np.int64))
     return Plan(opened, draw, losses, keep, _facts(settings, draw, losses, keep, wanted, weights, by))
@@ -347,7 +348,7 @@ def _facts(
     source, counts = draw.source, losses.counts
     chance = np.array([curves.inclusion(w, t) for w, t in zip(weights, draw.expected, strict=True)]).reshape(by.shape)
     kept = counts * chance[draw.stratum_of]
-    decile = np.searchsorted(draw.deciles, losses.index)
+    decile = np.searchsorted(draw.deciles, losses.bins)
     total, eligible = int(counts.sum()), by.sum(1)
     effective = [curves.effective_share(w, n) * float(n.sum()) for w, n in zip(weights, by, strict=True) if n.any()]
     mean = float(counts.sum(0) @ losses.middles) / max(total, 1)
@@ -467,7 +468,8 @@ def _losses(found: list[tuple[Sparse, np.ndarray, int]], domains: int) -> Losses
     counts = np.zeros((domains, len(index)), np.int64)
     for (at, n), _, _ in found:
         counts[at // BINS, np.searchsorted(index, at % BINS)] += n
-    return Losses(counts, middles(index), index, sum(r for _, r, _ in found), sum(u for _, _, u in found))
+    reasons = np.sum([r for _, r, _ in found], axis=0)
+    return Losses(counts, middles(index), index, reasons, sum(u for _, _, u in found))
 
 
 class Near(NamedTuple):
@@ -586,19 +588,17 @@ def write_group(draw: Draw, place: str, group: int, number: int, tell: Tell) -> 
     kept = np.empty(len(key), np.bool_)
     taken(key, rows.sequence, rows.domain, draw.stratum_of, draw.threshold, draw.last, kept)
     at = np.flatnonzero(kept)
-    stratum = draw.stratum_of[rows.domain[at]]
-    chance = np.empty(len(at))
-    for s in np.unique(stratum).tolist():
-        mine = stratum == s
-        weights = _log_weights(found.loss[at[mine]].astype(np.float64), draw.scales[s])
-        chance[mine] = curves.inclusion(weights, float(draw.expected[s]))
-    columns = [rows.sequence[at], chance.astype(np.float32), rows.repeats[at].astype(np.int32)]
+    chance = np.empty(len(at), np.float32)
+    chances(found.loss, at, rows.domain, draw.stratum_of, draw.scales, draw.expected, chance)
+    columns = [rows.sequence[at], chance, rows.repeats[at].astype(np.int32)]
     name = f"keep-{number:07d}.parquet"
     with (Location.of(place) / name).stream() as sink:
         pq.write_table(pa.table(columns, schema=schema.KEEP), sink, **_KEEP_OPTIONS)
     domains = len(draw.source.domains)
-    decile = np.searchsorted(draw.deciles, bins(found.loss))
-    can = found.reason == 0
+    deciles = np.zeros(10, np.int64)
+    tally_parts(
+        found.loss.view(np.uint32), at, np.searchsorted(draw.deciles, np.arange(BINS)).astype(np.uint8), deciles
+    )
     result = {
         "name": name,
         "file": sink.sum,
@@ -607,8 +607,7 @@ def write_group(draw: Draw, place: str, group: int, number: int, tell: Tell) -> 
         "tokens": int(rows.tokens[at].sum(dtype=np.int64)),
         "loss": float(found.loss[at].astype(np.float64).sum()),
         "domains": np.bincount(rows.domain[at], minlength=domains).tolist(),
-        "deciles": np.bincount(decile[at], minlength=10).tolist(),
-        "eligible": int(can.sum()),
+        "deciles": deciles.tolist(),
         "hardest": _hardest(found, kept),
     }
     tell(len(key) * ROW)
@@ -623,8 +622,12 @@ def _hardest(found: Judged, kept: np.ndarray) -> dict[str, list[list[Any]]]:
         at = np.flatnonzero(kept if not code else found.reason == code)
         if reason == "no loss" or not len(at):
             continue
-        worst = np.argsort(-rows.loss[at], kind="stable")[:HARDEST]
-        out[reason] = [[int(rows.sequence[i]), int(rows.domain[i]), float(rows.loss[i])] for i in at[worst].tolist()]
+        loss = rows.loss[at]
+        if len(at) > HARDEST:
+            worst = np.flatnonzero(loss >= np.partition(loss, len(at) - HARDEST)[-HARDEST])
+            at, loss = at[worst], loss[worst]
+        best = at[np.argsort(-loss, kind="stable")[:HARDEST]].tolist()
+        out[reason] = [[int(rows.sequence[i]), int(rows.domain[i]), float(rows.loss[i])] for i in best]
     return out
 
 

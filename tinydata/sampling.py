@@ -153,6 +153,22 @@ def taken(key, sequence, domain, stratum_of, threshold, last, out):
         out[i] = over and key[i] != NO_KEY
 
 
+@compiled()
+def chances(losses, at, domain, stratum_of, scales, threshold, out):
+    """at int64[n]: which rows -> out float32[n]: their probability of being kept; threshold float64[strata], nats."""
+    for i in range(len(at)):
+        s = stratum_of[domain[at[i]]]
+        x = _log_weight(np.float64(losses[at[i]]), scales[s]) - threshold[s]
+        out[i] = -np.expm1(-np.exp(min(x, 50.0)))
+
+
+@compiled()
+def tally_parts(raw, at, part_of, counts):
+    """raw uint32[n] (bits of float32), at int64[k]: which rows, part_of uint8[BINS] -> counts int64[parts]."""
+    for i in at:
+        counts[part_of[_bin(raw[i])]] += 1
+
+
 # -- units of several sequences ---------------------------------------------------------------
 
 
@@ -166,18 +182,19 @@ def unit_losses(units, nll, tokens, reason, before, after, out):
     """
     n, begun, a = len(units), 0, 0
     while a < n:
-        b, total, count = a, np.int64(0), np.int64(0)
+        b, total, count = a, 0, 0
         if a == 0:
-            total, count = total + before[0], count + before[1]
+            total, count = before
         while b < n and units[b] == units[a]:
             if reason[b] == 0:
-                total += nll[b]
-                count += np.int64(tokens[b])
+                total += int(nll[b])
+                count += int(tokens[b])
             b += 1
         begun += count > 0 and not (a == 0 and before[1] > 0)
         if b == n:
-            total, count = total + after[0], count + after[1]
-        out[a:b] = np.float32(total / 65536.0 / max(count, 1))
+            total += after[0]
+            count += after[1]
+        out[a:b] = np.float32(total / 65536.0 / (count if count else 1))
         a = b
     return begun
 
