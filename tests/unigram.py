@@ -52,7 +52,8 @@ class Unigram:
         """A token that begins a document costs 1 more, if documents are masked: so it is seen that they came."""
         if not len(self._losses):
             LOADS.append(self._device)
-            self._losses = -np.log(np.load(Path(self._model) / "shares.npy")).astype(np.float32)
+            with np.errstate(divide="ignore"):  # a share of 0 is an infinite loss, which is wanted
+                self._losses = -np.log(np.load(Path(self._model) / "shares.npy")).astype(np.float32)
         assert ids.dtype == np.int64
         assert len(ids) <= self.rows
         time.sleep(self._nap)

@@ -70,7 +70,7 @@ def plan(data: str, settings: Settings) -> Plan:
             raise TinydataError(f"{why}", where=settings.losses, fix="name the run that was trained on these shards")
         log = (run / "losses").absolute
     else:
-        scorer = load(settings.scorer, _absolute(settings.model), settings.device, settings.seq_len)
+        scorer = load(settings.scorer, _absolute(settings.model), settings.device, settings.seq_len, settings.rows)
         T = scorer.seq_len
         _check_tokenizer(stream, scorer, settings)
         log = scorer.losses if scorer.losses and not _why_not(scorer.losses, stream, T) else ""
@@ -98,6 +98,13 @@ def _why_not(log: str, stream: Stream, seq_len: int) -> str:
         return losses.matches(Location.of(log).parent, stream, seq_len)
     except TinydataError as e:  # a log alone, without the run's recipe: nothing is known of it
         return e.what
+
+
+def _trained_here(model: str, stream: Stream) -> bool:
+    """Whether a model is of a run, or a checkpoint of one, that was trained on these shards."""
+    where = Location.of(_absolute(model))
+    runs = [r for r in (where, where.parent.parent) if (r / losses.RECIPE).exists()]
+    return any(losses.recipe(r)["data"]["fingerprint"] == stream.fingerprint for r in runs)
 
 
 def _absolute(model: str) -> str:
@@ -200,7 +207,8 @@ def job_of(found: Plan, settings: Settings, output: Output) -> Job:
         rows=settings.rows,
         unknown=stream.source.get("unknown", -1),
         logged=bool(found.log),
-        trained=_step(found) > 0,
+        trained=_step(found) > 0 and _trained_here(settings.model, stream),
+        step=_step(found),
     )
 
 
@@ -300,8 +308,7 @@ def forgetting(done: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def _workers(done: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Each process that scored, with the number of times it loaded the model, and its units."""
     found: dict[tuple[Any, ...], dict[str, Any]] = {}
-    for d in done:
-        w = d["worker"]
+    for w in (d["worker"] for d in done if d["worker"]):
         seen = found.setdefault((w["host"], w["pid"]), {**w, "devices": [], "units": 0})
         seen["loads"] = max(seen["loads"], w["loads"])
         seen["units"] += 1
@@ -318,8 +325,9 @@ def speed(found: Plan, settings: Settings) -> float:
     if found.scorer is None:
         return 0.0
     stream, T = found.stream, found.seq_len
-    scorer = load(settings.scorer, _absolute(settings.model), device_of(settings.scorer, settings.device), T)
-    rows = settings.rows or scorer.rows
+    device = device_of(settings.scorer, settings.device)
+    scorer = load(settings.scorer, _absolute(settings.model), device, T, settings.rows)
+    rows = scorer.rows
     size, done, began = stream.size(T), 0, 0.0
     for k, a in enumerate(np.linspace(0, max(size - rows, 0), 17).astype(int).tolist()):
         if k == 1:  # the first one loads and compiles
@@ -327,7 +335,7 @@ def speed(found: Plan, settings: Settings) -> float:
         numbers = stream.numbers(a, min(a + rows, size))
         documents = stream.documents(int(numbers[0]) * T, (int(numbers[-1]) + 1) * T + 1)
         bears = stream.bearing(numbers, T)
-        score_rows(scorer, rows, numbers, stream.rows(numbers, T), bears, documents, lambda n: None)
+        score_rows(scorer, numbers, stream.rows(numbers, T), bears, documents, lambda n: None)
         done += len(numbers) * T * (k > 0)
         if k and time.monotonic() - began > SAMPLE_SECONDS:
             break

@@ -14,9 +14,10 @@ from __future__ import annotations
 
 import os
 import socket
-from functools import lru_cache
+from collections.abc import Callable
+from functools import lru_cache, partial
 from importlib import import_module
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -27,7 +28,7 @@ from tinydata import schema
 from tinydata.engines.base import Result, Tell, seat
 from tinydata.errors import FIXABLE, TinydataError, missing_extra
 from tinydata.guards import guards
-from tinydata.losses import TENTHS, logged_of
+from tinydata.losses import TENTHS, Logged, logged_of
 from tinydata.sequences import Documents, Stream
 from tinydata.store import Location, read_bytes
 
@@ -53,7 +54,8 @@ class Job(NamedTuple):
     rows: int  # sequences at once; 0: the scorer's own
     unknown: int  # id; -1: there is none
     logged: bool  # losses of the run are in `parts`
-    trained: bool  # there is a run, and where nothing is logged, it trained on all but what it held out
+    trained: bool  # by the model's run on these shards: where nothing is logged, on all but what it held out
+    step: int  # of the run; a worker that finds a later checkpoint must not use it
 
 
 # -- the scorer -------------------------------------------------------------------------------
@@ -91,13 +93,15 @@ def device_of(spec: str, told: str) -> str:
 
 
 @lru_cache(maxsize=1)
-def load(spec: str, model: str, device: str, seq_len: int) -> Any:
-    """The scorer, once per process. Its errors are ours: it says what, where and fix."""
+def load(spec: str, model: str, device: str, seq_len: int, rows: int) -> Any:
+    """The scorer, once per process. rows: sequences at once, if not 0. Raises TinydataError for what is wrong."""
     module, function = scorer_module(spec)
     try:
-        return getattr(module, function)(model, device, seq_len)
+        scorer = getattr(module, function)(model, device, seq_len)
     except Exception as e:
         raise _ours(e) from e
+    scorer.rows = rows or scorer.rows
+    return scorer
 
 
 def _ours(e: Exception) -> Exception:
@@ -128,68 +132,110 @@ RARITY = "rarity.f64"
 def score_unit(job: Job, span: tuple[int, int], number: int, tell: Tell) -> Result:
     """Sequences a to b of the dataset -> scores-NUMBER.parquet, and its sums."""
     stream = _stream(job.data, job.base, job.fingerprint)
-    numbers = stream.numbers(*span)
-    table = pa.concat_tables(_blocks(job, stream, numbers, span[0], number, tell)).cast(schema.SCORES)
+    numbers, before = stream.numbers(*span), stream.repeats(*span)
+    logged = logged_of(Location.of(job.parts), number, numbers) if job.logged else None
+    source = _Model(job, stream, numbers, logged) if job.model else _Log(job, logged)
+    step = source.rows * max(1, BLOCK // (source.rows * job.seq_len))  # so that memory does not grow with the unit
+    blocks = [slice(a, a + step) for a in range(0, len(numbers), step)]
+    tables = [_block(job, stream, numbers[s], before[s], partial(source, s, tell)) for s in blocks]
+    table = pa.concat_tables(tables)
     name = f"scores-{number:07d}.parquet"
     with (Location.of(job.place) / name).stream() as out:
         pq.write_table(table, out, compression="zstd", use_dictionary=["domain", "status"])
-    worker = {"host": socket.gethostname(), "pid": os.getpid(), "device": "", "loads": 0}
-    precision = ""
-    if job.model:
-        device = device_of(job.scorer, job.device)
-        scorer = load(job.scorer, job.model, device, job.seq_len)
-        worker |= {"device": device, "loads": scorer.loads}
-        precision = scorer.facts.get("precision", "")
-    first = int(numbers[0])
-    forgetting = _forgetting(job, table, number)
-    result = {"name": name, "first": first, "sequences": len(table), "files": {name: out.sum}, **sums(table)}
-    return {**result, "forgetting": forgetting, "worker": worker, "precision": precision}
+    found = {"name": name, "first": int(numbers[0]), "sequences": len(table), "files": {name: out.sum}, **sums(table)}
+    return {**found, "forgetting": source.forgetting(table), **source.facts}
 
 
-def _blocks(job: Job, stream: Stream, numbers: np.ndarray, first: int, unit: int, tell: Tell) -> list[pa.Table]:
-    """Rows of SCORES, some BLOCK tokens a table, so that memory does not grow with the unit."""
-    scorer, held = None, np.empty(0, np.int64)
-    if job.model:
-        scorer = load(job.scorer, job.model, device_of(job.scorer, job.device), job.seq_len)
-        held = scorer.held_out(stream.fingerprint, stream.total(job.seq_len))
-    rows = job.rows or (scorer.rows if scorer else 1)
-    step = rows * max(1, BLOCK // (rows * job.seq_len))
-    logged = logged_of(Location.of(job.parts), unit, numbers) if job.logged else None
-    tables = []
-    for a in range(0, len(numbers), step):
-        some = numbers[a : a + step]
-        ids, bears = stream.rows(some, job.seq_len), stream.bearing(some, job.seq_len)
-        documents = stream.documents(int(some[0]) * job.seq_len, (int(some[-1]) + 1) * job.seq_len + 1)
-        before = stream.repeats(first + a, first + a + len(some))
-        columns = _described(job, some, ids, documents)
-        targets = np.full(len(some), job.seq_len) if bears is None else bears.sum(axis=1)
-        if scorer is not None:
-            nll, most, status = score_rows(scorer, rows, some, ids, bears, documents, tell)
-            status[(status == OK) & np.isin(some, held)] = HELD_OUT
-            now = (status != HELD_OUT) if job.trained else np.zeros(len(some), bool)
-        else:
-            assert logged is not None
-            nll, most, targets = logged.nll[a : a + step], logged.most[a : a + step], logged.tokens[a : a + step]
-            status = np.where(np.isfinite(nll) & np.isfinite(most), OK, NAN).astype(object)
-            status[targets == 0] = NO_TARGETS
-            status[logged.times[a : a + step] == 0] = NOT_TRAINED
-            tell(len(some) * job.seq_len)
-        times = logged.times[a : a + step] if logged is not None else now
-        fine = np.isin(status, HAVE_LOSS)
-        columns |= {
-            "tokens": targets,
-            "nll": pa.array(nll, pa.float64(), mask=~fine),
-            "mean": pa.array((nll / np.maximum(targets, 1)).astype(np.float32), mask=~fine),
-            "max": pa.array(most, pa.float32(), mask=~fine),
-            "status": pa.array(status, pa.string()),
-            "repeats": before + times,
-        }
-        tables.append(pa.table([columns[n] for n in schema.SCORES.names], names=schema.SCORES.names))
-    return tables
+class Losses(NamedTuple):
+    """Of the n sequences of a block."""
+
+    nll: np.ndarray  # float64[n]
+    most: np.ndarray  # float32[n]
+    status: np.ndarray  # object[n]
+    times: np.ndarray  # int32[n]: it was trained on in this round
+
+
+def _block(
+    job: Job, stream: Stream, numbers: np.ndarray, before: np.ndarray, losses: Callable[..., Losses]
+) -> pa.Table:
+    """losses(ids, bears, documents) -> rows of SCORES of some sequences."""
+    T = job.seq_len
+    ids, bears = stream.rows(numbers, T), stream.bearing(numbers, T)
+    documents = stream.documents(int(numbers[0]) * T, (int(numbers[-1]) + 1) * T + 1)
+    targets = np.full(len(numbers), T) if bears is None else bears.sum(axis=1)
+    found = losses(ids, bears, documents)
+    without = ~np.isin(found.status, HAVE_LOSS)
+    columns = {
+        "tokens": targets,
+        "nll": pa.array(found.nll, mask=without),
+        "mean": pa.array(found.nll / np.maximum(targets, 1), mask=without),
+        "max": pa.array(found.most, mask=without),
+        "status": pa.array(found.status, pa.string()),
+        "repeats": before + found.times,
+        **_described(job, numbers, ids, documents),
+    }
+    return pa.table([columns[n] for n in schema.SCORES.names], names=schema.SCORES.names).cast(schema.SCORES)
+
+
+class _Model:
+    """Losses from the model, loaded once per process."""
+
+    def __init__(self, job: Job, stream: Stream, numbers: np.ndarray, logged: Logged | None):
+        self._device = device_of(job.scorer, job.device)
+        self._scorer = load(job.scorer, job.model, self._device, job.seq_len, job.rows)
+        if (self._scorer.facts.get("step") or 0) != job.step:
+            fix = "name the checkpoint itself: --model RUN/checkpoints/step-…"
+            raise TinydataError("the run has gone on since scoring began", where=job.model, fix=fix)
+        self._numbers, self._logged = numbers, logged
+        self._held = np.isin(numbers, self._scorer.held_out(stream.fingerprint, stream.total(job.seq_len)))
+        self._times = logged.times if logged else (~self._held & job.trained).astype(np.int32)
+        self.rows: int = self._scorer.rows
+
+    def __call__(self, some: slice, tell: Tell, ids: np.ndarray, bears: Any, documents: Documents) -> Losses:
+        nll, most, status = score_rows(self._scorer, self._numbers[some], ids, bears, documents, tell)
+        status[(status == OK) & self._held[some]] = HELD_OUT
+        return Losses(nll, most, status, self._times[some])
+
+    def forgetting(self, table: pa.Table) -> list[list[float]] | None:
+        """[sequences, tokens, nll when trained, nll now] of each tenth of the run; None if nothing is known of it."""
+        then = self._logged
+        if then is None:
+            return None
+        tokens, nll = table["tokens"].to_numpy(), table["nll"].fill_null(np.nan).to_numpy()
+        both = np.isfinite(nll) & np.isfinite(then.nll) & (then.times > 0) & (then.tokens == tokens)
+        columns = (np.ones(len(nll)), tokens, then.nll, nll)
+        return np.transpose([np.bincount(then.tenth[both], c[both], TENTHS) for c in columns]).tolist()
+
+    @property
+    def facts(self) -> Result:
+        worker = {"host": socket.gethostname(), "pid": os.getpid(), "device": self._device, "loads": self._scorer.loads}
+        return {"worker": worker, "precision": self._scorer.facts.get("precision", "")}
+
+
+class _Log:
+    """Losses from what the run logged."""
+
+    rows = 1
+    facts: ClassVar[Result] = {"worker": None, "precision": ""}
+
+    def __init__(self, job: Job, logged: Logged | None):
+        assert logged is not None
+        self._seq_len, self._logged = job.seq_len, logged
+
+    def __call__(self, some: slice, tell: Tell, ids: np.ndarray, bears: Any, documents: Documents) -> Losses:
+        log = self._logged
+        tell(len(ids) * self._seq_len)
+        status = np.where(np.isfinite(log.nll[some]), OK, NAN).astype(object)
+        status[log.tokens[some] == 0] = NO_TARGETS
+        status[log.times[some] == 0] = NOT_TRAINED
+        return Losses(log.nll[some], log.most[some], status, log.times[some])
+
+    def forgetting(self, table: pa.Table) -> None:
+        return None
 
 
 def score_rows(
-    scorer: Any, rows: int, numbers: np.ndarray, ids: np.ndarray, bears: Any, documents: Documents, tell: Tell
+    scorer: Any, numbers: np.ndarray, ids: np.ndarray, bears: Any, documents: Documents, tell: Tell
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """-> (nll float64[n], largest float32[n], status object[n]): OK, or why not.
 
@@ -203,8 +249,8 @@ def score_rows(
     status[(ids.max(axis=1) >= scorer.vocab) | (ids.min(axis=1) < 0)] = OUTSIDE
     good = np.flatnonzero(status == OK)
     tell((n - len(good)) * T)
-    for a in range(0, len(good), rows):
-        batch = good[a : a + rows]
+    for a in range(0, len(good), scorer.rows):
+        batch = good[a : a + scorer.rows]
         which = None
         if scorer.masks_documents:
             which = documents.at(numbers[batch, None] * T + np.arange(T)).astype(np.int32)
@@ -274,14 +320,3 @@ def sums(table: pa.Table) -> Result:
         "held": [int(tokens[held].sum()), float(nll[held].sum())],
         "domains": {n: [int(r[0]), int(r[1]), r[2]] for n, r in zip(names, np.transpose(rows).tolist(), strict=True)},
     }
-
-
-def _forgetting(job: Job, table: pa.Table, unit: int) -> list[list[float]] | None:
-    """[sequences, tokens, nll when trained, nll now] of each tenth of the run; None if nothing is known of it."""
-    if not job.logged or not job.model:
-        return None
-    then = logged_of(Location.of(job.parts), unit, table["sequence"].to_numpy())
-    tokens, nll = table["tokens"].to_numpy(), table["nll"].fill_null(np.nan).to_numpy()
-    both = np.isfinite(nll) & np.isfinite(then.nll) & (then.times > 0) & (then.tokens == tokens)
-    columns = (np.ones(len(nll)), tokens, then.nll, nll)
-    return np.transpose([np.bincount(then.tenth[both], c[both], TENTHS) for c in columns]).tolist()

@@ -37,7 +37,7 @@ class SparkEngine:
         self._pandas = pandas
         self.slots = self._session.sparkContext.defaultParallelism
         try:
-            _check_gpus(self._session.sparkContext)
+            _check_gpus(self._session.sparkContext.getConf())
         except TinydataError:
             self.close()
             raise
@@ -118,6 +118,7 @@ def connect(workers: int = 0) -> tuple[Any, bool]:
             .getOrCreate()
         )
     except Exception as e:  # py4j and JVM start-up errors share no base class
+        _check_gpus(pyspark.SparkConf())
         raise TinydataError(
             f"Spark {pyspark.__version__} did not start: {_last_line(e)}",
             fix="run `tinydata doctor --engine spark`; Java 17 or 21 is needed",
@@ -127,14 +128,15 @@ def connect(workers: int = 0) -> tuple[Any, bool]:
     return session, True
 
 
-def _check_gpus(context: Any) -> None:
+def _check_gpus(conf: Any) -> None:
     """Raises TinydataError where a job would wait for ever: a local session has no GPUs to hand out."""
-    if not re.match(r"local(\[|$)", context.master):
+    master = conf.get("spark.master") or os.environ.get("SPARK_MASTER", "local[*]")
+    if not re.match(r"local(\[|$)", master):
         return
     for name in ("spark.task.resource.gpu.amount", "spark.executor.resource.gpu.amount"):
-        if float(context.getConf().get(name) or 0) > 0:
+        if float(conf.get(name) or 0) > 0:
             raise TinydataError(
-                f"{name} is set, and a session on this machine ({context.master}) never gets GPUs: it would wait",
+                f"{name} is set, and a session on this machine ({master}) never gets GPUs: it would wait",
                 fix="leave it out: here each worker takes a GPU by its number; on a cluster it is right",
                 code=ENGINE,
             )
