@@ -28,6 +28,7 @@ from trainer.config import (
 from trainer.data import Sequences, steps
 from trainer.errors import REQUEUE, TrainerError, main
 from trainer.initial import random_weights
+from trainer.losses import SequenceLosses
 from trainer.metrics import Meter, Metrics, described, memory_bytes
 from trainer.model import Model, ModelConfig
 from trainer.optim import Guard, adamw, schedule
@@ -67,6 +68,7 @@ class Training:
             self.out.mkdir(parents=True, exist_ok=True)
             write_json(self.out / "recipe.json", self.recipe)
             self.metrics = Metrics(self.out, config.track, self.recipe, self.step, config.steps)
+        self.losses = SequenceLosses(self.out, w, self.step)
         self.checkpoints = Checkpoints(self.out, config.keep, w.first)
         peak = plan.peak_flops(torch.cuda.get_device_name(w.device)) if config.device == "cuda" else None
         self.meter = Meter(plan.flops_per_token(model_of, model_of.seq_len), peak and peak * w.size)
@@ -110,10 +112,13 @@ class Training:
             self.meter.start(self.tokens)
             while self.step < config.steps and not stopped.any:
                 numbers, batch = next(batches)
+                found: list[torch.Tensor] | None = [] if config.log_sequence_loss else None
                 values = take_step(
-                    self.model, self.optimizer, batch, self.lr(), config, self.guard, self.w, stopped, on_device
+                    self.model, self.optimizer, batch, self.lr(), config, self.guard, self.w, stopped, on_device, found
                 )
                 self.step, self.sample = self.step + 1, self.sample + rows
+                if found is not None:
+                    self.losses.add(self.step, numbers, torch.cat(found))
                 self.log(values, numbers.tolist())
                 last = self.step == config.steps or stopped.any
                 if self.step % config.validate_every == 0 or self.step == config.steps:
@@ -164,6 +169,7 @@ class Training:
     def save(self) -> None:
         state = {"step": self.step, "sample": self.sample, "tokens": self.tokens, "guard": self.guard.state()}
         state |= {"world": self.w.size, "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
+        self.losses.save(self.step)
         self.checkpoints.save(self.step, self.model, self.optimizer, {**self.recipe, **state})
         self.meter.start(self.tokens)
 

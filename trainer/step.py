@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from trainer.config import Config
 from trainer.data import Batch
+from trainer.losses import by_sequence
 from trainer.optim import Guard
 from trainer.parallel import World, total
 from trainer.signals import Stopped
@@ -25,10 +26,13 @@ def take_step(
     w: World,
     stopped: Stopped,
     sizes: Tensor | None = None,
+    rows: list[Tensor] | None = None,
 ) -> dict[str, Any]:
     """Loss = sum of nll over all ranks / targets of all ranks, in nats. `sizes` int64 [V]: bytes of each id's text.
 
-    Where the batch has weights, loss and bits are of weighted sums; weights have mean one over an epoch.
+    Where the batch has weights, loss and bits are of weighted sums; weights have mean one over an epoch. `rows` gets
+    `by_sequence` of this rank's rows, unweighted.
+
     What it returns is the same on every rank. If one rank has been told to stop, all are.
     """
     (count,) = total(w, (batch.targets >= 0).sum())
@@ -40,6 +44,8 @@ def take_step(
         loss, nll, _ = model(*part)
         assert part[1] is not None
         (loss / max(count, 1.0)).backward()
+        if rows is not None:
+            rows.append(by_sequence(nll, part[1]))
         sums += torch.stack([loss.detach().double(), *_text(nll, part[1], sizes, part[3])])
     norm: Any = nn.utils.clip_grad_norm_(model.parameters(), config.clip or float("inf"))
     nats, text_nats, text_bytes, stop = total(w, *sums, float(stopped.any))

@@ -42,14 +42,21 @@ def write_round(shards, out, kept, inclusion, seq_len=32, number=1):
     return out
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def kept(shards):
     return np.arange(1, (Shards.open(shards).tokens - 1) // 32, 3)
 
 
 @pytest.fixture
-def workspace(shards, kept, tmp_path):
-    """A directory with a tinydata.toml, a finished run and the round that comes next."""
+def workspace(finished, tmp_path):
+    """A copy of a directory with a tinydata.toml, a finished run and the round that comes next."""
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def finished(shards, kept, tmp_path_factory):
+    tmp_path = tmp_path_factory.mktemp("workspace")
     table = {"preset": "tiny-1m", "width": 64, "depth": 2, "expand": 2.0, "seq_len": 32, "device": "cpu"}
     table |= {"batch_tokens": 384, "steps": 6, "save_every": 3}
     lines = [f"{k} = {json.dumps(v)}" for k, v in table.items()]
@@ -71,7 +78,7 @@ def test_round_1_is_what_comes_after_the_run(workspace, shards, kept):
     assert done.returncode == 0, done.stderr
     recipe = json.loads((workspace / "run-1" / "recipe.json").read_text())
     assert (recipe["train"]["data"], recipe["train"]["init"]) == ("round-1", "run")
-    assert recipe["init"] == {"path": "run", "step": 6, "tokens": 6 * 384}
+    assert recipe["init"].items() >= {"path": "run", "step": 6, "tokens": 6 * 384}.items()
     held = Sequences(Shards.open(shards), 32, 24).held
     assert recipe["data"]["round"] == 1 and recipe["data"]["directory"] == str(shards)
     assert recipe["data"]["held out"] == 24  # as the run before, which was told so
@@ -207,3 +214,53 @@ def test_unbiased_runs(workspace, shards, kept):
 
 def rows(run):
     return pa.concat_tables([pq.read_table(f) for f in sorted((run / "losses").glob("*.parquet"))])
+
+
+def test_logged_losses_are_those_of_the_weights_before_each_step(workspace, shards):
+    """The first step's are the initial model's, by an independent forward; their sums are the logged loss."""
+    flags = ["--data", str(shards), "--steps", "5", "--save-every", "2", "--log-sequence-loss", "--init", "run"]
+    assert trained(workspace, *flags, "-o", "one").returncode == 0
+    table = rows(workspace / "one")
+    assert table["step"].to_pylist() == [s for s in range(1, 6) for _ in range(12)]
+    assert sorted(p.name for p in (workspace / "one" / "losses").iterdir()) == [
+        f"step-{s:08d}.parquet" for s in (2, 4, 5)
+    ]
+    s = Sequences(Shards.open(shards), 32, 24)
+    assert table["sequence"].to_numpy().tolist() == s.order(np.arange(60), 0).tolist()
+    batch = s.read(table["sequence"].to_numpy()[:12], s.shards.vocab)
+    with torch.no_grad():
+        logits = load_model(workspace / "run")[0](batch.tokens)
+    nll = F.cross_entropy(logits.transpose(1, 2), batch.targets, reduction="none")
+    np.testing.assert_allclose(table["nll"].to_numpy()[:12], nll.sum(1), rtol=1e-5)
+    np.testing.assert_allclose(table["max"].to_numpy()[:12], nll.amax(1), rtol=1e-5)
+    mean = np.array(table["nll"]).reshape(5, 12).sum(1) / np.array(table["tokens"]).reshape(5, 12).sum(1)
+    np.testing.assert_allclose(mean, [x[1] for x in curve(workspace / "one")], rtol=1e-6)
+    several = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [*several, "-m", "trainer.run", *flags, "-o", "two"], cwd=workspace, env=environment(), capture_output=True,
+        text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    other = rows(workspace / "two")
+    assert other.select(["step", "sequence", "tokens"]) == table.select(["step", "sequence", "tokens"])
+    np.testing.assert_allclose(other["nll"], table["nll"], rtol=1e-5)
+
+
+def test_logged_losses_are_the_same_after_kills(workspace, shards):
+    flags = ["--data", str(shards), "--steps", "60", "--save-every", "7", "--log-sequence-loss", "--log-every", "1"]
+    assert trained(workspace, *flags, "-o", "whole").returncode == 0
+    line = [sys.executable, "-m", "trainer.run", *flags, "-o", "killed"]
+    for at, how in (("step      18", signal.SIGKILL), ("step      31", signal.SIGTERM)):
+        process = subprocess.Popen(line, cwd=workspace, env=environment(), stderr=subprocess.PIPE, text=True)
+        for text in process.stderr:
+            if text.startswith(at):
+                process.send_signal(how)
+                break
+        process.stderr.read()
+        process.wait()
+    (workspace / "killed" / "losses" / "step-00000059.parquet").write_bytes(b"of steps that no checkpoint has")
+    assert trained(workspace, *flags, "-o", "killed").returncode == 0
+    assert rows(workspace / "killed") == rows(workspace / "whole")
+    assert len(list((workspace / "killed" / "losses").iterdir())) > len(
+        list((workspace / "whole" / "losses").iterdir())
+    )
