@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 from tinydata.console import many, size, table
 from tinydata.errors import UNREADABLE, TinydataError
-from tinydata.made import Made, damage, fingerprints, held, made, of_files, of_recipe, read_json
+from tinydata.made import Made, damage, fingerprints, held, made, of_files, read_json
 from tinydata.store import Location, fingerprint
 
 LOOKED_AT = 1000  # files of a corpus whose fingerprints are compared
@@ -96,7 +96,8 @@ class Graph:
         what = held(d)
         prints = fingerprints(d)
         self._prints[key] = prints
-        node = Node(_shown(d.where), d.by, what.holds, what.detail, next(iter(prints.values()), ""), damage(d))
+        own = next((v for kind, v in prints.items() if kind != "step"), "")
+        node = Node(_shown(d.where), d.by, what.holds, what.detail, own, damage(d))
         self.nodes[key] = node
         node.edges = [self._follow(d, s) for s in sources(d)]
         return node
@@ -324,58 +325,66 @@ def _of_encode(d: Made) -> Iterator[Source]:
     yield from _of_corpus(d)
 
 
-def _of_directory(role: str, facts: dict[str, Any]) -> Source:
+def _of_directory(role: str, facts: dict[str, Any], kind: str = "data") -> Source:
     """{path, absolute, fingerprint, tokens} of shards, as scores and rounds have it."""
     paths = [p for p in (facts.get("path"), facts.get("absolute")) if p]
-    return Source(role, paths, {"data": facts["fingerprint"]}, hint=f"{facts['tokens']:,} tokens")
+    return Source(role, paths, {kind: facts["fingerprint"][:32]}, hint=f"{facts['tokens']:,} tokens")
+
+
+def _of_model(role: str, facts: dict[str, Any], path: str = "") -> Source:
+    """{path, recipe, step} of a run, {path, weights} of another model."""
+    wanted = {k: str(facts[k]) for k in ("recipe", "weights", "step") if facts.get(k) is not None}
+    return Source(role, [path or facts["path"]], wanted, hint=f"step {facts['step']:,}" if facts.get("step") else "")
 
 
 def _of_score(d: Made) -> Iterator[Source]:
+    """A round's fingerprint is that of its numbers, unless it has a copy: then it is shards."""
     m = d.facts
-    yield _of_directory("data", m["data"])
-    if m["base"]["path"] != m["data"]["path"]:
+    listed = m["data"]["fingerprint"] != m["base"]["fingerprint"]
+    yield _of_directory("data", m["data"], "kept" if listed else "data")
+    if listed:
         yield _of_directory("base", m["base"])
-    model = m["model"]
-    if model.get("path"):
-        wanted = {k: str(model[k]) for k in ("recipe", "weights", "step") if model.get(k) is not None}
-        paths = [p for p in (model["path"], model.get("absolute")) if p]
-        yield Source("model", paths, wanted, hint=f"step {model['step']:,}" if model.get("step") else "")
+    if m["options"].get("losses"):
+        yield Source("model", [m["options"]["losses"]])
+    elif m["model"].get("path"):
+        yield _of_model("model", m["model"])
 
 
 def _of_resample(d: Made) -> Iterator[Source]:
     m = d.facts
-    yield Source("scores", [m["scores"]["path"]], {"manifest": m["scores"]["sha256"]})
+    for path, was in m["inputs"].items():
+        yield Source("reference" if path == m["options"].get("reference") else "scores", [path], {"manifest": was})
     yield _of_directory("base", m["base"])
 
 
 def _of_run(d: Made) -> Iterator[Source]:
     r = d.facts
     data, train = r["data"], r["train"]
-    wanted = {"data": data["fingerprint"], **({"kept": data["kept"]} if "kept" in data and not train["kept"] else {})}
-    paths = [p for p in (train.get("data"), data.get("directory")) if p]
+    wanted = {"data": data["fingerprint"]}
+    if "round" in data and "kept" in data:
+        wanted["kept"] = data["kept"]
+    paths = [p for p in (train.get("data"), data.get("round directory") or data.get("directory")) if p]
     yield Source("data", paths, wanted, hint=f"{data['tokens']:,} tokens")
     if train.get("init"):
-        began = r.get("init") or {}
-        yield Source("init", [train["init"]], {k: str(began[k]) for k in ("recipe", "weights", "step") if k in began})
+        yield _of_model("init", r.get("init") or {}, train["init"])
     yield from _of_tokenizer(r["tokenizer"])
 
 
 def _of_export(d: Made) -> Iterator[Source]:
     """The run, which knows the rest; its name is all that an export says of where it was."""
     e = d.facts
-    name = e["train"].get("out") or "run"
-    yield Source("run", [name], {"recipe": of_recipe(e), "step": str(e["step"])}, hint=f"step {e['step']:,}")
+    run = {"recipe": e.get("fingerprint"), "step": e.get("step")}
+    yield _of_model("run", run, e["train"].get("out") or "run")
 
 
 def _of_inherit(d: Made) -> Iterator[Source]:
-    settings = d.facts["settings"]
-    began = d.facts.get("inputs") or {}
+    settings, known = d.facts["settings"], dict(d.facts.get("inputs") or {})
+    tokenizer = read_json(d.where / "tinydata.json").get("tokenizer") or {}
+    if "fingerprint" in tokenizer:
+        known["vocab"] = {"tokenizer": tokenizer["fingerprint"]}
     for role in ("source", "vocab", "data"):
         if settings.get(role):
-            yield Source(role, [settings[role]], began.get(role) or {})
-    if not settings.get("vocab"):
-        told = read_json(d.where / "tinydata.json").get("tokenizer") or {}
-        yield from _of_tokenizer({**told, "path": told.get("path", "")})
+            yield Source(role, [settings[role]], known.get(role) or {})
 
 
 _SOURCES: dict[str, Callable[[Made], Iterator[Source]]] = {

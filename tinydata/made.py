@@ -18,12 +18,6 @@ VERBS = ("count", "compact", "encode", "slice", "score", "resample")
 LATEST, METRICS = "latest", "metrics.jsonl"
 TAIL = 1 << 18  # bytes of metrics that are looked at for the last validation
 
-# What of a run's options decides its weights. A run that goes on with another --keep is the same run.
-DECIDES = (
-    *("steps", "batch_tokens", "seq_len", "lr", "schedule", "warmup", "decay", "floor", "weight_decay", "beta1"),
-    *("beta2", "clip", "seed", "init_scheme", "mask_documents"),
-)
-
 
 class Made(NamedTuple):
     """where; by: tinydata VERB, trainer.MODULE, or "" for a model from elsewhere; facts: the JSON."""
@@ -211,7 +205,7 @@ def fingerprints(d: Made) -> dict[str, str]:
     """By what others know it: the kind of a fingerprint -> the fingerprint, as it is now. The first one is its own.
 
     data: of shards' tokens; tokenizer: of ids and pieces; files: of all a manifest lists; manifest: of that file;
-    kept: of a round's numbers; recipe: of what decides a run; weights: of safetensors files, by their ends.
+    kept: of a round's numbers; recipe: of what decides a run; step: its newest; weights: of safetensors files' ends.
     """
     m, out = d.facts, {}
     if d.by.startswith("tinydata "):
@@ -224,7 +218,7 @@ def fingerprints(d: Made) -> dict[str, str]:
         out["files"] = of_files(m["files"])
         out["manifest"] = hashlib.sha256(read_bytes(d.where / MANIFEST)).hexdigest()
     elif d.by in ("trainer.run", "checkpoint"):
-        out["recipe"] = of_recipe(m)
+        out = {"recipe": m["fingerprint"]} if "fingerprint" in m else {}
         out["step"] = str(m["step"] if d.by == "checkpoint" else latest_step(d.where))
     if _has(d.where, ".safetensors"):
         out = {"weights": of_weights(d.where), **out}
@@ -244,18 +238,10 @@ def of_files(files: dict[str, Any]) -> str:
     return hashlib.sha256(lines.encode()).hexdigest()[:32]
 
 
-def of_recipe(r: dict[str, Any]) -> str:
-    """Of model, data, tokenizer and the options that decide what comes out."""
-    data = {k: r["data"].get(k) for k in ("fingerprint", "sequences", "held out", "kept")}
-    train = {k: r["train"].get(k) for k in DECIDES}
-    known = {"model": r["model"], "data": data, "train": train, "tokenizer": r.get("tokenizer", {}).get("fingerprint")}
-    return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:32]
-
-
 def of_weights(where: Location) -> str:
-    """Of size and ends of every safetensors file, as `trainer.origins` has it."""
-    files = {f.name: fingerprint(f) for f in where.children() if f.name.endswith(".safetensors")}
-    lines = "".join(f"{name} {about['fingerprint']}\n" for name, about in sorted(files.items()))
+    """Of names, sizes and ends of the safetensors files, as trainer.identity has it."""
+    files = [f for f in where.children() if f.name.endswith(".safetensors")]
+    lines = "".join(f"{f.name} {fingerprint(f)['fingerprint']}\n" for f in files)
     return hashlib.sha256(lines.encode()).hexdigest()[:32]
 
 

@@ -18,6 +18,7 @@ from trainer.checkpoint import about
 from trainer.data import Sequences, Shards
 from trainer.errors import TrainerError
 from trainer.huggingface.tokenizer import read_tokenizer
+from trainer.identity import of_model, of_recipe
 from trainer.initial import Scheme
 from trainer.model import ModelConfig
 from trainer.optim import LARGEST_BATCH, Schedule, scaled_lr
@@ -342,15 +343,15 @@ def recipe(config: Config, model: ModelConfig, sequences: Sequences) -> dict[str
     if not os.path.isabs(tokenizer.get("path", "")):  # relative to where encode ran: as a rule, beside the shards
         beside = s.directory.parent / tokenizer.get("path", "")
         tokenizer["path"] = str(beside if beside.exists() else tokenizer.get("path", ""))
-    known = about(config.init)[1] if config.init else {}
-    return {
+    out = {
         "model": dataclasses.asdict(model),
         "train": dataclasses.asdict(config),
         "data": data,
         "tokenizer": tokenizer,
-        "init": {"path": config.init} | {k: known[k] for k in ("step", "tokens") if k in known} if config.init else {},
+        "init": {"path": config.init, **of_model(config.init)} if config.init else {},
         "torch": torch.__version__,
     }
+    return {**out, "fingerprint": of_recipe(out)}
 
 
 def check_resume(old: dict[str, Any], new: dict[str, Any], where: Path) -> list[str]:

@@ -14,7 +14,7 @@ import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 import tyro
@@ -26,6 +26,7 @@ from trainer.errors import TrainerError, main
 from trainer.huggingface import hf
 from trainer.huggingface.architecture import config_json
 from trainer.huggingface.tokenizer import read_tokenizer
+from trainer.identity import of_model
 from trainer.inheritance import importance, masks
 from trainer.inheritance.layers import choose_layers
 from trainer.inheritance.mending import Rescale, mended
@@ -135,6 +136,7 @@ def inherit(config: Config) -> Report:
         copy_tokenizer(config.vocab or config.source, part)
         report = Report(
             settings=asdict(config),
+            inputs=inputs(config),
             source=asdict(source.config),
             target=asdict(target),
             plan=plan,
@@ -256,6 +258,12 @@ def model_loss(model: Model, data: Calibration, device: str, rows: int = 8) -> f
     for x, y in zip(data.held.split(rows), data.held_targets.split(rows), strict=True):
         total += float(model(x.to(device), y.to(device))[0])
     return total / int((data.held_targets != IGNORE).sum())
+
+
+def inputs(config: Config) -> dict[str, dict[str, Any]]:
+    """By what the directories it was made from are known again; the vocabulary by what tinydata.json says."""
+    data = {"data": {"data": Shards.open(config.data).fingerprint}} if config.data else {}
+    return {"source": of_model(config.source), **data}
 
 
 def how_tied(config: Config, source: ModelConfig, target: ModelConfig) -> str:

@@ -37,6 +37,7 @@ def _thinned(x: Tensor, most: int = 1_000_000) -> Tensor:
 @dataclass(frozen=True)
 class Report:
     settings: dict[str, Any]
+    inputs: dict[str, dict[str, Any]]
     source: dict[str, Any]  # configurations
     target: dict[str, Any]
     plan: Plan
