@@ -144,6 +144,7 @@ def record(out: str, began: float, **facts: Any) -> None:
     (Location.of(out) / ".run.json").write(to_json({"command": command, "seconds": time.time() - began, **facts}))
 
 
+FORMATS = ("megatron", "parquet", "internevo", "llmc")  # that are written
 DTYPES = ("uint8", "uint16", "uint32", "int32", "int64")
 
 
@@ -465,7 +466,7 @@ def slice(
 @click.option("-o", "--out", default="", help="Directory for the shards.")
 @click.option(
     "--to",
-    type=click.Choice(["megatron", "parquet", "internevo", "llmc"]),
+    type=click.Choice(FORMATS),
     default="megatron",
     show_default=True,
     help="Format of the shards.",
@@ -664,6 +665,17 @@ def score(
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @click.option("--data", default="", help="The shards that were scored, if they have moved.")
 @click.option("--round", "number", type=click.IntRange(0), default=None, help="From scores-N make round-(N + 1).")
+@click.option("--materialize", is_flag=True, help="Also copy what is kept to shards.")
+@click.option("--to", type=click.Choice(FORMATS), default=None, help="Format of these shards [default: megatron].")
+@click.option(
+    "--order",
+    type=click.Choice(["concatenated", "shuffled"]),
+    default=None,
+    help="Of these shards [default: concatenated]; shuffled by --seed.",
+)
+@click.option(
+    "--shard-tokens", type=click.IntRange(1), default=None, help="Tokens in one of these shards [default: 2^27]."
+)
 @running
 def resample(
     scores: str,
@@ -684,6 +696,10 @@ def resample(
     seed: int,
     data: str,
     number: int | None,
+    materialize: bool,
+    to: str | None,
+    order: str | None,
+    shard_tokens: int | None,
     engine: str,
     workers: int,
     partitions: int,
@@ -696,10 +712,11 @@ def resample(
     """Draw the next round from SCORES: the harder a sequence, the more likely it is kept.
 
     Exactly as many as asked for, without replacement, whatever engine and partitions. What is kept is a list; the
-    trainer reads it beside the shards.
+    trainer reads it beside the shards. The same command again continues a run that was killed.
     """
     from tinydata import resample as verb
     from tinydata import show
+    from tinydata.materialize import Target
 
     console = Console(as_json, quiet, verbose)
     if number is not None:
@@ -721,6 +738,12 @@ def resample(
         max_repeats=max_repeats,
         seed=seed,
     )
+    copied: dict[str, Any] = {
+        k: v for k, v in (("to", to), ("order", order), ("shard_tokens", shard_tokens)) if v is not None
+    }
+    if copied and not materialize:
+        raise click.UsageError("--to, --order and --shard-tokens go with --materialize")
+    target = Target(**copied) if materialize else None
     ways: dict[str, Any] = {"reference": reference_scores, "partitions": partitions, "stage": console.progress}
     with connected(engine, workers) as running_on:
         if dry_run:
@@ -728,7 +751,7 @@ def resample(
             console.result(plan, show.resample_plan(plan))
             return 0
         began, out = time.time(), needed(out, "-o")
-        manifest = verb.resample(scores, out, running_on, settings, data=data, force=force, **ways)
+        manifest = verb.resample(scores, out, running_on, settings, data=data, target=target, force=force, **ways)
         record(out, began, engine=running_on.name, workers=running_on.slots)
     console.result(manifest, show.resampled(manifest, out, time.time() - began))
     for line in manifest["selection"]["notes"]:

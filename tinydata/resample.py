@@ -34,12 +34,15 @@ from tinydata.candidates import (
 )
 from tinydata.engines.base import Engine, Stage, Tell, Unit, Units, grouped, map, silent
 from tinydata.errors import TinydataError
+from tinydata.hardest import HARDEST, examples
+from tinydata.materialize import Copy, Target, open_base, result, units, write_shard
 from tinydata.sampling import (
     BINS,
     LIMIT,
     STEPS,
     Scale,
     allocate,
+    bins,
     chances,
     keys,
     log_weights,
@@ -51,11 +54,12 @@ from tinydata.sampling import (
     tally,
     tally_parts,
 )
-from tinydata.store import MANIFEST, Location, Output, read_bytes
+from tinydata.sequences import Stream
+from tinydata.store import MANIFEST, Location, Output, read_bytes, table_bytes
 
+BARS = 50  # of the histogram in the manifest
 ROW = 24  # bytes of a row, for progress and for the size of tasks
 COLLECTED = 1 << 21  # keys of a window that one task hands back
-HARDEST = 10  # examples of each kind
 SPREAD = 1.349  # quartiles of a normal distribution lie so many standard deviations apart
 _FAR = 8  # standard deviations of a sample's size, between the predicted threshold and the ends of the window
 DEFAULTS = {"periodic": 416.0, "short": 0.1, "unknown": 0.1, "prior": 6.0}
@@ -132,6 +136,7 @@ class Draw(NamedTuple):
     threshold: np.ndarray  # int64 [strata]: the key of the last row kept
     last: np.ndarray  # int64 [strata]: and its sequence number
     deciles: np.ndarray  # int64 [9]: bins of losses at which they end
+    bars: np.ndarray  # int64 [BARS - 1]: bins at which the bars of the histogram end
 
 
 class Losses(NamedTuple):
@@ -169,6 +174,12 @@ class Passes(NamedTuple):
         with self.stage(name, sum(u.bytes for u in units)) as progress:
             return [found for _, found in self.engine.run(tasks, work, progress=progress, label=self.label)]
 
+    def map(self, kind: str, output: Output, units: list[Unit], do: Any) -> list[dict[str, Any]]:
+        """Does each unit once, also if the run is killed -> what each returned, in order."""
+        with self.stage(kind, sum(u.bytes for u in units)) as progress:
+            ways: dict[str, Any] = {"partitions": self.partitions, "label": self.label}
+            return map(self.engine, units, do, kind=kind, parts=output.parts, progress=progress, **ways)
+
 
 def _units(source: Source) -> list[Unit]:
     return [Unit(k, k, source.rows(k) * ROW) for k in range(len(source.groups))]
@@ -182,34 +193,47 @@ def resample(
     *,
     reference: str = "",
     data: str = "",
+    target: Target | None = None,
     force: bool = False,
     partitions: int = 0,
     stage: Stage = silent,
 ) -> dict[str, Any]:
     """Writes a ROUND to `out`; returns its manifest. The same command again continues a killed one.
 
-    Raises TinydataError: scores that cannot be used, output that exists.
+    data: the shards that were scored, if they have moved. target: the kept sequences are copied to shards, too.
+
+    Raises TinydataError: scores or shards that cannot be used, output that exists.
     """
     opened = open_scores(scores)
-    output = Output(out, header(opened, reference, settings), force=force)
+    stream = _base(opened, data, needed=target is not None)
+    output = Output(out, header(opened, reference, settings, target), force=force)
     output.place.make_dir()
+    place = output.place.absolute
     passes = Passes(engine, partitions, stage, f"tinydata resample {scores}")
     plan = predict(opened, passes, settings, reference, cache=output.parts.absolute)
     draw = search(plan, passes)
-    units = _units(draw.source)
-    with stage("keep", sum(u.bytes for u in units)) as progress:
-        done = map(
-            engine,
-            units,
-            partial(write_group, draw, output.place.absolute),
-            kind="keep",
-            parts=output.parts,
-            progress=progress,
-            partitions=partitions,
-            label=passes.label,
-        )
-    result = summary(plan, draw, done, output.place)
-    return output.publish(result, {}, {d["name"]: d["file"] for d in done})
+    done = passes.map("keep", output, _units(draw.source), partial(write_group, draw, place))
+    facts = summary(plan, draw, done, output.place)
+    table = examples([d["hardest"] for d in done], draw.source.domains, stream, draw.source.seq_len)
+    files, streamed = {"examples.parquet": table_bytes(table)}, {d["name"]: d["file"] for d in done}
+    if target and stream:
+        keep = [(d["name"], d["sequences"]) for d in done]
+        copy = Copy(stream, draw.source.seq_len, keep, target, settings.seed, place)
+        made = passes.map("shard", output, units(copy), partial(write_shard, copy))
+        more, beside = result(copy, made)
+        facts, files = {**facts, **more}, {**files, **beside}
+        streamed |= {n: s for m in made for n, s in m["files"].items()}
+    return output.publish(facts, files, streamed)
+
+
+def _base(opened: Scores, data: str, needed: bool) -> Stream | None:
+    """The shards that were scored; None if they are gone and need not be there."""
+    try:
+        return open_base(opened.manifest, opened.path, data)
+    except TinydataError:
+        if needed or data:
+            raise
+        return None
 
 
 def foresee(
@@ -226,9 +250,9 @@ def foresee(
     return predict(open_scores(scores), passes, settings, reference).facts
 
 
-def header(scores: Scores, reference: str, settings: Settings) -> dict[str, Any]:
+def header(scores: Scores, reference: str, settings: Settings, target: Target | None = None) -> dict[str, Any]:
     """The part of the manifest that is known beforehand: it decides whether a run may be resumed."""
-    told = settings._asdict() | {"exclude": dict(settings.exclude)}
+    told = settings._asdict() | {"exclude": dict(settings.exclude)} | (target._asdict() if target else {})
     return {
         "tinydata": __version__,
         "verb": "resample",
@@ -262,14 +286,32 @@ def predict(opened: Scores, passes: Passes, settings: Settings, reference: str =
     sizes = with_loss.tolist() if stratify else [int(with_loss.sum())]
     wanted = settings.tokens // source.seq_len if settings.tokens else math.floor(settings.keep * sum(sizes) + 0.5)
     keep = allocate(sizes, by.sum(1).tolist(), wanted)
+    if not sum(keep):
+        raise TinydataError(
+            f"nothing would be kept: {int(by.sum()):,} of {sum(sizes):,} sequences can be, {wanted:,} were asked for",
+            where=opened.path,
+            fix="raise --keep, or loosen the guards with --exclude",
+        )
     scales = table([_scale(settings, losses, row) for row in by])
     weights = np.array([_log_weights(losses.middles, scale) for scale in scales]).reshape(by.shape)
     expected = np.array([curves.threshold(w, n, k) for w, n, k in zip(weights, by, keep, strict=True)])
     every = losses.counts.sum(0)
     ends = [int(losses.bins[quantile(every, d / 10)]) if every.any() else 0 for d in range(1, 10)]
     nobody = np.zeros(strata, np.int64)
-    draw = Draw(source, limits, stratum_of, scales, settings.seed, expected, nobody, nobody, np.array(ends, np.int64))
-    return Plan(opened, draw, losses, keep, _facts(settings, draw, losses, keep, wanted, weights, by))
+    edges = _edges(losses.middles, every)
+    bars = bins(edges[1:-1].astype(np.float32))
+    draw = Draw(source, limits, stratum_of, scales, settings.seed, expected, nobody, nobody, np.array(ends), bars)
+    before = np.bincount(np.searchsorted(bars, losses.bins), weights=every, minlength=BARS).astype(int).tolist()
+    facts = _facts(settings, draw, losses, keep, wanted, weights, by)
+    return Plan(opened, draw, losses, keep, {**facts, "histogram": {"edges": edges.tolist(), "before": before}})
+
+
+def _edges(middles: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """float64[BARS + 1], nats: where nearly all losses are, rounded so that it can be read."""
+    low, high = (middles[quantile(counts, q)] if counts.any() else q for q in (0.001, 0.999))
+    if high - low < 1e-3:
+        low, high = low - 0.5, high + 0.5
+    return np.round(np.linspace(low, high, BARS + 1), 6)
 
 
 def _source(opened: Scores, settings: Settings, reference: str, cache: str) -> Source:
@@ -595,11 +637,8 @@ def write_group(draw: Draw, place: str, group: int, number: int, tell: Tell) -> 
     with (Location.of(place) / name).stream() as sink:
         pq.write_table(pa.table(columns, schema=schema.KEEP), sink, **_KEEP_OPTIONS)
     domains = len(draw.source.domains)
-    deciles = np.zeros(10, np.int64)
-    tally_parts(
-        found.loss.view(np.uint32), at, np.searchsorted(draw.deciles, np.arange(BINS)).astype(np.uint8), deciles
-    )
-    result = {
+    raw = found.loss.view(np.uint32)
+    sums = {
         "name": name,
         "file": sink.sum,
         "first": int(rows.sequence[0]),
@@ -607,11 +646,19 @@ def write_group(draw: Draw, place: str, group: int, number: int, tell: Tell) -> 
         "tokens": int(rows.tokens[at].sum(dtype=np.int64)),
         "loss": float(found.loss[at].astype(np.float64).sum()),
         "domains": np.bincount(rows.domain[at], minlength=domains).tolist(),
-        "deciles": deciles.tolist(),
+        "deciles": _parts(raw, at, draw.deciles),
+        "bars": _parts(raw, at, draw.bars),
         "hardest": _hardest(found, kept),
     }
     tell(len(key) * ROW)
-    return result
+    return sums
+
+
+def _parts(raw: np.ndarray, at: np.ndarray, ends: np.ndarray) -> list[int]:
+    """raw uint32[n]: bits of losses, at int64[k]: which, ends int64[m - 1]: bins -> how many there are in each of m."""
+    counts = np.zeros(len(ends) + 1, np.int64)
+    tally_parts(raw, at, np.searchsorted(ends, np.arange(BINS)).astype(np.uint8), counts)
+    return counts.tolist()
 
 
 def _hardest(found: Judged, kept: np.ndarray) -> dict[str, list[list[Any]]]:
@@ -642,6 +689,7 @@ def summary(plan: Plan, draw: Draw, done: list[dict[str, Any]], place: Location)
         facts["domains"][name]["kept"] = n
     for s, fact in enumerate(facts["strata"]):
         fact["threshold"] = {"key": int(draw.threshold[s]), "sequence": int(draw.last[s])}
+    facts["histogram"]["kept"] = np.sum([d["bars"] for d in done], axis=0).tolist()
     facts["loss"]["kept"] = sum(d["loss"] for d in done) / max(kept, 1)
     selected = hashlib.sha256()
     for d in done:
@@ -656,7 +704,7 @@ def summary(plan: Plan, draw: Draw, done: list[dict[str, Any]], place: Location)
         "kept": {
             "sequences": kept,
             "tokens": sum(d["tokens"] for d in done),
-            "expected": facts["expected"],
+            "expected": sum(d["expected"] for d in facts["domains"].values()),
             "sha256": selected.hexdigest(),
         },
         "selection": facts,

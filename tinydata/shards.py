@@ -18,7 +18,7 @@ from tinydata.store import Location, read_table
 
 PIECE = 1 << 22  # tokens moved at once
 FEWEST = 64  # documents per shuffled shard, on average: so that none is empty
-_STEM = {"llmc": "train_{:06d}"}  # what llm.c and modded-nanogpt look for
+STEM = {"llmc": "train_{:06d}"}  # what llm.c and modded-nanogpt look for
 
 
 class Shard(NamedTuple):
@@ -75,7 +75,7 @@ class Tidy:
 
 def write_shard(job: Job, masked: bool, shard: Shard, number: int, tell: Tell) -> dict[str, Any]:
     """Puts one shard together from the parts; returns its files and sums."""
-    stem = _STEM.get(job.to, "shard-{:05d}").format(number)
+    stem = STEM.get(job.to, "shard-{:05d}").format(number)
     sums = {"documents": 0, "tokens": 0}
 
     def counted() -> Iterator[Piece]:
