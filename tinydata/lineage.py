@@ -332,8 +332,9 @@ def _of_directory(role: str, facts: dict[str, Any], kind: str = "data") -> Sourc
 
 
 def _of_model(role: str, facts: dict[str, Any], path: str = "") -> Source:
-    """{path, recipe, step} of a run, {path, weights} of another model."""
-    wanted = {k: str(facts[k]) for k in ("recipe", "weights", "step") if facts.get(k) is not None}
+    """{path, recipe, step} of a run, {path, weights} of another model, which may tell of steps too."""
+    kinds = ("recipe", "step") if facts.get("recipe") else ("weights",)
+    wanted = {k: str(facts[k]) for k in kinds if facts.get(k) is not None}
     return Source(role, [path or facts["path"]], wanted, hint=f"step {facts['step']:,}" if facts.get("step") else "")
 
 

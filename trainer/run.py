@@ -27,6 +27,7 @@ from trainer.config import (
 )
 from trainer.data import Sequences, steps
 from trainer.errors import REQUEUE, TrainerError, main
+from trainer.identity import of_recipe
 from trainer.initial import random_weights
 from trainer.losses import SequenceLosses
 from trainer.metrics import Meter, Metrics, described, memory_bytes
@@ -85,6 +86,8 @@ class Training:
             for line in check_resume(state, self.recipe, found):
                 if self.w.first:
                     print(f"changed since the checkpoint: {line}", file=sys.stderr)
+            self.recipe["init"] = state.get("init", {})  # as it was: that may have gone on, or be gone
+            self.recipe["fingerprint"] = of_recipe(self.recipe)
             restore(found, self.model, self.optimizer)
             return state
         if self.w.first and self.config.init:

@@ -23,6 +23,7 @@ from trainer.data import held_out
 from trainer.errors import UNREADABLE, TrainerError
 from trainer.evaluate import AT_ONCE, LONGEST
 from trainer.huggingface.tokenizer import read_tokenizer
+from trainer.identity import of_model
 from trainer.loss import CHUNK_LOGITS, IGNORE
 from trainer.losses import FOLDER
 from trainer.model import ModelConfig
@@ -92,10 +93,10 @@ class Scorer:
 
     @cached_property
     def facts(self) -> dict[str, Any]:
-        """path, checkpoint, parameters, step, tokens, device, precision"""
+        """path, checkpoint, parameters, step, tokens, recipe or weights (fingerprints), device, precision"""
         out: dict[str, Any] = {"path": str(self.path), "parameters": self._parameters()}
         out |= {} if self._hub else {"checkpoint": self._place.name}
-        out |= {k: self._facts[k] for k in ("step", "tokens") if k in self._facts}
+        out |= {k: self._facts[k] for k in ("step", "tokens") if k in self._facts} | of_model(self._place)
         return out | {"device": self._device.type, "precision": str(self._dtype).removeprefix("torch.")}
 
     def _parameters(self) -> int:
