@@ -141,7 +141,10 @@ def read_manifest(directory: Path) -> dict[str, Any]:
         manifest = json.loads((directory / "manifest.json").read_text())
     except (OSError, ValueError) as e:
         raise TrainerError(
-            f"no finished shards here: {e}", where=str(directory), fix="make them: tinydata encode", code=UNREADABLE
+            f"no finished shards here: {e}",
+            where=str(directory),
+            fix="make them: tinydata encode, or, of a round, tinydata resample",
+            code=UNREADABLE,
         ) from None
     if "shards" not in manifest or manifest.get("options", {}).get("to", "megatron") != "megatron":
         raise TrainerError(

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import shutil
 import signal
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +22,7 @@ torch = pytest.importorskip("torch", reason="the trainer needs torch: pip instal
 import torch.nn.functional as F  # noqa: E402
 from processes import curve, environment  # noqa: E402
 
+from trainer import evaluate, run  # noqa: E402
 from trainer.checkpoint import load_model  # noqa: E402
 from trainer.data import Sequences, Shards  # noqa: E402
 from trainer.errors import TrainerError  # noqa: E402
@@ -68,9 +72,30 @@ def finished(shards, kept, tmp_path_factory):
     return tmp_path
 
 
-def trained(cwd, *flags, program="run"):
-    line = [sys.executable, "-m", f"trainer.{program}", *flags]
-    return subprocess.run(line, cwd=cwd, env=environment(), capture_output=True, text=True, timeout=300)
+class Done(NamedTuple):
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def trained(cwd, *flags, program=run.program):
+    """A program in this process: starting torch takes longer than these runs."""
+    out, talk = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(talk):
+        patch.chdir(cwd)
+        patch.setattr(sys, "argv", ["", *flags])
+        try:
+            code = program() or 0
+        except TrainerError as e:
+            code = e.code
+            print(e, file=talk)
+    return Done(code, out.getvalue(), talk.getvalue())
+
+
+def on_two_ranks(cwd, *flags):
+    line = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "trainer.run"]
+    done = subprocess.run([*line, *flags], cwd=cwd, env=environment(), capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
 
 
 def test_round_1_is_what_comes_after_the_run(workspace, shards, kept):
@@ -86,9 +111,9 @@ def test_round_1_is_what_comes_after_the_run(workspace, shards, kept):
     again = trained(workspace, "--round", "1", "--steps", "6")
     assert again.returncode == 0 and "going on from step 4" in again.stderr, again.stderr
     assert len(curve(workspace / "run-1")) == 6
-    found = trained(workspace, "run-1", "--json", program="evaluate")
+    found = trained(workspace, "run-1", "--json", program=evaluate.program)
     assert "24 that were held out" in json.loads(found.stdout)["data"]["sequences"], found.stderr
-    found = trained(workspace, "run", "--data", "round-1", "--json", program="evaluate")
+    found = trained(workspace, "run", "--data", "round-1", "--json", program=evaluate.program)
     assert "24 that were held out" in json.loads(found.stdout)["data"]["sequences"], found.stderr
     (workspace / "round-1").rename(workspace / "round-2")
     assert trained(workspace, "--round", "2", "--steps", "1").returncode == 0
@@ -193,27 +218,29 @@ def test_gradient_of_a_weighted_loss():
 
 def test_unbiased_runs(workspace, shards, kept):
     """Equal probabilities are weights of one: the same run. Others are another, on two ranks the same."""
-    flags = ["--steps", "4", "--log-every", "1"]
+    flags, logged = ["--steps", "4", "--log-every", "1"], ["--log-sequence-loss"]
     for out, more in (("plain", []), ("even", ["--unbias"])):
         assert trained(workspace, "--round", "1", "-o", out, *flags, *more).returncode == 0
     assert curve(workspace / "plain") == curve(workspace / "even")
     shutil.rmtree(workspace / "round-1")
     write_round(shards, workspace / "round-1", kept, np.linspace(0.05, 1, len(kept)))
     assert "--unbias: False -> True" in trained(workspace, "--round", "1", "-o", "plain", *flags, "--unbias").stderr
-    assert trained(workspace, "--round", "1", "-o", "one", *flags, "--unbias").returncode == 0
-    several = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    several += ["-m", "trainer.run", "--round", "1", "-o", "two", *flags, "--unbias"]
-    done = subprocess.run(several, cwd=workspace, env=environment(), capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
+    assert trained(workspace, "--round", "1", "-o", "one", *flags, "--unbias", *logged).returncode == 0
+    on_two_ranks(workspace, "--round", "1", "-o", "two", *flags, "--unbias", *logged)
     one, two, plain = ([x[1] for x in curve(workspace / name)] for name in ("one", "two", "plain"))
     assert one == pytest.approx(two, rel=1e-5) and abs(one[0] - plain[0]) > 1e-3
+    one, two = (rows(workspace / name) for name in ("one", "two"))
+    assert one.select(["step", "sequence", "tokens"]) == two.select(["step", "sequence", "tokens"])
+    np.testing.assert_allclose(one["nll"], two["nll"], rtol=1e-5)
+    unweighted = sum(one["nll"].to_pylist()[:12]) / sum(one["tokens"].to_pylist()[:12])
+    assert unweighted == pytest.approx(plain[0], rel=1e-6), "what is logged is the loss itself"
 
 
 # -- losses ------------------------------------------------------------------------------------
 
 
-def rows(run):
-    return pa.concat_tables([pq.read_table(f) for f in sorted((run / "losses").glob("*.parquet"))])
+def rows(place):
+    return pa.concat_tables([pq.read_table(f) for f in sorted((place / "losses").glob("*.parquet"))])
 
 
 def test_logged_losses_are_those_of_the_weights_before_each_step(workspace, shards):
@@ -235,15 +262,6 @@ def test_logged_losses_are_those_of_the_weights_before_each_step(workspace, shar
     np.testing.assert_allclose(table["max"].to_numpy()[:12], nll.amax(1), rtol=1e-5)
     mean = np.array(table["nll"]).reshape(5, 12).sum(1) / np.array(table["tokens"]).reshape(5, 12).sum(1)
     np.testing.assert_allclose(mean, [x[1] for x in curve(workspace / "one")], rtol=1e-6)
-    several = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    done = subprocess.run(
-        [*several, "-m", "trainer.run", *flags, "-o", "two"], cwd=workspace, env=environment(), capture_output=True,
-        text=True, timeout=300,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    other = rows(workspace / "two")
-    assert other.select(["step", "sequence", "tokens"]) == table.select(["step", "sequence", "tokens"])
-    np.testing.assert_allclose(other["nll"], table["nll"], rtol=1e-5)
 
 
 def test_logged_losses_are_the_same_after_kills(workspace, shards):
@@ -261,6 +279,5 @@ def test_logged_losses_are_the_same_after_kills(workspace, shards):
     (workspace / "killed" / "losses" / "step-00000059.parquet").write_bytes(b"of steps that no checkpoint has")
     assert trained(workspace, *flags, "-o", "killed").returncode == 0
     assert rows(workspace / "killed") == rows(workspace / "whole")
-    assert len(list((workspace / "killed" / "losses").iterdir())) > len(
-        list((workspace / "whole" / "losses").iterdir())
-    )
+    files = [sorted(p.name for p in (workspace / out / "losses").iterdir()) for out in ("killed", "whole")]
+    assert len(files[0]) == len(files[1]) + 1, "one more, where SIGTERM stopped it"
