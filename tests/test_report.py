@@ -234,6 +234,101 @@ def test_warnings(made: Path, tmp_path: Path) -> None:
     assert "no held-out text" in page and "9 of its ids (2.00%) are dead" in page
 
 
+# -- scores and rounds ------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """scores of 3,000 sequences, some of them junk; round-1 by default, round-paper by the paper's rule."""
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    import scores as made_up
+
+    from tinydata import schema
+    from tinydata.engines.local import LocalEngine
+    from tinydata.resample import resample, settings
+
+    root = tmp_path_factory.mktemp("drawn")
+    rows = made_up.made(3000, domains=DOMAINS)
+    rows["prior"][:30] = 12.0
+    rows["status"] = np.array(["nan", *["held out"] * 4, *["ok"] * 2995])
+    tokens, ok = rows["tokens"], rows["status"] == "ok"
+    mine = {d: ok & (rows["domain"] == d) for d in DOMAINS}
+    about = {
+        "tinydata": "0",
+        "inputs": {},
+        "files": {},
+        "options": {"data": "shards", "model": "run"},
+        "model": {"path": "run", "step": 1200},
+        "statuses": {"nan": 1, "held out": 4, "ok": 2995},
+        "domains": {
+            d: {"sequences": int(m.sum()), "tokens": int(tokens[m].sum()), "nll": float(rows["nll"][m].sum())}
+            for d, m in mine.items()
+        },
+        "forgetting": [
+            {
+                "tenth": k + 1,
+                "sequences": 300 * (k > 0),
+                "when_trained": 4 - k / 5 if k else None,
+                "now": 2.0 if k else None,
+            }
+            for k in range(10)
+        ],
+    }
+    about["totals"] = {k: sum(d[k] for d in about["domains"].values()) for k in ("tokens", "nll")}
+    about["totals"] |= {"sequences": 3000, "ok": 2995, "loss": about["totals"]["nll"] / about["totals"]["tokens"]}
+    made_up.write(root / "scores", rows, **about)
+    where = str(root / "scores")
+    resample(where, str(root / "round-1"), LocalEngine(1), settings())
+    resample(where, str(root / "round-paper"), LocalEngine(1), settings("paper", batch_tokens=64 * 100))
+    lines = [("hardest kept", 7, DOMAINS[1], 9.5, "", HOSTILE), ("excluded", 8, "plain", 8.25, "prior", "a  b\tc")]
+    columns = zip(*lines, strict=True)
+    table = pa.table([pa.array(c, f.type) for c, f in zip(columns, schema.EXAMPLES, strict=True)], schema.EXAMPLES)
+    pq.write_table(table, root / "round-1" / "examples.parquet")
+    return root
+
+
+def test_scores_and_a_round(drawn: Path) -> None:
+    done, page = build(drawn, "scores", "round-1")
+    of_round = ["round", "mix", "excluded", "hardest", "refused", "draw"]
+    assert done["sections"] == [*of_round, "scores", "forgetting", "features", "files"]
+    assert build(drawn, "scores", "round-1") == (done, page)
+    Tags(page)
+    shown = re.sub(r"<[^>]+>", " ", page)
+    manifest = json.loads((drawn / "round-1" / "manifest.json").read_text())
+    kept, selection = manifest["kept"], manifest["selection"]
+    assert f"Round 1: {kept['sequences']:,} of 2,995 sequences" in shown
+    assert kept["sha256"] in page and manifest["scores"]["manifest"] in page
+    rows = re.findall(r"<tr>(.*?)</tr>", page, re.S)
+    cells = [[c.strip() for c in re.findall(r"<td[^>]*>(.*?)</td>", row, re.S)] for row in rows]
+    assert [c[1:4] for c in cells if len(c) == 5 and c[4].endswith("points")] == [
+        [text.number(d["sequences"]), text.share(d["expected"]), text.share(d["kept"])] for d in selection["deciles"]
+    ]
+    excluded = selection["excluded"]
+    assert excluded["prior"] == 25 and excluded["no loss"] == 5
+    assert ["prior", "25", "0.83%"] in [[c[0], *c[3:]] for c in cells if len(c) == 5]
+    assert ["held out", "4"] in [[c[0], c[2]] for c in cells if len(c) == 4]
+    assert [c[-1] for c in cells if c and c[0] in ("0–10%", "10–20%", "90–100%")] == ["", "−1.800", "−0.200"]
+    assert "scores: of 3,000 sequences some have no loss: 1 nan." in shown
+    assert "hardly more than a random choice" not in shown
+
+
+def test_sequences_as_text(drawn: Path) -> None:
+    _, page = build(drawn, "round-1")
+    assert "&lt;script&gt;alert(&#39;1&#39;)&lt;/script&gt;<i>↵\n</i><i>U+0000</i>" in page
+    assert "a<i>␣␣</i>b<i>⇥</i>c" in page
+    assert "<script" not in page and "<mark>prior</mark>" in page
+
+
+def test_a_round_that_is_hardly_more_than_chance_says_so(drawn: Path, tmp_path: Path) -> None:
+    _, page = build(drawn, "round-paper", "scores")
+    assert "round-paper: This is hardly more than a random choice" in re.sub(r"<[^>]+>", " ", page)
+    assert "made from other scores" not in page
+    _, page = build(drawn, "round-1", str(changed(drawn, "scores", tmp_path, round=3)))
+    assert "made from other scores than those on this page." in page
+
+
 # -- what cannot be reported on ---------------------------------------------------------------
 
 
@@ -281,6 +376,17 @@ def test_text() -> None:
     assert [text.share(x) for x in (0, 1e-6, 0.5, 0.99999, 1)] == ["0.00%", "< 0.01%", "50.00%", "> 99.99%", "100.00%"]
     assert [text.change(x) for x in (0.011, -0.5, 1e-7, -1e-7)] == ["+1.10%", "−50.00%", "0.00%", "0.00%"]
     assert text.thousands(48_000) == "48k"
+
+
+def test_running_text_reads_as_text() -> None:
+    assert text.passage("if x:\n    y  \n\nz\u200b") == [
+        ("if x:", False),
+        ("↵\n␣␣␣␣", True),
+        ("y", False),
+        ("␣␣↵\n↵\n", True),
+        ("z", False),
+        ("U+200B", True),
+    ]
 
 
 def test_hidden_characters_are_told_from_spelled_ones() -> None:

@@ -11,7 +11,7 @@ from tinydata.report.text import number, ratio, share
 
 PER_NAT = 2.0**32  # of a key in the manifest
 GUARDS = {
-    "no loss": "nothing to choose by",
+    "no loss": "held out by the model's run, or without a loss",
     "periodic": "repeats a short pattern for too long",
     "short": "too few targets",
     "unknown": "too many unknown tokens",

@@ -56,7 +56,7 @@ def passage(text: str) -> list[tuple[str, bool]]:
     return out
 
 
-_BLANKS = re.compile(r"( {2,}|[\n\t\r ]*[\n\t\r][\n\t\r ]*)")
+_BLANKS = re.compile(r"([\n\t\r ]{2,}|[\n\t\r])")
 
 
 def _plain(c: str) -> tuple[str, bool]:
