@@ -26,6 +26,7 @@ from tinydata.store import MANIFEST, Location, read_bytes
 
 ORDERS = ("concatenated", "shuffled")
 UNMASKED = ("llmc",)  # formats that have no place for masks
+BY_SIGN = ("internevo",)  # and those where a masked id is a negative one: id 0 cannot be masked
 
 
 class Target(NamedTuple):
@@ -227,10 +228,11 @@ def _gathered(copy: Copy, numbers: np.ndarray, follows: np.ndarray) -> tuple[np.
     """numbers int64[n], rising; follows bool[n]: each is the next to what is written before it -> ids, mask, bounds."""
     T, stream = copy.seq_len, copy.stream
     ids = np.ascontiguousarray(stream.rows(numbers, T)[:, :T]).ravel()
-    return ids, _flags(copy, numbers, follows) if copy.masked else None, _bounds(stream, T, numbers, follows)
+    seams = ~follows & (ids[::T] != 0) if copy.target.to in BY_SIGN else ~follows
+    return ids, _flags(copy, numbers, seams) if copy.masked else None, _bounds(stream, T, numbers, follows)
 
 
-def _flags(copy: Copy, numbers: np.ndarray, follows: np.ndarray) -> np.ndarray:
+def _flags(copy: Copy, numbers: np.ndarray, seams: np.ndarray) -> np.ndarray:
     """bool[n * T]: tokens without a loss, those at the seams among them."""
     T, stream = copy.seq_len, copy.stream
     flags = np.zeros((len(numbers), T), np.bool_)
@@ -239,7 +241,7 @@ def _flags(copy: Copy, numbers: np.ndarray, follows: np.ndarray) -> np.ndarray:
             bears = stream.bears_loss(i * T, (i + 1) * T)
             assert bears is not None
             row[:] = ~bears
-    flags[~follows, 0] = True
+    flags[seams, 0] = True
     return flags.ravel()
 
 
