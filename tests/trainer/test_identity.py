@@ -1,8 +1,6 @@
-"""What a run says of where it began, and that tinydata knows it again by that."""
+"""What the trainer says of models, and that tinydata knows them again by that."""
 
 from __future__ import annotations
-
-import json
 
 import pytest
 
@@ -20,18 +18,3 @@ def test_weights_are_known_by_the_same_fingerprint_on_both_sides(tmp_path):
         now = of_weights(tmp_path)
         assert now == made.of_weights(Location.of(tmp_path)) != before
         before = now
-
-
-def test_where_a_run_began_stays_what_it_was(train, tmp_path):
-    """Of a run that has become another one in the meantime, too."""
-    first, second = tmp_path / "first", tmp_path / "second"
-    train("first", "--steps", "2")
-    train("second", "--init", "first", "--steps", "4", "--save-every", "2")
-    began = json.loads((second / "recipe.json").read_text())
-    assert began["init"]["recipe"] == json.loads((first / "recipe.json").read_text())["fingerprint"]
-    assert began["init"]["step"] == 2
-    (state,) = first.glob("checkpoints/*/state.json")
-    state.write_text(json.dumps({**json.loads(state.read_text()), "step": 3, "fingerprint": "another"}))
-    train("second", "--init", "first", "--steps", "6")
-    now = json.loads((second / "recipe.json").read_text())
-    assert now["init"] == began["init"] and now["fingerprint"] != began["fingerprint"]

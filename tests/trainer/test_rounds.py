@@ -98,6 +98,20 @@ def on_two_ranks(cwd, *flags):
     assert done.returncode == 0, done.stderr
 
 
+def test_where_a_run_began_stays_what_it_was(workspace):
+    """Though the run that it began with is another one in the meantime."""
+    first, flags = workspace / "run", ["--round", "1", "--save-every", "2"]
+    assert trained(workspace, *flags, "--steps", "2").returncode == 0
+    began = json.loads((workspace / "run-1" / "recipe.json").read_text())
+    assert began["init"]["recipe"] == json.loads((first / "recipe.json").read_text())["fingerprint"]
+    assert began["init"]["step"] == 6
+    state = sorted(first.glob("checkpoints/*/state.json"))[-1]
+    state.write_text(json.dumps({**json.loads(state.read_text()), "step": 7, "fingerprint": "another"}))
+    assert trained(workspace, *flags, "--steps", "4").returncode == 0
+    now = json.loads((workspace / "run-1" / "recipe.json").read_text())
+    assert now["init"] == began["init"] and now["fingerprint"] != began["fingerprint"]
+
+
 def test_round_1_is_what_comes_after_the_run(workspace, shards, kept):
     done = trained(workspace, "--round", "1", "--steps", "4", "--save-every", "4")
     assert done.returncode == 0, done.stderr
