@@ -128,7 +128,7 @@ def _texts(rows: list[dict[str, Any]]) -> Passages:
                 f"sequence {number(e['sequence'])}",
                 [e["domain"] or "–", *([f"{e['mean']:.3f} nats per token"] if e["mean"] is not None else [])],
                 e["reason"] or "",
-                e["text"] or "",
+                e["text"] or "(no text: the shards were not there)",
             )
             for e in rows
         ]
