@@ -57,6 +57,7 @@ def text(corpus: list[str], tokenizer: str, columns: dict[str, str]) -> str:
         "compact": {"counts": "counts", "tokenizer": tokenizer, "out": "vocab"},
         "encode": {"corpus": corpus, "vocab": "vocab", **columns, "out": "shards"},
         "score": {"shards": "shards", "model": "run", "out": "scores"},
+        "resample": {"scores": "scores", "out": "round-1"},
         "report": {"dirs": ["counts", "vocab", "shards", "scores", "round-1"], "out": "report.html"},
     }
     lines = ["# made by `tinydata init`; flags on the command line win over what stands here"]
