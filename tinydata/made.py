@@ -125,6 +125,7 @@ def _round(m: dict[str, Any], where: Location) -> Held:
 def _run(r: dict[str, Any], where: Location) -> Held:
     train, step = r["train"], latest_step(where)
     detail = f"{_shape(r['model'])}; step {step:,} of {train['steps']:,}, {step * train['batch_tokens']:,} tokens"
+    detail += f", of sequences in {train['kept']}" if train.get("kept") else ""
     loss = _validation(where)
     return Held("run", r["model"]["vocab"], detail + (f"; held out {loss:.3f} nats per token" if loss else ""))
 
