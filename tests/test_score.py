@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 import pytest
 import unigram
 
-from tinydata import schema, scoring
+from tinydata import schema
 from tinydata.engines.local import LocalEngine
 from tinydata.errors import ENGINE, TinydataError
 from tinydata.guards import PERIOD, guards, rarity
@@ -50,13 +50,6 @@ def shares(stream: Stream) -> np.ndarray:
 @pytest.fixture(scope="module")
 def model(shares: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(unigram.made(tmp_path_factory.mktemp("model") / "model", shares))
-
-
-@pytest.fixture(autouse=True)
-def nothing_loaded() -> None:
-    """What a test before this one left in this process."""
-    scoring.load.cache_clear()
-    unigram.LOADS.clear()
 
 
 @pytest.fixture
@@ -530,6 +523,25 @@ def test_errors_of_the_trainer_are_ours(shards: Path, tmp_path: Path, monkeypatc
     with pytest.raises(TinydataError, match="gone") as caught:
         plan(str(shards), Settings(model="run", scorer="failing:load"))
     assert (caught.value.where, caught.value.fix, caught.value.code) == ("run", "look", 3)
+
+
+def test_a_gpu_without_room(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch's error of that name; another error of the scorer's stays what it is."""
+    (tmp_path / "large.py").write_text(
+        "import unigram\n"
+        "class OutOfMemoryError(RuntimeError): pass\n"
+        "class Large(unigram.Unigram):\n"
+        "    def __call__(self, *args):\n"
+        "        raise (OutOfMemoryError if self.rows > 1 else KeyError)('no room')\n"
+        "load = Large\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    model = str(unigram.made(tmp_path / "model", np.ones(3_000)))
+    with pytest.raises(TinydataError, match="memory is too small: no room") as caught:
+        score(str(shards), str(tmp_path / "a"), LocalEngine(1), Settings(model=model, scorer="large:load"))
+    assert "fewer --rows" in caught.value.fix
+    with pytest.raises(KeyError, match="no room"):
+        score(str(shards), str(tmp_path / "b"), LocalEngine(1), Settings(model=model, scorer="large:load", rows=1))
 
 
 def test_a_log_of_other_shards(shards: Path, run: tuple[Path, pa.Table], tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from functools import partial
 from typing import Any, NamedTuple
+from uuid import uuid4
 
 import numpy as np
 
@@ -18,7 +19,7 @@ from tinydata import __version__, losses
 from tinydata.engines.base import Engine, Stage, Tell, Unit, grouped, map, silent
 from tinydata.errors import UNREADABLE, TinydataError
 from tinydata.guards import count, rarity
-from tinydata.scoring import BLOCK, OK, RARITY, Job, device_of, load, score_rows, score_unit
+from tinydata.scoring import BLOCK, OK, RARITY, Job, device_of, new, score_rows, score_unit
 from tinydata.sequences import Stream
 from tinydata.store import MANIFEST, Location, Output, fingerprint
 
@@ -70,7 +71,7 @@ def plan(data: str, settings: Settings) -> Plan:
             raise TinydataError(f"{why}", where=settings.losses, fix="name the run that was trained on these shards")
         log = (run / "losses").absolute
     else:
-        scorer = load(settings.scorer, _absolute(settings.model), settings.device, settings.seq_len, settings.rows)
+        scorer = new(settings.scorer, _absolute(settings.model), settings.device, settings.seq_len, settings.rows)
         T = scorer.seq_len
         _check_tokenizer(stream, scorer, settings)
         log = scorer.losses if scorer.losses and not _why_not(scorer.losses, stream, T) else ""
@@ -195,9 +196,9 @@ def _step(found: Plan) -> int:
 def job_of(found: Plan, settings: Settings, output: Output) -> Job:
     stream = found.stream
     return Job(
+        run=uuid4().hex,
         data=Location.of(stream.path).absolute,
         base=stream.shards_at.path if stream.listed else "",
-        fingerprint=stream.fingerprint,
         place=output.place.absolute,
         parts=output.parts.absolute,
         scorer=settings.scorer,
@@ -326,7 +327,7 @@ def speed(found: Plan, settings: Settings) -> float:
         return 0.0
     stream, T = found.stream, found.seq_len
     device = device_of(settings.scorer, settings.device)
-    scorer = load(settings.scorer, _absolute(settings.model), device, T, settings.rows)
+    scorer = new(settings.scorer, _absolute(settings.model), device, T, settings.rows)
     rows = scorer.rows
     size, done, began = stream.size(T), 0, 0.0
     for k, a in enumerate(np.linspace(0, max(size - rows, 0), 17).astype(int).tolist()):

@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache, partial
 from importlib import import_module
 from typing import Any, ClassVar, NamedTuple
@@ -47,9 +48,9 @@ _WRITTEN: dict[str, Any] = {  # 25 bytes a row, read at 38 M rows per CPU-second
 class Job(NamedTuple):
     """All that a worker needs to know, with absolute paths."""
 
+    run: str  # any name: what is kept in a process is used for the same one only
     data: str
     base: str
-    fingerprint: str  # of the shards: a worker that has others open must not use them
     place: str  # of the result
     parts: str
     scorer: str  # module:function
@@ -97,32 +98,45 @@ def device_of(spec: str, told: str) -> str:
     return given if given in there else there[own.number % len(there)]
 
 
-@lru_cache(maxsize=1)
-def load(spec: str, model: str, device: str, seq_len: int, rows: int) -> Any:
-    """The scorer, once per process. rows: sequences at once, if not 0. Raises TinydataError for what is wrong."""
+def new(spec: str, model: str, device: str, seq_len: int, rows: int = 0) -> Any:
+    """A scorer, which has read no weights yet. rows: sequences at once, if not 0."""
     module, function = scorer_module(spec)
-    try:
+    with explained():
         scorer = getattr(module, function)(model, device, seq_len)
-    except Exception as e:
-        raise _ours(e) from e
     scorer.rows = rows or scorer.rows
     return scorer
 
 
-def _ours(e: Exception) -> Exception:
-    """An error of the trainer's -> TinydataError; any other as it is."""
-    if isinstance(e, TinydataError) or not hasattr(e, "fix"):
-        return e
-    return TinydataError(
-        getattr(e, "what", str(e)), where=getattr(e, "where", ""), fix=e.fix, code=getattr(e, "code", FIXABLE)
-    )
+@contextmanager
+def explained() -> Iterator[None]:
+    """What the trainer says of an error, as TinydataError; any other error as it is."""
+    try:
+        yield
+    except Exception as e:
+        if type(e).__name__ == "OutOfMemoryError":
+            raise TinydataError(f"the GPU's memory is too small: {str(e)[:200]}", fix="use fewer --rows") from e
+        if isinstance(e, TinydataError) or not hasattr(e, "fix"):
+            raise
+        where, code = getattr(e, "where", ""), getattr(e, "code", FIXABLE)
+        raise TinydataError(getattr(e, "what", str(e)), where=where, fix=e.fix, code=code) from e
+
+
+_loads_before: dict[str, int] = {}  # run of the verb -> loads in this process until it came here
+
+
+@lru_cache(maxsize=1)
+def _loaded(run: str, spec: str, model: str, device: str, seq_len: int, rows: int) -> Any:
+    """The scorer of a run of the verb, for all of its units that come to this process."""
+    scorer = new(spec, model, device, seq_len, rows)
+    _loads_before.setdefault(run, scorer.loads)
+    return scorer
 
 
 # -- a unit -----------------------------------------------------------------------------------
 
 
 @lru_cache(maxsize=1)
-def _stream(data: str, base: str, fingerprint: str) -> Stream:
+def _stream(run: str, data: str, base: str) -> Stream:
     return Stream.open(data, base)
 
 
@@ -136,7 +150,7 @@ RARITY = "rarity.f64"
 
 def score_unit(job: Job, span: tuple[int, int], number: int, tell: Tell) -> Result:
     """Sequences a to b of the dataset -> scores-NUMBER.parquet, and its sums."""
-    stream = _stream(job.data, job.base, job.fingerprint)
+    stream = _stream(job.run, job.data, job.base)
     numbers, before = stream.numbers(*span), stream.repeats(*span)
     logged = logged_of(Location.of(job.parts), number, numbers) if job.logged else None
     source = _Model(job, stream, numbers, logged) if job.model else _Log(job, logged)
@@ -187,7 +201,8 @@ class _Model:
 
     def __init__(self, job: Job, stream: Stream, numbers: np.ndarray, logged: Logged | None):
         self._device = device_of(job.scorer, job.device)
-        self._scorer = load(job.scorer, job.model, self._device, job.seq_len, job.rows)
+        self._scorer = _loaded(job.run, job.scorer, job.model, self._device, job.seq_len, job.rows)
+        self._before = _loads_before[job.run]
         if (self._scorer.facts.get("step") or 0) != job.step:
             fix = "name the checkpoint itself: --model RUN/checkpoints/step-…"
             raise TinydataError("the run has gone on since scoring began", where=job.model, fix=fix)
@@ -213,7 +228,8 @@ class _Model:
 
     @property
     def facts(self) -> Result:
-        worker = {"host": socket.gethostname(), "pid": os.getpid(), "device": self._device, "loads": self._scorer.loads}
+        worker: Result = {"host": socket.gethostname(), "pid": os.getpid(), "device": self._device}
+        worker["loads"] = self._scorer.loads - self._before
         return {"worker": worker, "precision": self._scorer.facts.get("precision", "")}
 
 
@@ -259,10 +275,8 @@ def score_rows(
         which = None
         if scorer.masks_documents:
             which = documents.at(numbers[batch, None] * T + np.arange(T)).astype(np.int32)
-        try:
+        with explained():
             losses = scorer(ids[batch].astype(np.int64), None if bears is None else bears[batch], which)
-        except Exception as e:
-            raise _ours(e) from e
         nll[batch] = losses.sum(axis=1, dtype=np.float64)
         most[batch] = losses.max(axis=1)
         tell(len(batch) * T)
