@@ -149,7 +149,8 @@ def test_the_same_bytes(
     scores = fake.write(tmp_path / "scores", rows_with_gaps(N, 2), part=400)
     engine = LocalEngine(workers) if workers else request.getfixturevalue("spark")
     resample(str(scores), str(tmp_path / "one"), LOCAL, settings(unit="document"))
-    resample(str(scores), str(tmp_path / "other"), engine, settings(unit="document"), partitions=partitions)
+    with engine.together():
+        resample(str(scores), str(tmp_path / "other"), engine, settings(unit="document"), partitions=partitions)
     assert content(tmp_path / "one") == content(tmp_path / "other")
     assert len(json.loads((tmp_path / "one" / "manifest.json").read_bytes())["parts"]) == 7
 

@@ -745,7 +745,7 @@ def resample(
         raise click.UsageError("--to, --order and --shard-tokens go with --materialize")
     target = Target(**copied) if materialize else None
     ways: dict[str, Any] = {"reference": reference_scores, "partitions": partitions, "stage": console.progress}
-    with connected(engine, workers) as running_on:
+    with connected(engine, workers) as running_on, running_on.together():
         if dry_run:
             plan = verb.foresee(scores, running_on, settings, **ways)
             console.result(plan, show.resample_plan(plan))

@@ -30,7 +30,7 @@ FAN_IN = 32  # partial results merged at once
 
 
 class Engine(Protocol):
-    """`slots` tasks at a time; `run` yields (task number, result) in any order."""
+    """`slots` tasks at a time; `run` yields (task number, result) in any order; inside `together` runs share workers."""
 
     name: str
     slots: int
@@ -38,6 +38,8 @@ class Engine(Protocol):
     def run(
         self, tasks: list[Any], work: Callable[[Any], Any], *, progress: Callable[[int], None], label: str
     ) -> Iterator[tuple[int, Any]]: ...
+
+    def together(self) -> AbstractContextManager[None]: ...
 
 
 class Seat(NamedTuple):

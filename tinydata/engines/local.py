@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 from tinydata.engines.base import Seat, take
 from tinydata.errors import TinydataError
@@ -25,6 +25,7 @@ class LocalEngine:
 
     def __init__(self, workers: int = 0):
         self.slots = workers or _cores()
+        self._shared: _Crew | None = None
 
     def run(
         self, tasks: list[Any], work: Callable[..., Any], *, progress: Callable[[int], None], label: str
@@ -34,24 +35,41 @@ class LocalEngine:
             for i, task in enumerate(tasks):
                 yield i, work(task, progress)
             return
-        context = multiprocessing.get_context("spawn")
-        counter, seats = context.Value("q", 0), context.Value("q", 0)
-        workers = min(self.slots, len(tasks))
-        known = (counter, seats, os.getpid())
-        pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start, initargs=known)
-        processes: list[Any] = []
-        told = 0
-        try:
+        with self._crew(min(self.slots, len(tasks))) as crew:
+            told = crew.counter.value
             with _ctrl_c_held():
-                futures = {pool.submit(_call, work, task): i for i, task in enumerate(tasks)}
-                processes += pool._processes.values()  # shutdown forgets them
+                futures = {crew.pool.submit(_call, work, task): i for i, task in enumerate(tasks)}
+                crew.processes[:] = crew.pool._processes.values()  # shutdown forgets them
             while futures:
                 done, _ = wait(futures, timeout=0.2, return_when=FIRST_COMPLETED)
-                now = counter.value
+                now = crew.counter.value
                 progress(now - told)
                 told = now
                 for future in done:
                     yield futures.pop(future), future.result()
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Runs inside share their processes: to start one costs a second of CPU."""
+        with self._crew(self.slots) as self._shared:
+            try:
+                yield
+            finally:
+                self._shared = None
+
+    @contextmanager
+    def _crew(self, workers: int) -> Iterator[_Crew]:
+        """Processes, which start with their first task."""
+        if self._shared:
+            yield self._shared
+            return
+        context = multiprocessing.get_context("spawn")
+        counter, seats = context.Value("q", 0), context.Value("q", 0)
+        known = (counter, seats, os.getpid())
+        pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start, initargs=known)
+        crew = _Crew(pool, counter, [])
+        try:
+            yield crew
         except BrokenProcessPool:
             raise TinydataError(
                 "a worker process was killed, most likely for want of memory",
@@ -59,8 +77,16 @@ class LocalEngine:
             ) from None
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
-            for process in processes:
+            for process in crew.processes:
                 process.terminate()
+
+
+class _Crew(NamedTuple):
+    """Processes at work."""
+
+    pool: ProcessPoolExecutor
+    counter: Any  # bytes done by all
+    processes: list[Any]
 
 
 @contextmanager

@@ -13,6 +13,7 @@ import shutil
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import pyarrow as pa
@@ -83,6 +84,10 @@ class SparkEngine:
         rows = [(i, bytearray(pickle.dumps((work, task)))) for i, task in enumerate(tasks)]
         frame = self._session.createDataFrame(context.parallelize(rows, len(rows)), _ROW)
         return (frame.mapInPandas(_call_pandas, _ROW) if self._pandas else frame.mapInArrow(_call, _ROW)).collect()
+
+    def together(self) -> AbstractContextManager[None]:
+        """Python workers are Spark's to keep."""
+        return nullcontext()
 
     def close(self) -> None:
         if self._owned:
