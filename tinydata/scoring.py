@@ -34,6 +34,7 @@ from tinydata.sequences import Documents, Stream
 from tinydata.store import Location, read_bytes
 
 BLOCK = 1 << 20  # tokens read at once
+AHEAD = 8  # forward passes in one call of the scorer: a GPU is waited for once for all of them
 OK, NAN, OUTSIDE, NO_TARGETS, HELD_OUT, NOT_TRAINED = (
     "ok", "nan", "id out of range", "no targets", "held out", "not trained",
 )  # fmt: skip
@@ -270,8 +271,9 @@ def score_rows(
     status[(ids.max(axis=1) >= scorer.vocab) | (ids.min(axis=1) < 0)] = OUTSIDE
     good = np.flatnonzero(status == OK)
     tell((n - len(good)) * T)
-    for a in range(0, len(good), scorer.rows):
-        batch = good[a : a + scorer.rows]
+    step = scorer.rows * AHEAD
+    for a in range(0, len(good), step):
+        batch = good[a : a + step]
         which = None
         if scorer.masks_documents:
             which = documents.at(numbers[batch, None] * T + np.arange(T)).astype(np.int32)
