@@ -112,6 +112,10 @@ def test_exactly_what_sorting_would_keep(
     found = kept(place / "round")
     assert made["kept"]["sequences"] == len(found) == int(keep * (rows["status"] == "ok").sum() + 0.5)
     assert found.tolist() == told(how, rows).tolist()
+    for stratum in made["selection"]["strata"]:
+        if 0 < stratum["keep"] < stratum["eligible"]:
+            assert 1 <= stratum["last_unit"]["kept"] <= stratum["last_unit"]["of"]
+            assert stratum["last_unit"]["of"] == 1 or way[0] != "sequence"
     assert made["kept"]["sha256"] == hashlib.sha256(found.tobytes()).hexdigest()
     shutil.rmtree(place)
 

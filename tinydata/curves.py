@@ -96,6 +96,7 @@ def threshold(log_weight: np.ndarray, counts: np.ndarray, k: float) -> float:
     total = float(counts.sum())
     if k <= 0 or k >= total:
         return np.inf if k <= 0 else -np.inf
+    log_weight, counts = log_weight[counts > 0], counts[counts > 0]
     low, high = float(log_weight.min()) - 40, float(log_weight.max()) + np.log(total) + 40
     for _ in range(60):
         middle = (low + high) / 2

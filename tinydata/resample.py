@@ -214,6 +214,8 @@ def resample(
     draw = search(plan, passes)
     done = passes.map("keep", output, _units(draw.source), partial(write_group, draw, place))
     facts = summary(plan, draw, done, output.place)
+    if data and stream:
+        facts["base"] = stream.facts
     table = examples([d["hardest"] for d in done], draw.source.domains, stream, draw.source.seq_len)
     files, streamed = {"examples.parquet": table_bytes(table)}, {d["name"]: d["file"] for d in done}
     if target and stream:
@@ -585,6 +587,9 @@ def search(plan: Plan, passes: Passes) -> Draw:
                 mine = everything[everything[:, 0] == s]
                 at = np.lexsort((mine[:, 2], -mine[:, 1]))[rank - 1]
                 threshold[s], last[s] = mine[at, 1:]
+                same = mine[mine[:, 1] == threshold[s]]
+                cut = {"kept": int((same[:, 2] <= last[s]).sum()), "of": len(same)}
+                plan.facts["strata"][s]["last_unit"] = cut
                 todo.remove(s)
             else:
                 from_top = np.cumsum(counts[s][::-1])

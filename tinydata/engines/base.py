@@ -30,7 +30,10 @@ FAN_IN = 32  # partial results merged at once
 
 
 class Engine(Protocol):
-    """`slots` tasks at a time; `run` yields (task number, result) in any order; inside `together` runs share workers."""
+    """`slots` tasks at a time; `run` yields (task number, result) in any order.
+
+    Runs inside `together` share their workers.
+    """
 
     name: str
     slots: int
