@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from tinydata.scoring import AHEAD
+
 LOADS: list[str] = []  # devices that a model was loaded to in this process
 
 
@@ -55,7 +57,7 @@ class Unigram:
             with np.errstate(divide="ignore"):  # a share of 0 is an infinite loss, which is wanted
                 self._losses = -np.log(np.load(Path(self._model) / "shares.npy")).astype(np.float32)
         assert ids.dtype == np.int64
-        assert len(ids) <= self.rows
+        assert len(ids) <= AHEAD * self.rows
         time.sleep(self._nap)
         nll = self._losses[ids[:, 1:]]
         if documents is not None:
