@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import gzip
+import importlib.util
 import json
 import os
 import re
@@ -141,12 +142,13 @@ def example(verb: str) -> str:
 def prepared(
     tokenizer: str, text: list[str], tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[[str], subprocess.CompletedProcess[str]]:
-    """A shell in a directory that has what the examples speak of: corpus/, a tokenizer.json of 50,000 ids, model/."""
+    """A shell where there is what the examples speak of: corpus/, a tokenizer.json of 50,000 ids, model/, run/."""
     root = tmp_path_factory.mktemp("prepared")
     (root / "corpus").mkdir()
     write(root / "corpus" / "a.jsonl", [{"id": str(n), "text": t} for n, t in enumerate(text)])
     (root / "tokenizer.json").write_text(json.dumps(enlarged(json.loads(Path(tokenizer).read_text()), 50_000)))
     model_of(root / "model", 50_003)
+    random_model(root / "run", 48_000)
     (root / "bin").mkdir()
     script = root / "bin" / "tinydata"
     script.write_text(f"#!/bin/sh\nexec {sys.executable} -c 'from tinydata.cli import main; main()' \"$@\"\n")
@@ -185,6 +187,20 @@ def enlarged(config: dict[str, Any], size: int) -> dict[str, Any]:
     return config
 
 
+def random_model(where: Path, vocab: int) -> None:
+    """A model of the trainer's that knows nothing, as a Hugging Face directory; none without torch."""
+    if importlib.util.find_spec("torch"):
+        from torch import float32
+
+        from trainer.huggingface import hf
+        from trainer.initial import random_weights
+        from trainer.model import ModelConfig
+
+        shape = ModelConfig(vocab, 32, 1, 1, 1, 32, 64, seq_len=128, tied=True)
+        hf.save(where, shape, random_weights(shape, 0), float32)
+        (where / "config.json").write_text(json.dumps(hf.config_json(shape, float32)))
+
+
 # in the order in which a newcomer types them: verb, what it then says
 JOURNEY = [
     ("init", "wrote tinydata.toml"),
@@ -192,7 +208,9 @@ JOURNEY = [
     ("compact", "wrote vocab: README.md, idmap.parquet"),
     ("slice", "wrote small-model in"),
     ("encode", "wrote shards in"),
-    ("ls", "48,000 of 50,003 ids"),
+    ("score", "wrote scores in"),
+    ("resample", "wrote round-1 in"),
+    ("ls", "round-1"),
     ("report", "wrote report.html"),
     ("completion", ""),
 ]
@@ -200,6 +218,7 @@ JOURNEY = [
 
 def test_examples_run(prepared: Callable[[str], subprocess.CompletedProcess[str]]) -> None:
     pytest.importorskip("vl_convert", reason="the page needs tinydata[report]")
+    pytest.importorskip("torch", reason="`score` needs tinydata[train]")
     for verb, shows in JOURNEY:
         done = prepared(example(verb))
         assert done.returncode == DONE, done.stderr

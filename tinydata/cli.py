@@ -784,7 +784,7 @@ def report(dirs: tuple[str, ...], out: str, as_json: bool, quiet: bool, verbose:
     return 0
 
 
-@cli.command(epilog="Example: tinydata ls --lineage model")
+@cli.command(epilog="Example: tinydata ls --lineage round-1")
 @click.argument("paths", nargs=-1)
 @click.option("--lineage", is_flag=True, help="Say what each was made of, and that of what, and what changed since.")
 @common
