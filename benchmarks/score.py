@@ -121,9 +121,11 @@ class Nothing:
     def __init__(self, seq_len: int):
         import numpy as np
 
+        from tinydata.scoring import AHEAD
+
         self.seq_len, self.vocab, self.tokenizer, self.facts = seq_len or T, VOCAB, {}, {}  # type: ignore[var-annotated]
         self.rows, self.masks_documents, self.losses, self.loads = 32, False, "", 1
-        self._nll = np.ones((self.rows, self.seq_len), np.float32)
+        self._nll = np.ones((self.rows * AHEAD, self.seq_len), np.float32)
 
     def held_out(self, fingerprint: str, total: int) -> list[int]:
         return []

@@ -19,7 +19,7 @@ from tinydata import __version__, losses
 from tinydata.engines.base import Engine, Stage, Tell, Unit, grouped, map, silent
 from tinydata.errors import UNREADABLE, TinydataError
 from tinydata.guards import count, rarity
-from tinydata.scoring import BLOCK, OK, RARITY, Job, device_of, new, score_rows, score_unit
+from tinydata.scoring import AHEAD, BLOCK, OK, RARITY, Job, device_of, new, score_rows, score_unit
 from tinydata.sequences import Stream
 from tinydata.store import MANIFEST, Location, Output, fingerprint
 
@@ -328,7 +328,7 @@ def speed(found: Plan, settings: Settings) -> float:
     stream, T = found.stream, found.seq_len
     device = device_of(settings.scorer, settings.device)
     scorer = new(settings.scorer, _absolute(settings.model), device, T, settings.rows)
-    rows = scorer.rows
+    rows = scorer.rows * AHEAD
     size, done, began = stream.size(T), 0, 0.0
     for k, a in enumerate(np.linspace(0, max(size - rows, 0), 17).astype(int).tolist()):
         if k == 1:  # the first one loads and compiles
