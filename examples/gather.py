@@ -1,17 +1,21 @@
-"""gather.py OUT.jsonl: the Python installation's sources and documentation as a corpus.
+"""gather.py OUT.jsonl [SAMPLE.jsonl]: the Python installation's sources and documentation as a corpus.
 
-Domains: stdlib, tests and packages (source files), documentation (docstrings, .rst, .txt, .md).
+Domains: stdlib, tests and packages (source files), documentation (docstrings, .rst, .txt, .md). The sample is a
+twentieth of the documents, by the hash of their id.
 """
 
 import ast
 import json
+import os
 import sys
 import sysconfig
 import warnings
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
 LIMIT = 48_000_000  # bytes of text in all; 30 MB is what the demo promises
+SAMPLE = 20  # one document of so many
 TEXT = {".rst", ".txt", ".md"}
 
 
@@ -48,18 +52,21 @@ def documents(domain: str, path: Path) -> Iterator[tuple[str, str, str]]:
         yield name + "#docstrings", "documentation", "\n\n".join(docs)
 
 
-def main(out: str) -> None:
+def main(out: str, sample: str = os.devnull) -> None:
     warnings.simplefilter("ignore", SyntaxWarning)
     written, size = 0, 0
-    with open(out, "w", encoding="utf-8") as f:
+    with open(out, "w", encoding="utf-8") as every, open(sample, "w", encoding="utf-8") as some:
         for domain, path in files():
             for doc_id, label, text in documents(domain, path):
                 if len(text) > 200 and size < LIMIT:
-                    f.write(json.dumps({"doc_id": doc_id, "domain": label, "text": text}, ensure_ascii=False) + "\n")
+                    line = json.dumps({"doc_id": doc_id, "domain": label, "text": text}, ensure_ascii=False) + "\n"
+                    every.write(line)
+                    if zlib.crc32(doc_id.encode()) % SAMPLE == 0:
+                        some.write(line)
                     written += 1
                     size += len(text.encode())
     print(f"{written:,} documents, {size / 1e6:.1f} MB of text")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])
