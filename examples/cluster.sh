@@ -13,9 +13,10 @@ jobs=$(cd "$(dirname "$0")/../jobs" && pwd)
 cd "$WORK"
 
 submit() { spark-submit ${SPARK_CONF:-} "$@"; } # SPARK_CONF: --master, --archives, memory: docs/spark.md
-gpus() {                                        # one task a GPU: the model is loaded once for each
-  submit --conf spark.executor.resource.gpu.amount="$GPUS" --conf spark.executor.cores="$GPUS" \
-    --conf spark.task.resource.gpu.amount=1 --conf spark.executor.resource.gpu.discoveryScript="$jobs/find_gpus.sh" "$@"
+gpus() {                                        # one executor a GPU: the model is loaded once for each
+  submit --conf spark.executor.cores=1 --conf spark.executor.resource.gpu.amount=1 \
+    --conf spark.task.resource.gpu.amount=1 --conf spark.speculation=false \
+    --conf spark.executor.resource.gpu.discoveryScript="$jobs/find_gpus.sh" "$@"
 }
 train() {
   torchrun --nnodes "$NODES" --nproc-per-node "$GPUS" --rdzv-backend c10d --rdzv-endpoint "$RENDEZVOUS" \
