@@ -53,7 +53,7 @@ step big-model python -m trainer.export big -o big-model
 step init python -m trainer.inherit big-model tiny-1m --data shards --method taylor -o init
 
 # 7. train: a million parameters besides the vocabulary, one epoch
-run python -m trainer.run --preset tiny-1m --init init --log-sequence-loss
+run python -m trainer.run --preset tiny-1m --init init --holdout 64 --log-sequence-loss
 
 # 8. the next round: score the data with the frozen model, keep the hard half of it, train on that
 step scores tinydata score
@@ -68,5 +68,5 @@ run python -m trainer.generate model 'def __init__(self' --tokens 60 --temperatu
 run tinydata ls --lineage model
 
 # 10. everything on one page
-run tinydata report counts vocab shards scores round-1 --force
+run tinydata report counts vocab shards scores round-1
 printf '\nThe page is %s\n' "$PWD/report.html"
