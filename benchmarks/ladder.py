@@ -56,8 +56,8 @@ class Size(NamedTuple):
 SIZES = {
     "cpu": Size(
         preset="tiny-1m", source=(100, 6, 5, 2.56), big=(32, 3, 2, 8), compact=(56, 2, 2, 4.5714), deep=(40, 4, 2, 6.4),
-        ids=(4_160, 1_984), bytes=(555_000, 1_000_000, 50_000), seq_len=256, batch=1_024, steps=1_600, source_steps=1_500,
-        rate=1.5e-3, files=FILES, learned=300_000,
+        ids=(4_160, 1_984), files=FILES, learned=300_000, bytes=(555_000, 1_000_000, 50_000), seq_len=256,
+        batch=1_024, steps=1_600, source_steps=1_500, rate=1.5e-3,
     ),
     "gpu": Size(
         preset="tiny-10m", source=(640, 16, 10, 2.6667), big=(384, 6, 6, 2.6667), compact=(576, 5, 9, 2.6667),

@@ -53,12 +53,12 @@ step big-model python -m trainer.export big -o big-model
 step init python -m trainer.inherit big-model tiny-1m --data shards --method taylor -o init
 
 # 7. train: a million parameters besides the vocabulary, one epoch
-run python -m trainer.run --preset tiny-1m --init init --holdout 64 --log-sequence-loss
+run python -m trainer.run --preset tiny-1m --batch-tokens 2048 --init init --holdout 64 --log-sequence-loss
 
 # 8. the next round: score the data with the frozen model, keep the hard half of it, train on that
 step scores tinydata score
 step round-1 tinydata resample --keep 0.5
-run python -m trainer.run --preset tiny-1m --round 1
+run python -m trainer.run --preset tiny-1m --batch-tokens 2048 --round 1
 
 # 9. bits per byte of held-out text before and after; what it says; and what exactly it is made of
 run python -m trainer.evaluate run
