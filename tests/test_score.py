@@ -282,7 +282,9 @@ def test_same_bytes(
 
 
 @pytest.mark.spark
-@pytest.mark.parametrize("partitions", [1, 2, 7])
+@pytest.mark.parametrize(
+    "partitions", [pytest.param(1, marks=pytest.mark.slow), 2, pytest.param(7, marks=pytest.mark.slow)]
+)
 def test_same_bytes_on_spark(
     spark: Any, partitions: int, poisoned: list[str], plain: dict[str, bytes], tmp_path: Path, small_units: None
 ) -> None:

@@ -230,6 +230,7 @@ def test_gradient_of_a_weighted_loss():
         torch.testing.assert_close(got[name], p.grad, rtol=1e-9, atol=1e-11, msg=name)
 
 
+@pytest.mark.slow
 def test_unbiased_runs(workspace, shards, kept):
     """Equal probabilities are weights of one: the same run. Others are another, on two ranks the same."""
     flags, logged = ["--steps", "4", "--log-every", "1"], ["--log-sequence-loss"]
