@@ -8,7 +8,8 @@ set -euo pipefail
 : "${BIG:?the big model: a Hugging Face directory of that tokenizer}"
 : "${WORK:?a directory that driver, executors and trainers all reach}"
 VOCAB=${VOCAB:-48000} PRESET=${PRESET:-pi-1b-pro} ROUNDS=${ROUNDS:-1} KEEP=${KEEP:-0.5}
-NODES=${NODES:-1} GPUS=${GPUS:-8} RENDEZVOUS=${RENDEZVOUS:-localhost:29400} # run this on each node for more than one
+NODES=${NODES:-1} GPUS=${GPUS:-8} RENDEZVOUS=${RENDEZVOUS:-localhost:29400}
+NODE=${NODE:-0} # with more than one, run this on each, numbered from 0: the others wait for what 0 makes, and train with it
 jobs=$(cd "$(dirname "$0")/../jobs" && pwd)
 cd "$WORK"
 
@@ -22,7 +23,9 @@ train() {
   torchrun --nnodes "$NODES" --nproc-per-node "$GPUS" --rdzv-backend c10d --rdzv-endpoint "$RENDEZVOUS" \
     -m trainer.run --preset "$PRESET" "$@"
 }
-step() { [ -e "$1" ] || "${@:2}"; } # step WHAT_IT_MAKES COMMAND…; training goes on by itself
+step() { # step WHAT_IT_MAKES COMMAND…; training goes on by itself
+  if [ "$NODE" = 0 ]; then [ -e "$1" ] || "${@:2}"; else until [ -e "$1" ]; do sleep 10; done; fi
+}
 
 # compact tokenizer, and the corpus in it
 step tinydata.toml tinydata init "$CORPUS" --tokenizer "$TOKENIZER"
@@ -45,6 +48,7 @@ for round in $(seq "$ROUNDS"); do
   last=run-$round
 done
 
+[ "$NODE" = 0 ] || exit 0
 python -m trainer.evaluate "$last"
 step model python -m trainer.export "$last" -o model
 tinydata ls --lineage model

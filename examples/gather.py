@@ -12,6 +12,7 @@ import sysconfig
 import warnings
 import zlib
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 LIMIT = 48_000_000  # bytes of text in all; 30 MB is what the demo promises
@@ -52,19 +53,23 @@ def documents(domain: str, path: Path) -> Iterator[tuple[str, str, str]]:
         yield name + "#docstrings", "documentation", "\n\n".join(docs)
 
 
-def main(out: str, sample: str = os.devnull) -> None:
+def main(out: str, sample: str = "") -> None:
     warnings.simplefilter("ignore", SyntaxWarning)
     written, size = 0, 0
-    with open(out, "w", encoding="utf-8") as every, open(sample, "w", encoding="utf-8") as some:
+    parts = [f"{path}.part" for path in (out, sample) if path]
+    with ExitStack() as stack:
+        every, *some = (stack.enter_context(open(part, "w", encoding="utf-8")) for part in parts)
         for domain, path in files():
             for doc_id, label, text in documents(domain, path):
                 if len(text) > 200 and size < LIMIT:
                     line = json.dumps({"doc_id": doc_id, "domain": label, "text": text}, ensure_ascii=False) + "\n"
                     every.write(line)
-                    if zlib.crc32(doc_id.encode()) % SAMPLE == 0:
-                        some.write(line)
+                    if some and zlib.crc32(doc_id.encode()) % SAMPLE == 0:
+                        some[0].write(line)
                     written += 1
                     size += len(text.encode())
+    for part in parts:  # killed before, there is neither
+        os.replace(part, part.removesuffix(".part"))
     print(f"{written:,} documents, {size / 1e6:.1f} MB of text")
 
 

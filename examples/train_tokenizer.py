@@ -6,6 +6,7 @@ vocab.json + merges.txt does.
 
 import argparse
 import json
+import os
 from collections.abc import Iterator
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
@@ -41,7 +42,8 @@ def main() -> None:
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts(args.corpus), trainer)
-    tokenizer.save(args.out)
+    tokenizer.save(f"{args.out}.part")
+    os.replace(f"{args.out}.part", args.out)  # killed before, there is none
     print(f"{tokenizer.get_vocab_size():,} ids in {args.out}")
 
 
