@@ -738,6 +738,10 @@ def resample(
         max_repeats=max_repeats,
         seed=seed,
     )
+    if typed("batch_tokens") and settings.unit != "batch":
+        raise click.UsageError("--batch-tokens goes with --unit batch, or --preset paper")
+    if tokens and typed("keep"):
+        raise click.UsageError("--keep and --tokens say the same thing: give one")
     copied: dict[str, Any] = {
         k: v for k, v in (("to", to), ("order", order), ("shard_tokens", shard_tokens)) if v is not None
     }

@@ -17,12 +17,11 @@ import pyarrow.parquet as pq
 
 from tinydata import schema
 from tinydata.engines.base import Tell, Unit
-from tinydata.errors import UNREADABLE, TinydataError
 from tinydata.formats.write import Piece, writer
 from tinydata.parts import gather, shuffle_keys
 from tinydata.sequences import Stream
 from tinydata.shards import FEWEST, PIECE, STEM
-from tinydata.store import MANIFEST, Location, read_bytes
+from tinydata.store import Location, read_bytes
 
 ORDERS = ("concatenated", "shuffled")
 UNMASKED = ("llmc",)  # formats that have no place for masks
@@ -63,32 +62,6 @@ class Bounds(NamedTuple):
     document: np.ndarray  # int64[p]: its number in the base
     domain: list[str]
     sequence: np.ndarray  # int64[p]: place of the sequence it begins in
-
-
-def open_base(manifest: dict[str, Any], near: str, told: str = "") -> Stream:
-    """manifest of SCORES in `near` -> its base: where told, where it was, or beside the scores.
-
-    Raises TinydataError if it is gone, or is another.
-    """
-    base = manifest["base"]
-    places = [told] if told else [base["absolute"], (Location.of(near).parent / base["path"]).path, base["path"]]
-    found = next((p for p in places if (Location.of(p) / MANIFEST).exists()), None)
-    if found is None:
-        raise TinydataError(
-            f"the shards that were scored are not at {' nor at '.join(places)}",
-            where=near,
-            fix="say where they are with --data SHARDS",
-            code=UNREADABLE,
-        )
-    stream = Stream.open(found)
-    if stream.listed or stream.fingerprint != base["fingerprint"]:
-        raise TinydataError(
-            "these are not the shards that were scored: their fingerprint is another",
-            where=found,
-            fix="pass the right ones with --data SHARDS, or score these",
-            code=UNREADABLE,
-        )
-    return stream
 
 
 def units(copy: Copy) -> list[Unit]:

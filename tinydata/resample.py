@@ -35,7 +35,7 @@ from tinydata.candidates import (
 from tinydata.engines.base import Engine, Stage, Tell, Unit, Units, grouped, map, silent
 from tinydata.errors import TinydataError
 from tinydata.hardest import HARDEST, examples
-from tinydata.materialize import Copy, Target, open_base, result, units, write_shard
+from tinydata.materialize import Copy, Target, result, units, write_shard
 from tinydata.sampling import (
     BINS,
     LIMIT,
@@ -54,7 +54,7 @@ from tinydata.sampling import (
     tally,
     tally_parts,
 )
-from tinydata.sequences import Stream
+from tinydata.sequences import Stream, open_base
 from tinydata.store import MANIFEST, Location, Output, read_bytes, table_bytes
 
 BARS = 50  # of the histogram in the manifest
@@ -231,7 +231,7 @@ def resample(
 def _base(opened: Scores, data: str, needed: bool) -> Stream | None:
     """The shards that were scored; None if they are gone and need not be there."""
     try:
-        return open_base(opened.manifest, opened.path, data)
+        return open_base(opened.manifest["base"], opened.path, data, "scores were", "--data")
     except TinydataError:
         if needed or data:
             raise

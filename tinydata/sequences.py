@@ -65,16 +65,8 @@ class Stream:
         if "shards" in manifest:
             where = Location.of(Location.of(path).absolute)
             return cls(path, manifest, where, _native(manifest, path))
-        where = _base(path, manifest["base"], base)
-        stream = cls(path, manifest, where, _native(_manifest(where.path), where.path))
-        if stream.fingerprint != manifest["base"]["fingerprint"]:
-            raise TinydataError(
-                "these are not the shards that the round was made of: their fingerprint is another",
-                where=f"{where}, of {path}",
-                fix="pass the right ones with --base SHARDS, or make the round anew",
-                code=UNREADABLE,
-            )
-        return stream
+        shards = open_base(manifest["base"], path, base)
+        return cls(path, manifest, shards.shards_at, shards.source)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Stream.open, (Location.of(self.path).absolute, self.shards_at.path if self.listed else "")
@@ -304,18 +296,29 @@ def _native(manifest: dict[str, Any], path: str) -> dict[str, Any]:
     return manifest
 
 
-def _base(path: str, said: dict[str, Any], told: str) -> Location:
-    """Where the shards of a round are: where told, where they were, or beside the round."""
-    places = [told] if told else [said["absolute"], posixpath.join(Location.of(path).parent.path, said["path"])]
-    for place in places:
-        if (Location.of(place) / MANIFEST).exists():
-            return Location.of(Location.of(place).absolute)
-    raise TinydataError(
-        f"the shards of this round are not at {' nor at '.join(places)}",
-        where=path,
-        fix="say where they are with --base SHARDS",
-        code=UNREADABLE,
-    )
+def open_base(said: dict[str, Any], near: str, told: str = "", of: str = "round was", option: str = "--base") -> Stream:
+    """`base` of the manifest in `near` -> those shards: where told, where they were, or beside it.
+
+    Raises TinydataError if they are gone, or others. of, option: what an error calls `near`, and how to tell the place.
+    """
+    places = [told] if told else [said["absolute"], posixpath.join(Location.of(near).parent.path, said["path"])]
+    found = next((p for p in places if (Location.of(p) / MANIFEST).exists()), None)
+    if found is None:
+        raise TinydataError(
+            f"the shards that the {of} made of are not at {' nor at '.join(places)}",
+            where=near,
+            fix=f"say where they are with {option} SHARDS",
+            code=UNREADABLE,
+        )
+    stream = Stream.open(Location.of(found).absolute)
+    if stream.listed or stream.fingerprint != said["fingerprint"]:
+        raise TinydataError(
+            f"these are not the shards that the {of} made of: their fingerprint is another",
+            where=f"{found}, of {near}",
+            fix=f"pass the right ones with {option} SHARDS, or make it anew",
+            code=UNREADABLE,
+        )
+    return stream
 
 
 def _torn(file: Location, why: str) -> TinydataError:
