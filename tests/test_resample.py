@@ -518,3 +518,8 @@ def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest
     assert run("resample", "--to", "parquet") == 2
     for wrong in (("--clip-quantile", "0.9,0.1"), ("--exclude", "rude"), ("--unit", "batch")):
         assert run("resample", *wrong, "-o", "other") == 1
+
+
+@pytest.mark.parametrize("told", [("--batch-tokens", "4096"), ("--keep", "0.5", "--tokens", "4096")])
+def test_options_that_would_be_ignored_are_refused(tmp_path: Path, told: tuple[str, ...]) -> None:
+    assert run("resample", "scores", "-o", str(tmp_path / "round"), *told) == 2
