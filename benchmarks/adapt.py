@@ -66,7 +66,7 @@ def _rows(name: str, what: str, made: dict[str, Any]) -> list[Row]:
 
 def measured(folder: str, tok: str, sizes: list[int], left_out: list[str]) -> list[dict[str, Any]]:
     """Inflation of both vocabularies of each size on held-out text, of one from scratch too, or on text left out."""
-    from tinydata.compact import Goal, choose, open_counts
+    from tinydata.verbs.compact.plan import Goal, choose, open_counts
 
     opened = open_counts(_counted(folder, tok, _files(left_out)))
     out = []
@@ -101,8 +101,8 @@ def _files(left_out: list[str]) -> list[str]:
 
 
 def _counted(folder: str, tok: str, files: list[str]) -> str:
-    from tinydata.count import count
     from tinydata.engines.local import LocalEngine
+    from tinydata.verbs.count.verb import count
 
     out = str(Path(folder, f"{Path(tok).name}-{len(files)}"))
     count(files, tok, out, LocalEngine(2))
@@ -111,7 +111,7 @@ def _counted(folder: str, tok: str, files: list[str]) -> str:
 
 def _elsewhere(domain: str, big: Any, *small: Any) -> list[float]:
     """-> inflation of each vocabulary on all text of a domain."""
-    from tinydata.trade import Heldout
+    from tinydata.verbs.compact.tradeoff import Heldout
 
     held = Heldout(_texts(domain), big)
     return [float(held.count(s).sum() / held.tokens.sum() - 1) for s in small]
@@ -128,8 +128,8 @@ def _texts(domain: str, step: int = 1) -> Any:
 
 def _scratch(opened: Any, big: Any, sizes: list[int]) -> list[float]:
     """Inflation on the held-out text of vocabularies that are learned from bytes and characters on."""
-    from tinydata.adapt import corpus_words
-    from tinydata.trade import Heldout
+    from tinydata.verbs.compact.adapt import corpus_words
+    from tinydata.verbs.compact.tradeoff import Heldout
 
     words, weights = corpus_words(opened.manifest, opened.table, big, big)
     held = Heldout(opened.heldout, big)
@@ -145,9 +145,9 @@ def _learned(big: Any, words: Any, weights: Any, sizes: list[int]) -> list[Any]:
     import numpy as np
 
     from tinydata.tokenizers.base import places
-    from tinydata.tokenizers.learn import Symbols, learn, merges_are_implied, spelled, symbols_of, tally
-    from tinydata.tokenizers.prune import kept, removal_order
-    from tinydata.tokenizers.tree import build_tree
+    from tinydata.tokenizers.families.merging import build_tree
+    from tinydata.verbs.compact.bpe_training import Symbols, learn, merges_are_implied, spelled, symbols_of, tally
+    from tinydata.verbs.compact.prune import kept, removal_order
 
     implied = merges_are_implied(big)
     single = np.array([len(p.decode("utf-8", "ignore")) == 1 for p in big.pieces])
@@ -171,8 +171,8 @@ def library(folder: str, tok: str) -> list[int]:
     import pyarrow as pa
     from tokenizers import Tokenizer, models, trainers
 
-    from tinydata.tokenizers.base import open_tokenizer
-    from tinydata.tokenizers.collect import WordCollector
+    from tinydata.tokenizers.open import open_tokenizer
+    from tinydata.verbs.compact.word_collector import WordCollector
 
     step, size = SAMPLE
     big = open_tokenizer(tok)

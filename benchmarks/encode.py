@@ -97,8 +97,8 @@ def _rewriting(place: Place, made: dict[str, Any], encoded: list[float]) -> list
 
 def encode(path: str, vocab: str) -> dict[str, Any]:
     """`tinydata encode` with one worker, its result thrown away -> manifest."""
-    from tinydata.encode import encode
     from tinydata.engines.local import LocalEngine
+    from tinydata.verbs.encode.verb import encode
 
     out = f"{path}-shards"
     manifest = encode([path], vocab, out, LocalEngine(1))
@@ -164,9 +164,9 @@ def same(library: str, path: str, tok: str) -> bool:
     import numpy as np
 
     from benchmarks.text import _gigatoken_encode, _sentencepiece, _tokenizers
-    from tinydata.formats.base import plan, read
-    from tinydata.tokenizers.base import open_tokenizer
-    from tinydata.tokenizers.encode import TextEncoder
+    from tinydata.formats.corpus import plan, read
+    from tinydata.tokenizers.open import open_tokenizer
+    from tinydata.tokenizers.text_encoder import TextEncoder
 
     theirs = {"tokenizers": _tokenizers, "sentencepiece": _sentencepiece, "gigatoken": _gigatoken_encode}[library](tok)
     encoder = TextEncoder(open_tokenizer(tok))
@@ -183,9 +183,9 @@ def kernels(ids: str, vocab: str, rounds: int) -> dict[str, Any]:
     import numpy as np
     import pyarrow.parquet as pq
 
+    from tinydata.core.location import Location
     from tinydata.formats.megatron import read_index
-    from tinydata.store import Location
-    from tinydata.tokenizers.rewrite import Rewriter, id_map
+    from tinydata.verbs.encode.rewrite import Rewriter, id_map
 
     _, first = read_index(Location.of(f"{ids}/shard-00000.bin"))
     values = np.fromfile(f"{ids}/shard-00000.bin", np.int32)

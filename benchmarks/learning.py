@@ -22,15 +22,18 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from trainer import checkpoint
-from trainer.config import Config, model_config, settled
-from trainer.data import Sequences, Shards
-from trainer.huggingface import hf
+from trainer.data.order import Sequences
+from trainer.data.shards import Shards
+from trainer.huggingface import architecture
+from trainer.huggingface import weights as hf
 from trainer.huggingface.tokenizer import read_tokenizer
-from trainer.initial import random_weights
-from trainer.metrics import read
-from trainer.optim import adamw, schedule
-from trainer.validation import Sums
+from trainer.model.init import random_weights
+from trainer.training import checkpoint
+from trainer.training.config import Config
+from trainer.training.metrics import read
+from trainer.training.optim import adamw, schedule
+from trainer.training.resolve import model_config, settled
+from trainer.training.validation import Sums
 
 
 def ours(shards: Path, out: Path, flags: list[str], seed: int) -> float:
@@ -45,7 +48,7 @@ def transformers(config: Config, sequences: Sequences, out: Path) -> float:
 
     model_of = model_config(config, sequences.shards)
     hf.save(out, model_of, random_weights(model_of, config.seed), torch.float32)
-    (out / "config.json").write_text(json.dumps(hf.config_json(model_of, torch.float32)))
+    (out / "config.json").write_text(json.dumps(architecture.config_json(model_of, torch.float32)))
     model = AutoModelForCausalLM.from_pretrained(out, dtype=torch.float32)
     optimizer = adamw(model, config.lr, (config.beta1, config.beta2), config.weight_decay)
     rows = config.batch_tokens // config.seq_len

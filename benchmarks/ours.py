@@ -34,8 +34,8 @@ def counts(path: str, tok: str) -> Any:
 def _counted(path: str, tok: str, engine: Any) -> tuple[dict[str, Any], Any]:
     import pyarrow.parquet as pq
 
-    from tinydata.count import count
     from tinydata.engines.local import LocalEngine
+    from tinydata.verbs.count.verb import count
 
     where = Path(path)
     out = str(where.parent / f"counts-{where.name}")

@@ -78,7 +78,7 @@ def scores(folder: str, n: int, base: dict[str, Any] | None = None) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from tinydata import schema
+    from tinydata.core import schema
 
     where = Path(folder)
     where.mkdir()
@@ -151,8 +151,9 @@ def sorting(folder: str, k: int) -> float:
 def copying(folder: str, n: int, order: str) -> float:
     """Half of n sequences to new shards -> M tokens per CPU-second, without the drawing."""
     from tinydata.engines.local import LocalEngine
-    from tinydata.materialize import Target
-    from tinydata.resample import resample, settings
+    from tinydata.verbs.resample.copy_shards import Target
+    from tinydata.verbs.resample.plan import settings
+    from tinydata.verbs.resample.verb import resample
 
     place = Path(folder) / f"copying-{order}"
     place.mkdir()
@@ -173,11 +174,11 @@ def _shards(where: Path, tokens: int) -> dict[str, Any]:
     import numpy as np
     import pyarrow as pa
 
-    from tinydata import schema
+    from tinydata.core import schema
+    from tinydata.core.location import Location
+    from tinydata.formats.dataset import Stream
     from tinydata.formats.megatron import write
-    from tinydata.formats.write import Piece
-    from tinydata.sequences import Stream
-    from tinydata.store import Location
+    from tinydata.formats.writing import Piece
 
     where.mkdir()
     rng = np.random.default_rng(0)

@@ -59,10 +59,10 @@ def shards(where: Path, tokens: int) -> str:
     import numpy as np
     import pyarrow as pa
 
-    from tinydata import schema
+    from tinydata.core import schema
+    from tinydata.core.location import Location, to_json
     from tinydata.formats import megatron
-    from tinydata.formats.write import Piece
-    from tinydata.store import Location, to_json
+    from tinydata.formats.writing import Piece
 
     where.mkdir()
     rng = np.random.default_rng(0)
@@ -87,14 +87,15 @@ def model(folder: Path) -> str:
         return ""
     from dataclasses import replace
 
-    from tinydata.store import to_json
-    from trainer.huggingface import hf
-    from trainer.initial import random_weights
-    from trainer.presets import preset
+    from tinydata.core.location import to_json
+    from trainer.huggingface import architecture
+    from trainer.huggingface import weights as hf
+    from trainer.model.init import random_weights
+    from trainer.model.presets import preset
 
     shape = replace(preset("tiny-4m").model, vocab=VOCAB, seq_len=T)
     hf.save(folder / "model", shape, random_weights(shape, 0), torch.float32)
-    (folder / "model" / "config.json").write_bytes(to_json(hf.config_json(shape, torch.float32)))
+    (folder / "model" / "config.json").write_bytes(to_json(architecture.config_json(shape, torch.float32)))
     return str(folder / "model")
 
 
@@ -102,7 +103,7 @@ def guards(rounds: int) -> list[float]:
     """The kernel on ids in memory."""
     import numpy as np
 
-    from tinydata.guards import guards, rarity
+    from tinydata.verbs.score.features import guards, rarity
 
     ids = np.minimum(np.random.default_rng(0).zipf(1.2, (1 << 15, T + 1)) - 1, VOCAB - 1).astype(np.uint16)
     rare = rarity(np.bincount(ids.ravel(), minlength=VOCAB))
@@ -121,7 +122,7 @@ class Nothing:
     def __init__(self, seq_len: int):
         import numpy as np
 
-        from tinydata.scoring import AHEAD
+        from tinydata.verbs.score.worker import AHEAD
 
         self.seq_len, self.vocab, self.tokenizer, self.facts = seq_len or T, VOCAB, {}, {}  # type: ignore[var-annotated]
         self.rows, self.masks_documents, self.losses, self.loads = 32, False, "", 1
@@ -140,7 +141,8 @@ def nothing(model: str, device: str, seq_len: int) -> Nothing:
 
 def verb(engine: Any, scorer: str, model: str, path: str) -> int:
     """`tinydata score`, its result thrown away -> tokens."""
-    from tinydata.score import Settings, score
+    from tinydata.verbs.score.plan import Settings
+    from tinydata.verbs.score.verb import score
 
     out = f"{path}-scores"
     done = score(path, out, engine, Settings(model=model, scorer=scorer, device="cpu"))
@@ -161,11 +163,11 @@ def beside(made: dict[str, str], rounds: int) -> dict[str, Any]:
     """{"bare", "local", "spark": M tokens per CPU-second, marginal; "seconds": CPU-seconds of a unit}."""
     import numpy as np
 
-    from tinydata import score
     from tinydata.engines.local import LocalEngine
     from tinydata.engines.spark import SparkEngine
-    from tinydata.scoring import new
-    from tinydata.sequences import Stream
+    from tinydata.formats.dataset import Stream
+    from tinydata.verbs.score import plan as score
+    from tinydata.verbs.score.scorer import new
 
     if not made["model"]:
         raise RuntimeError("torch is not installed: pip install 'tinydata[train]'")

@@ -136,7 +136,7 @@ def reference(library: str, path: str, tok: str) -> list[int]:
 
 def counter(library: str, tok: str) -> Callable[[str], Any]:
     """Library and tokenizer -> (directory of .jsonl -> int64[ids])."""
-    from tinydata.tokenizers.base import open_tokenizer
+    from tinydata.tokenizers.open import open_tokenizer
 
     size = open_tokenizer(tok).size
     encode = {"tokenizers": _tokenizers, "sentencepiece": _sentencepiece, "gigatoken": _gigatoken_encode}[library](tok)
@@ -210,6 +210,6 @@ def _gigatoken_encode(tok: str) -> Callable[[Path], Iterator[Any]]:
 
 def _tokenizer_json(tok: str) -> str:
     """tokenizer.json, made of vocab.json and merges.txt where there is none."""
-    from tinydata.tokenizers.base import open_tokenizer
+    from tinydata.tokenizers.open import open_tokenizer
 
     return json.dumps(open_tokenizer(tok).config)

@@ -5,7 +5,7 @@ Same options, same round byte for byte; without arguments it reads tinydata.toml
 
 import sys
 
-from tinydata.cli import main
+from tinydata.cli.main import main
 
 if __name__ == "__main__":
     main(["resample", "--engine", "spark", *sys.argv[1:]])

@@ -13,7 +13,7 @@ own configuration. On one machine (local[N]) leave all of these out: workers tak
 
 import sys
 
-from tinydata.cli import main
+from tinydata.cli.main import main
 
 if __name__ == "__main__":
     main(["score", "--engine", "spark", *sys.argv[1:]])

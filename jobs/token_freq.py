@@ -5,7 +5,7 @@ Same options, same result byte for byte; without arguments it reads tinydata.tom
 
 import sys
 
-from tinydata.cli import main
+from tinydata.cli.main import main
 
 if __name__ == "__main__":
     main(["count", "--engine", "spark", *sys.argv[1:]])

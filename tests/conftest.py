@@ -18,9 +18,10 @@ from typing import Any
 
 import pytest
 
-from tinydata.encode import Settings, encode
+from tinydata.core.errors import TinydataError
 from tinydata.engines.local import LocalEngine
-from tinydata.errors import TinydataError
+from tinydata.verbs.encode.plan import Settings
+from tinydata.verbs.encode.verb import encode
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # the library warns of forks otherwise
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing here may depend on the network
@@ -115,7 +116,7 @@ def ranks(byte_bpe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("ranks")
     (root / "made").mkdir()
     config = json.loads((byte_bpe / "gpt2" / "tokenizer.json").read_text(encoding="utf-8"))
-    from tinydata.tokenizers.bytebpe import BYTE_OF
+    from tinydata.tokenizers.families.byte_bpe import BYTE_OF
 
     vocab = {bytes(BYTE_OF[c] for c in t): i for t, i in config["model"]["vocab"].items()}
     lines = (b"%s %d\n" % (base64.b64encode(t), i) for t, i in sorted(vocab.items(), key=lambda kv: kv[1]))

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tinydata import schema
+from tinydata.core import schema
 
 T = 64
 

@@ -19,19 +19,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tinydata import adapt as module
-from tinydata import count as count_verb
-from tinydata.cli import main
-from tinydata.compact import Goal, choose, compact, open_counts
-from tinydata.count import Settings, held_out
+from tinydata.cli.main import main
+from tinydata.core.errors import UNREADABLE, USAGE, TinydataError
+from tinydata.core.hashing import held_out
 from tinydata.engines.local import LocalEngine
-from tinydata.errors import UNREADABLE, USAGE, TinydataError
-from tinydata.formats.base import plan, read
-from tinydata.tokenizers.base import open_tokenizer
-from tinydata.tokenizers.collect import WordCollector
-from tinydata.tokenizers.count import PROBE, agrees
-from tinydata.tokenizers.learn import LONGEST, Symbols, learn, spelled, tally
-from tinydata.trade import Heldout
+from tinydata.formats.corpus import plan, read
+from tinydata.tokenizers.open import open_tokenizer
+from tinydata.tokenizers.probe import PROBE, agrees
+from tinydata.verbs.compact import adapt as module
+from tinydata.verbs.compact import bpe_training, card
+from tinydata.verbs.compact.bpe_training import LONGEST, Symbols, learn, spelled, tally
+from tinydata.verbs.compact.plan import Goal, choose, open_counts
+from tinydata.verbs.compact.tradeoff import Heldout
+from tinydata.verbs.compact.verb import compact
+from tinydata.verbs.compact.word_collector import WordCollector
+from tinydata.verbs.count import verb as count_verb
+from tinydata.verbs.count.plan import Settings
 
 OTHERS = ("tarfile", "zipfile", "pathlib", "subprocess", "threading", "doctest", "pickle", "difflib", "optparse")
 FOLDERS = {"byte_bpe": ("gpt2", "qwen", "llama3"), "spm": ("plain", "prefix")}
@@ -180,7 +183,7 @@ def test_scratch(text: list[str], byte_bpe: Path) -> None:
     words = collector.collected()
     ids, word = spelled(words, bytes_only)
     count = words.weighted(np.ones(1))
-    found = learn(ids, word, count, module.symbols_of(bytes_only), np.ones(big.size - bytes_only.size, np.int64))
+    found = learn(ids, word, count, bpe_training.symbols_of(bytes_only), np.ones(big.size - bytes_only.size, np.int64))
     ours = int(tally(ids, word, count, big.size).sum())
     theirs = sum(map(len, big.encode(text)))
     assert len(found.left) == big.size - bytes_only.size
@@ -356,7 +359,7 @@ def test_fewer_merges(counts: dict[str, Path], tokenizers: dict[str, str], monke
     assert adapted and 20 <= adapted.facts["learned"] <= 40
     facts = adapted.facts["heldout"]
     assert facts["guard"]["attempts"] == module.ATTEMPTS + module.HALVINGS
-    assert facts["guard"]["fewer_merges"] and "fewer tokens were learned" in module.said(adapted.facts)
+    assert facts["guard"]["fewer_merges"] and "fewer tokens were learned" in card.said(adapted.facts)
     assert facts["inflation"] < facts["inflation_pruned_only"]
     assert facts["worst_domain"]["against_pruned_only"] <= module.BOUND
 

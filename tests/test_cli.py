@@ -21,8 +21,8 @@ import pyarrow.parquet as pq
 import pytest
 
 import tinydata
-from tinydata.cli import cli, main
-from tinydata.errors import DONE, ENGINE, FIXABLE, QUARANTINED, UNREADABLE, USAGE, TinydataError
+from tinydata.cli.main import cli, main
+from tinydata.core.errors import DONE, ENGINE, FIXABLE, QUARANTINED, UNREADABLE, USAGE, TinydataError
 
 SOURCE = Path(tinydata.__file__).parent
 VERBS = sorted(cli.commands)
@@ -192,13 +192,14 @@ def random_model(where: Path, vocab: int) -> None:
     if importlib.util.find_spec("torch"):
         from torch import float32
 
-        from trainer.huggingface import hf
-        from trainer.initial import random_weights
-        from trainer.model import ModelConfig
+        from trainer.huggingface import architecture
+        from trainer.huggingface import weights as hf
+        from trainer.model.init import random_weights
+        from trainer.model.transformer import ModelConfig
 
         shape = ModelConfig(vocab, 32, 1, 1, 1, 32, 64, seq_len=128, tied=True)
         hf.save(where, shape, random_weights(shape, 0), float32)
-        (where / "config.json").write_text(json.dumps(hf.config_json(shape, float32)))
+        (where / "config.json").write_text(json.dumps(architecture.config_json(shape, float32)))
 
 
 # in the order in which a newcomer types them: verb, what it then says

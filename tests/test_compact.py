@@ -11,15 +11,17 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from tinydata import count as count_verb
-from tinydata.cli import main
-from tinydata.compact import Counts, Goal, choose, compact, curve, open_counts
-from tinydata.count import Settings
+from tinydata.cli.main import main
+from tinydata.core.errors import DONE, FIXABLE, UNREADABLE, USAGE, TinydataError
 from tinydata.engines.local import LocalEngine
-from tinydata.errors import DONE, FIXABLE, UNREADABLE, USAGE, TinydataError
-from tinydata.tokenizers.base import ADDED, BYTE, CONTROL, open_tokenizer
-from tinydata.tokenizers.prune import kept, most_frequent, real_size
-from tinydata.trade import Heldout
+from tinydata.tokenizers.base import ADDED, BYTE, CONTROL
+from tinydata.tokenizers.open import open_tokenizer
+from tinydata.verbs.compact.plan import Counts, Goal, choose, curve, open_counts
+from tinydata.verbs.compact.prune import kept, most_frequent, real_size
+from tinydata.verbs.compact.tradeoff import Heldout
+from tinydata.verbs.compact.verb import compact
+from tinydata.verbs.count import verb as count_verb
+from tinydata.verbs.count.plan import Settings
 
 FOLDERS = {  # of conftest, and of each the tokenizers in it
     "byte_bpe": ("gpt2", "qwen", "llama3"),

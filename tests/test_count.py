@@ -15,16 +15,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tinydata import count as verb
-from tinydata import heldout, show
-from tinydata.count import Settings, count_ids
+from tinydata.cli import options as show
+from tinydata.core.errors import FIXABLE, UNREADABLE, TinydataError
 from tinydata.engines.local import LocalEngine
-from tinydata.errors import FIXABLE, UNREADABLE, TinydataError
 from tinydata.formats.base import Wanted
-from tinydata.tokenizers.base import Tokenizer, open_tokenizer
-from tinydata.tokenizers.bytebpe import ByteLevelBPE
-from tinydata.tokenizers.count import PROBE
-from tinydata.tokenizers.words import OTHER
+from tinydata.tokenizers import open, probe
+from tinydata.tokenizers.base import Tokenizer
+from tinydata.tokenizers.families.byte_bpe import ByteLevelBPE
+from tinydata.tokenizers.kernels.words import OTHER
+from tinydata.tokenizers.open import open_tokenizer
+from tinydata.tokenizers.probe import PROBE
+from tinydata.verbs.count import heldout, verb, worker
+from tinydata.verbs.count.plan import Settings
+from tinydata.verbs.count.worker import count_ids
 
 Rows = list[dict[str, Any]]
 DEFAULT = Settings()
@@ -293,18 +296,18 @@ def test_domains_from_folders_and_from_a_column(path: str, tok: Tokenizer, text:
 @pytest.mark.parametrize("partitions", [1, 2])
 def test_too_many_domains(partitions: int, path: str, tmp_path: Path) -> None:
     """An error, whether one task meets them or all together do."""
-    half = verb.MAX_DOMAINS // 2 + 1
+    half = worker.MAX_DOMAINS // 2 + 1
     for name in ("a", "b"):
         write(tmp_path / "corpus" / f"{name}.jsonl", [{"text": "x", "domain": f"{name}{i}"} for i in range(half)])
-    with pytest.raises(TinydataError, match=f"more than {verb.MAX_DOMAINS} domains") as caught:
+    with pytest.raises(TinydataError, match=f"more than {worker.MAX_DOMAINS} domains") as caught:
         count(tmp_path / "corpus", path, partitions=partitions)
     assert "--domain-column" in caught.value.fix
 
 
 def test_as_many_domains_as_may_be(path: str, tmp_path: Path) -> None:
-    rows = [{"text": "x", "domain": f"{i}"} for i in range(verb.MAX_DOMAINS)]
+    rows = [{"text": "x", "domain": f"{i}"} for i in range(worker.MAX_DOMAINS)]
     manifest, _ = count(write(tmp_path / "corpus.jsonl", rows), path)
-    assert manifest["totals"]["domains"] == verb.MAX_DOMAINS
+    assert manifest["totals"]["domains"] == worker.MAX_DOMAINS
 
 
 # -- quarantine -------------------------------------------------------------------------------
@@ -437,14 +440,14 @@ def cutting_wrongly(letter: str, monkeypatch: pytest.MonkeyPatch) -> None:
         return cutter._replace(classes=classes)
 
     monkeypatch.setattr(ByteLevelBPE, "cutter", property(wrong))
-    verb._LOADED.clear()
+    open._LOADED.clear()
 
 
 @pytest.fixture(autouse=True)
 def fresh_tokenizers() -> Any:
     """No tokenizer that a test bent is met by the next."""
     yield
-    verb._LOADED.clear()
+    open._LOADED.clear()
 
 
 def test_a_split_that_words_first_gets_wrong_is_encoded_whole(
@@ -469,7 +472,7 @@ def test_the_fault_is_one(path: str, tok: Tokenizer, text: list[str], monkeypatc
     """What the test above relies on: with that cutter, words first by itself gives other counts."""
     texts = [t for t in text if "q" in t][:20]
     cutting_wrongly("q", monkeypatch)
-    from tinydata.tokenizers.count import agrees
+    from tinydata.tokenizers.probe import agrees
 
     bent = open_tokenizer(path)
     assert agrees(bent, PROBE)
@@ -480,7 +483,7 @@ def test_a_tokenizer_that_the_probe_refuses_is_not_cut_at_all(
     path: str, tok: Tokenizer, text: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cutting_wrongly("l", monkeypatch)
-    exact, why = verb.words_first(open_tokenizer(path))
+    exact, why = probe.words_first(open_tokenizer(path))
     assert not exact
     assert "probe" in why
     _, out = count(write(tmp_path / "corpus.jsonl", [{"text": t} for t in text]), path)

@@ -9,7 +9,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from tinydata import curves, schema
+from tinydata.core import schema
+from tinydata.pages import curves
+from tinydata.verbs.resample import gumbel
 
 RANDOM = np.random.default_rng(7)
 COUNT = np.where(RANDOM.random(3_000) < 0.2, 0, RANDOM.zipf(1.5, 3_000).clip(max=10**9)).astype(np.int64)
@@ -101,17 +103,17 @@ def test_threshold(k: int) -> None:
     """As many are expected as asked for; and drawn by keys, as many lie above it."""
     weight, counts = RANDOM.normal(2.5, 1, 400), RANDOM.integers(0, 40, 400)
     counts[0] += 10_000 - counts.sum()
-    t = curves.threshold(weight, counts, k)
+    t = gumbel.threshold(weight, counts, k)
     assert sum(n * (1 - math.exp(-math.exp(w - t))) for w, n in zip(weight, counts, strict=True)) == pytest.approx(k)
     each = np.repeat(weight, counts)
     drawn = np.sort(each - np.log(-np.log(RANDOM.random((40, 10_000)))), axis=1)[:, -k]
     assert drawn.mean() == pytest.approx(t, abs=4 * drawn.std() / math.sqrt(40) + 0.6 / k)
-    assert curves.threshold(weight, counts, 0) == math.inf
-    assert curves.threshold(weight, counts, 10_000) == -math.inf
+    assert gumbel.threshold(weight, counts, 0) == math.inf
+    assert gumbel.threshold(weight, counts, 10_000) == -math.inf
 
 
 def test_effective_share() -> None:
     weight, counts = RANDOM.normal(2.5, 1, 30), RANDOM.integers(1, 5, 30)
     w = np.exp(np.repeat(weight, counts))
-    assert curves.effective_share(weight, counts) == pytest.approx(w.sum() ** 2 / (len(w) * (w**2).sum()))
-    assert curves.effective_share(weight * 0 + 1e5, counts) == pytest.approx(1)
+    assert gumbel.effective_share(weight, counts) == pytest.approx(w.sum() ** 2 / (len(w) * (w**2).sum()))
+    assert gumbel.effective_share(weight * 0 + 1e5, counts) == pytest.approx(1)

@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 import pytest
 
-from tinydata.cli import cli
+from tinydata.cli.main import cli
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -23,19 +23,27 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tinydata import adapt, compact, count, encode, schema
-from tinydata.cli import main
-from tinydata.encode import Settings
+from tinydata.cli.main import main
+from tinydata.core import schema
+from tinydata.core.errors import UNREADABLE, TinydataError
+from tinydata.core.hashing import shuffle_keys
 from tinydata.engines.local import LocalEngine
-from tinydata.errors import UNREADABLE, TinydataError
-from tinydata.formats.base import plan, read
-from tinydata.parts import COMPARED, shuffle_keys
-from tinydata.tokenizers import rewrite
-from tinydata.tokenizers.base import Tokenizer, open_tokenizer
-from tinydata.tokenizers.count import PROBE
-from tinydata.tokenizers.edges import Edges, edges, frame
-from tinydata.tokenizers.encode import TextEncoder, exact
-from tinydata.tokenizers.rewrite import Rewriter, id_map
+from tinydata.formats.corpus import plan, read
+from tinydata.tokenizers.base import Tokenizer
+from tinydata.tokenizers.open import open_tokenizer
+from tinydata.tokenizers.probe import PROBE
+from tinydata.tokenizers.special_tokens import Edges, edges, frame
+from tinydata.tokenizers.text_encoder import TextEncoder, exact
+from tinydata.verbs.compact import adapt, verb
+from tinydata.verbs.compact import plan as compact
+from tinydata.verbs.count import plan as count
+from tinydata.verbs.count import verb as count_verb
+from tinydata.verbs.encode import assemble, rewrite
+from tinydata.verbs.encode import plan as encode
+from tinydata.verbs.encode import verb as encode_verb
+from tinydata.verbs.encode.plan import Settings
+from tinydata.verbs.encode.rewrite import Rewriter, id_map
+from tinydata.verbs.encode.worker import COMPARED
 
 ENGINES = ["local-1", "local-2", pytest.param("spark", marks=pytest.mark.spark)]
 TRAINED = ["byte_bpe/gpt2", "byte_bpe/qwen", "byte_bpe/llama3", "spm/plain", "spm/prefix"]
@@ -169,8 +177,8 @@ def big(byte_bpe: Path) -> str:
 def vocab(corpus: Path, big: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     """A compact vocabulary of a third."""
     root = tmp_path_factory.mktemp("vocab")
-    count.count([str(corpus)], big, str(root / "counts"), LOCAL, count.Settings(heldout=0.1))
-    compact.compact(str(root / "counts"), big, str(root / "vocab"), compact.Goal(vocab=850))
+    count_verb.count([str(corpus)], big, str(root / "counts"), LOCAL, count.Settings(heldout=0.1))
+    verb.compact(str(root / "counts"), big, str(root / "vocab"), compact.Goal(vocab=850))
     return str(root / "vocab")
 
 
@@ -182,7 +190,7 @@ def small_units(monkeypatch: pytest.MonkeyPatch) -> None:
 def made(corpus: Any, vocab: str, out: Path, engine: Any = LOCAL, **options: Any) -> dict[str, Any]:
     partitions = options.pop("partitions", 0)
     given = [str(c) for c in (corpus if isinstance(corpus, list) else [corpus])]
-    return encode.encode(given, vocab, str(out), engine, Settings(**options), partitions=partitions)
+    return encode_verb.encode(given, vocab, str(out), engine, Settings(**options), partitions=partitions)
 
 
 def documents(where: Path, **wanted: Any) -> list[tuple[str | None, str, list[int], list[bool] | None]]:
@@ -362,8 +370,8 @@ def test_parts_go_as_shards_come(corpus: Path, big: str, tmp_path: Path, monkeyp
         left.append(len(list((tmp_path / ".out.partial" / "parts").glob("*.ids"))))
         return encode_shard(*args)
 
-    encode_shard = encode.write_shard
-    monkeypatch.setattr(encode, "write_shard", watched)
+    encode_shard = assemble.write_shard
+    monkeypatch.setattr(encode_verb, "write_shard", watched)
     made(corpus, big, tmp_path / "out", shard_tokens=30_000, partitions=9)
     assert left[0] == 3
     assert left == sorted(left, reverse=True)
@@ -419,10 +427,10 @@ def taught(
     folder, name = request.param.split("/")
     path, root = str(request.getfixturevalue(folder) / name), tmp_path_factory.mktemp("taught")
     pq.write_table(pa.table({"text": [codecs.encode(t, "rot13") for t in text[:50]]}), root / "a.parquet")
-    count.count([str(root / "a.parquet")], path, str(root / "counts"), LOCAL, count.Settings(heldout=0.1))
+    count_verb.count([str(root / "a.parquet")], path, str(root / "counts"), LOCAL, count.Settings(heldout=0.1))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(adapt, "BOUND", 10)  # whatever becomes of the other documents
-        compact.compact(str(root / "counts"), path, str(root / "vocab"), compact.Goal(vocab=1_300, adapt=True))
+        verb.compact(str(root / "counts"), path, str(root / "vocab"), compact.Goal(vocab=1_300, adapt=True))
     return path, str(root / "vocab")
 
 
@@ -602,7 +610,7 @@ def test_ids_that_the_big_tokenizer_never_made(vocab: str, tmp_path: Path) -> No
     with pytest.raises(TinydataError, match=r"hardly of the big tokenizer: .* it makes [0-9,]+ tokens itself"):
         made(tmp_path / "a.parquet", vocab, tmp_path / "out")
     assert not (tmp_path / "out").exists()
-    done = encode.encode([str(tmp_path / "a.parquet")], vocab, str(tmp_path / "told"), LOCAL, tokenizer="none")
+    done = encode_verb.encode([str(tmp_path / "a.parquet")], vocab, str(tmp_path / "told"), LOCAL, tokenizer="none")
     assert done["totals"]["documents"] == 9 and done["sample"] is None
 
 

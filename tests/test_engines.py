@@ -28,15 +28,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tinydata import count as verb
-from tinydata.count import Settings
-from tinydata.engines.base import FAN_IN, Unusable, grouped, quarantined
+from tinydata.core.errors import ENGINE, FIXABLE, INTERRUPTED, QUARANTINED, TinydataError
+from tinydata.core.location import table_bytes
+from tinydata.core.quarantine import Unusable, quarantined
+from tinydata.engines.base import FAN_IN, grouped
 from tinydata.engines.local import LocalEngine
-from tinydata.errors import ENGINE, FIXABLE, INTERRUPTED, QUARANTINED, TinydataError
-from tinydata.formats import streams
-from tinydata.formats.base import Columns, Split, plan, read
-from tinydata.store import table_bytes
-from tinydata.tokenizers.base import open_tokenizer, read_tokenizer
+from tinydata.formats import text_lines as streams
+from tinydata.formats.base import Columns, Split
+from tinydata.formats.corpus import plan, read
+from tinydata.tokenizers.open import open_tokenizer, read_tokenizer
+from tinydata.verbs.count import merge, worker
+from tinydata.verbs.count import plan as verb
+from tinydata.verbs.count import verb as count_verb
+from tinydata.verbs.count.plan import Settings
 
 ENGINES = ["local-1", "local-2", pytest.param("spark", marks=pytest.mark.spark)]
 SETTINGS = Settings(heldout=0.2, max_bad=0.5)
@@ -141,7 +145,7 @@ def content(directory: Path) -> dict[str, bytes]:
 def plain(corpus: Path, tokenizer: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """The output of one worker in one go."""
     out = tmp_path_factory.mktemp("plain") / "counts"
-    verb.count([str(corpus)], tokenizer, str(out), LocalEngine(1), SETTINGS, partitions=1)
+    count_verb.count([str(corpus)], tokenizer, str(out), LocalEngine(1), SETTINGS, partitions=1)
     return content(out)
 
 
@@ -161,7 +165,7 @@ def test_counts_are_those_of_the_library(
     """So many tasks that their results are merged in a tree; the bytes are still those of one task."""
     assert len(plan([str(corpus)]).splits) >= 40 > FAN_IN
     out = tmp_path / "counts"
-    manifest = verb.count([str(corpus)], tokenizer, str(out), engine, SETTINGS, partitions=40)
+    manifest = count_verb.count([str(corpus)], tokenizer, str(out), engine, SETTINGS, partitions=40)
     got: dict[str, Counter[int]] = {d: Counter() for d in reference}
     for row in pq.read_table(out / "counts.parquet").to_pylist():
         got[row["domain"]][row["token_id"]] = row["count"]
@@ -176,7 +180,7 @@ def test_same_bytes(
     engine: Any, partitions: int, corpus: Path, tokenizer: str, plain: dict[str, bytes], tmp_path: Path
 ) -> None:
     out = tmp_path / "counts"
-    verb.count([str(corpus)], tokenizer, str(out), engine, SETTINGS, partitions=partitions)
+    count_verb.count([str(corpus)], tokenizer, str(out), engine, SETTINGS, partitions=partitions)
     assert content(out) == plain
 
 
@@ -191,11 +195,11 @@ def test_the_broken_line_is_named(corpus: Path, plain: dict[str, bytes]) -> None
 def test_an_error_in_a_task_is_the_users(engine: Any, tokenizer: str, tmp_path: Path) -> None:
     """What a task raises arrives as it was raised: what, where, fix and exit code."""
     for name in ("a", "b"):
-        rows = [{"text": "x", "domain": f"{name}{i}"} for i in range(verb.MAX_DOMAINS + 1)]
+        rows = [{"text": "x", "domain": f"{name}{i}"} for i in range(worker.MAX_DOMAINS + 1)]
         (tmp_path / f"{name}.jsonl").write_bytes(lines(rows))
     with pytest.raises(TinydataError) as caught:
-        verb.count([str(tmp_path)], tokenizer, str(tmp_path / "counts"), engine, SETTINGS, partitions=2)
-    assert caught.value.what == f"more than {verb.MAX_DOMAINS} domains"
+        count_verb.count([str(tmp_path)], tokenizer, str(tmp_path / "counts"), engine, SETTINGS, partitions=2)
+    assert caught.value.what == f"more than {worker.MAX_DOMAINS} domains"
     assert caught.value.where in (str(tmp_path / "a.jsonl"), str(tmp_path / "b.jsonl"))
     assert "--domain-column" in caught.value.fix
     assert caught.value.code == FIXABLE
@@ -235,7 +239,7 @@ def partials(corpus: Path, tokenizer: str) -> list[pa.Table]:
     def task(group: list[Split]) -> pa.Table:
         bad: list[Unusable] = []
         batches = (b for s in group for b in read(s, lambda p, r, e, s=s: bad.append(Unusable(s.path, p, r))))
-        counted = pa.Table.from_batches(list(verb.count_batches(batches, files=files, settings=SETTINGS)))
+        counted = pa.Table.from_batches(list(worker.count_batches(batches, files=files, settings=SETTINGS)))
         return pa.concat_tables([counted, quarantined(bad)])
 
     return [task(g) for g in grouped(splits, 1, 9)]
@@ -249,8 +253,8 @@ def test_merge_is_associative_and_commutative(partials: list[pa.Table], data: st
     while len(todo) > 1:
         todo = data.draw(st.permutations(range(len(todo))).map(partial(_taken, todo)))
         n = data.draw(st.integers(2, min(3, len(todo))))
-        todo = [*todo[n:], verb.merge(todo[:n])]
-    assert table_bytes(todo[0]) == table_bytes(verb.merge(partials))
+        todo = [*todo[n:], merge.merge(todo[:n])]
+    assert table_bytes(todo[0]) == table_bytes(merge.merge(partials))
 
 
 def _taken(tables: list[pa.Table], order: list[int]) -> list[pa.Table]:
@@ -261,11 +265,11 @@ def test_held_out_documents_do_not_depend_on_the_grouping_when_cut(
     partials: list[pa.Table], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """More held-out text than is kept: the documents of lowest hash stay, wherever the cut was made first."""
-    everything = verb.split_parts(verb.merge(partials))["heldout"]
-    monkeypatch.setattr("tinydata.heldout.HELDOUT_BYTES", 9_000)
-    whole = verb.split_parts(verb.merge(partials))["heldout"]
-    pairs = [verb.merge(partials[i : i + 2]) for i in range(0, len(partials), 2)]
-    assert verb.split_parts(verb.merge(pairs[::-1]))["heldout"].equals(whole)
+    everything = merge.split_parts(merge.merge(partials))["heldout"]
+    monkeypatch.setattr("tinydata.verbs.count.heldout.HELDOUT_BYTES", 9_000)
+    whole = merge.split_parts(merge.merge(partials))["heldout"]
+    pairs = [merge.merge(partials[i : i + 2]) for i in range(0, len(partials), 2)]
+    assert merge.split_parts(merge.merge(pairs[::-1]))["heldout"].equals(whole)
     assert whole.equals(everything.slice(0, len(whole)))
     assert 0 < len(whole) < len(everything)
     assert sum(len(t.encode()) for t in whole["text"].to_pylist()) <= 9_000
@@ -388,7 +392,7 @@ def test_only_what_is_missing_is_done(
     done = [json.loads(p.read_bytes()) for p in (killed / "parts").glob("*.json")]
     finished = {tuple(place) for places in done for place in places}
     engine = Watched(1)
-    verb.count(["corpus"], "tokenizer", "missing", engine, Settings(heldout=0.02), partitions=20)
+    count_verb.count(["corpus"], "tokenizer", "missing", engine, Settings(heldout=0.02), partitions=20)
     ran = [(s.path, s.format, s.start, s.stop) for t in engine.given for s in getattr(t, "splits", ())]
     assert not finished & set(ran)
     assert len(finished) + len(ran) == 40
@@ -406,7 +410,7 @@ def test_resumed_with_other_partitions(
     monkeypatch.chdir(slow[1])
     shutil.copytree(killed, f".other-{partitions}.partial")
     out = f"other-{partitions}"
-    verb.count(["corpus"], "tokenizer", out, LocalEngine(1), Settings(heldout=0.02), partitions=partitions)
+    count_verb.count(["corpus"], "tokenizer", out, LocalEngine(1), Settings(heldout=0.02), partitions=partitions)
     assert content(Path(out)) == undisturbed
 
 
@@ -420,14 +424,14 @@ def test_resumed_with_the_other_engine(
 ) -> None:
     monkeypatch.chdir(slow[1])
     shutil.copytree(killed, ".spark.partial")
-    verb.count(["corpus"], "tokenizer", "spark", spark, Settings(heldout=0.02), partitions=6)
+    count_verb.count(["corpus"], "tokenizer", "spark", spark, Settings(heldout=0.02), partitions=6)
     assert content(slow[1] / "spark") == undisturbed
 
 
 def test_a_file_given_twice_counts_twice_also_after_a_kill(corpus: Path, tokenizer: str, tmp_path: Path) -> None:
     """Each mention is a task of its own; one that was finished must not stand for both."""
     twice = [str(corpus / "code" / "a.jsonl")] * 2
-    verb.count(twice, tokenizer, str(tmp_path / "whole"), LocalEngine(1), SETTINGS, partitions=2)
+    count_verb.count(twice, tokenizer, str(tmp_path / "whole"), LocalEngine(1), SETTINGS, partitions=2)
 
     class Stopped(LocalEngine):
         def run(self, tasks: list[Any], work: Callable[..., Any], **options: Any) -> Iterator[tuple[int, Any]]:
@@ -435,8 +439,8 @@ def test_a_file_given_twice_counts_twice_also_after_a_kill(corpus: Path, tokeniz
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        verb.count(twice, tokenizer, str(tmp_path / "resumed"), Stopped(1), SETTINGS, partitions=2)
-    verb.count(twice, tokenizer, str(tmp_path / "resumed"), LocalEngine(1), SETTINGS, partitions=2)
+        count_verb.count(twice, tokenizer, str(tmp_path / "resumed"), Stopped(1), SETTINGS, partitions=2)
+    count_verb.count(twice, tokenizer, str(tmp_path / "resumed"), LocalEngine(1), SETTINGS, partitions=2)
     assert content(tmp_path / "resumed") == content(tmp_path / "whole")
 
 

@@ -21,10 +21,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tinydata.errors import UNREADABLE, TinydataError
-from tinydata.formats import megatron, parquet, streams
-from tinydata.formats.base import Wanted, domain_of, plan, read
-from tinydata.store import Location
+from tinydata.core.errors import UNREADABLE, TinydataError
+from tinydata.core.location import Location
+from tinydata.formats import megatron, parquet
+from tinydata.formats import text_lines as streams
+from tinydata.formats.base import Wanted
+from tinydata.formats.corpus import domain_of, plan, read
 
 WHOLE = 64 << 20  # SPLIT_BYTES as it is: each file here is one split
 relaxed = settings(

@@ -14,15 +14,18 @@ import pytest
 from scores import made as rows
 from scores import write as write_scores
 
-from tinydata.compact import Goal, compact
-from tinydata.encode import Settings, encode
+from tinydata.artifacts.artifact import fingerprints
+from tinydata.artifacts.artifact import made as opened
+from tinydata.artifacts.lineage import lineage
+from tinydata.artifacts.listing import listing
+from tinydata.core.errors import TinydataError
 from tinydata.engines.local import LocalEngine
-from tinydata.errors import TinydataError
-from tinydata.lineage import lineage
-from tinydata.listing import listing
-from tinydata.made import fingerprints
-from tinydata.made import made as opened
-from tinydata.resample import resample, settings
+from tinydata.verbs.compact.plan import Goal
+from tinydata.verbs.compact.verb import compact
+from tinydata.verbs.encode.plan import Settings
+from tinydata.verbs.encode.verb import encode
+from tinydata.verbs.resample.plan import settings
+from tinydata.verbs.resample.verb import resample
 
 SHAPE = {"vocab": 300, "width": 64, "depth": 2, "heads": 2, "seq_len": 64}
 TRAIN = {"data": "shards", "out": "run", "init": "", "kept": "", "steps": 8, "batch_tokens": 256}
@@ -31,7 +34,8 @@ TRAIN = {"data": "shards", "out": "run", "init": "", "kept": "", "steps": 8, "ba
 @pytest.fixture(scope="module")
 def whole(text: list[str], byte_bpe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """corpus -> counts -> vocab -> shards -> start -> run -> scores -> round-1 -> run-1 -> model, in a workspace."""
-    from tinydata import count
+    from tinydata.verbs.count import plan as count
+    from tinydata.verbs.count import verb
 
     home = tmp_path_factory.mktemp("lineage") / "workspace"
     (home / "corpus").mkdir(parents=True)
@@ -42,7 +46,7 @@ def whole(text: list[str], byte_bpe: Path, tmp_path_factory: pytest.TempPathFact
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(home)
         one = LocalEngine(1)
-        count.count(["corpus"], "big", "counts", one, count.Settings(heldout=0.1))
+        verb.count(["corpus"], "big", "counts", one, count.Settings(heldout=0.1))
         compact("counts", "big", "vocab", Goal(vocab=600))
         encode(["corpus/*.jsonl"], "vocab", "shards", one, Settings())
         weights(Path("source"), 1)

@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 
-from tinydata.errors import TinydataError
-from tinydata.report import text
-from tinydata.report.page import report
+from tinydata.core.errors import TinydataError
+from tinydata.pages import text
+from tinydata.pages.page import report
 
 pytest.importorskip("jinja2")
 pytest.importorskip("vl_convert")
@@ -32,9 +32,11 @@ VOID = {"meta", "link", "br"}
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """counts, other counts, and three vocabularies of the first: with a curve, by frequency, small."""
-    from tinydata.compact import Goal, choose, compact, curve, open_counts
-    from tinydata.count import Settings, count
     from tinydata.engines.local import LocalEngine
+    from tinydata.verbs.compact.plan import Goal, choose, curve, open_counts
+    from tinydata.verbs.compact.verb import compact
+    from tinydata.verbs.count.plan import Settings
+    from tinydata.verbs.count.verb import count
 
     root = tmp_path_factory.mktemp("report")
     lines = documents(400)
@@ -245,9 +247,10 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import pyarrow.parquet as pq
     import scores as made_up
 
-    from tinydata import schema
+    from tinydata.core import schema
     from tinydata.engines.local import LocalEngine
-    from tinydata.resample import resample, settings
+    from tinydata.verbs.resample.plan import settings
+    from tinydata.verbs.resample.verb import resample
 
     root = tmp_path_factory.mktemp("drawn")
     rows = made_up.made(3000, domains=DOMAINS)
@@ -396,8 +399,9 @@ def test_hidden_characters_are_told_from_spelled_ones() -> None:
 
 def test_shards_before_and_after(made: Path, tmp_path: Path) -> None:
     """Tokens in all and by domain, what rewriting did to them, and how that compares with encoding anew."""
-    from tinydata.encode import Settings, encode
     from tinydata.engines.local import LocalEngine
+    from tinydata.verbs.encode.plan import Settings
+    from tinydata.verbs.encode.verb import encode
 
     settings, engine = Settings(max_bad=0.5), LocalEngine(1)
     big, vocab = str(made / "tokenizer"), str(made / "vocab")

@@ -23,15 +23,19 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as given_settings
 from hypothesis import strategies as st
 
-from tinydata import candidates, sampling, schema
-from tinydata import score as scoring
-from tinydata.cli import main
+from tinydata.cli.main import main
+from tinydata.core import schema
+from tinydata.core.errors import TinydataError
 from tinydata.engines.local import LocalEngine
-from tinydata.errors import TinydataError
-from tinydata.formats.base import plan, read
-from tinydata.materialize import Target
-from tinydata.resample import Settings, foresee, resample, settings
-from tinydata.sequences import Stream
+from tinydata.formats.corpus import plan, read
+from tinydata.formats.dataset import Stream
+from tinydata.verbs.resample import candidates
+from tinydata.verbs.resample import gumbel as sampling
+from tinydata.verbs.resample.copy_shards import Target
+from tinydata.verbs.resample.plan import Settings, settings
+from tinydata.verbs.resample.verb import foresee, resample
+from tinydata.verbs.score import plan as scoring
+from tinydata.verbs.score import verb
 
 LOCAL = LocalEngine(1)
 N = 5_000
@@ -128,9 +132,10 @@ def test_the_window_is_only_a_guess(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     top = sampling.LIMIT
 
     for k, (low, high) in enumerate([(top - 5, top), (-top, 5 - top), (-top, top + 1), (0, 1)]):
-        monkeypatch.setattr("tinydata.resample.COLLECTED", 20)
+        monkeypatch.setattr("tinydata.verbs.resample.threshold.COLLECTED", 20)
         monkeypatch.setattr(
-            "tinydata.resample._windows", lambda p, a=low, b=high: (np.full(len(p.keep), a), np.full(len(p.keep), b))
+            "tinydata.verbs.resample.threshold._windows",
+            lambda p, a=low, b=high: (np.full(len(p.keep), a), np.full(len(p.keep), b)),
         )
         resample(str(tmp_path / "scores"), str(tmp_path / f"wrong-{k}"), LOCAL, how)
         assert (kept(tmp_path / f"wrong-{k}") == kept(tmp_path / "right")).all()
@@ -360,7 +365,7 @@ def scored(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     counts = np.bincount(stream.read(0, stream.tokens), minlength=stream.tokenizer["size"]) + 1
     model = unigram.made(place / "model", counts / counts.sum())
     how = scoring.Settings(model=str(model), scorer="unigram:load", seq_len=fake.T)
-    scoring.score(str(shards), str(place / "scores"), LOCAL, how)
+    verb.score(str(shards), str(place / "scores"), LOCAL, how)
     return place / "scores"
 
 
@@ -389,7 +394,7 @@ def test_copied_sequences_are_the_same(
     order: str, shard_tokens: int, scored: Path, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Token for token, target for target but at seams; documents where they were, and where something was cut."""
-    monkeypatch.setattr("tinydata.materialize.PIECE", 37 * fake.T)
+    monkeypatch.setattr("tinydata.verbs.resample.copy_shards.PIECE", 37 * fake.T)
     target = Target("megatron", order, shard_tokens)
     made = resample(str(scored), str(tmp_path / "round"), LOCAL, settings(), target=target)
     old, new, numbers = Stream.open(str(shards)), Stream.open(str(tmp_path / "round")), kept(tmp_path / "round")
@@ -449,7 +454,8 @@ def test_copied_in_any_format(to: str, scored: Path, tmp_path: Path) -> None:
 
 def test_the_trainer_reads_a_copy(scored: Path, shards: Path, tmp_path: Path) -> None:
     pytest.importorskip("torch", reason="the trainer's own reader")
-    from trainer.data import Sequences, Shards
+    from trainer.data.order import Sequences
+    from trainer.data.shards import Shards
 
     made = resample(str(scored), str(tmp_path / "round"), LOCAL, settings(), target=Target())
     new, old = (Sequences(Shards.open(p), fake.T, 0) for p in (tmp_path / "round", shards))
@@ -482,7 +488,7 @@ def test_junk(shared: Path, tmp_path: Path) -> None:
     ids.tofile(where / f"{shard['name']}.bin")
     model = unigram.made(tmp_path / "model", counts / counts.sum())
     how = scoring.Settings(model=str(model), scorer="unigram:load", seq_len=128, rows=256)
-    scoring.score(str(where), str(tmp_path / "scores"), LOCAL, how)
+    verb.score(str(where), str(tmp_path / "scores"), LOCAL, how)
     share = {}
     for name, draw in (("paper", settings("paper", unit="sequence", keep=0.1)), ("guarded", settings(keep=0.1))):
         resample(str(tmp_path / "scores"), str(tmp_path / name), LOCAL, draw)

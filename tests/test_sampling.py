@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinydata import sampling
-from tinydata.sampling import BINS, LIMIT, NO_KEY, Scale
+from tinydata.verbs.resample import gumbel as sampling
+from tinydata.verbs.resample.gumbel import BINS, LIMIT, NO_KEY, Scale
 
 RANDOM = np.random.default_rng(5)
 MASK = (1 << 64) - 1

@@ -24,13 +24,14 @@ import pyarrow.parquet as pq
 import pytest
 import unigram
 
-from tinydata import schema
+from tinydata.core import schema
+from tinydata.core.errors import ENGINE, TinydataError
+from tinydata.core.location import to_json
 from tinydata.engines.local import LocalEngine
-from tinydata.errors import ENGINE, TinydataError
-from tinydata.guards import PERIOD, guards, rarity
-from tinydata.score import Settings, plan, score
-from tinydata.sequences import Stream
-from tinydata.store import to_json
+from tinydata.formats.dataset import Stream
+from tinydata.verbs.score.features import PERIOD, guards, rarity
+from tinydata.verbs.score.plan import Settings, plan
+from tinydata.verbs.score.verb import score
 
 T = 64
 SCORER = "unigram:load"
@@ -55,7 +56,7 @@ def model(shares: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture
 def small_units(monkeypatch: pytest.MonkeyPatch) -> None:
     """As many units in a small corpus as in a big one."""
-    monkeypatch.setattr("tinydata.score.UNIT_TOKENS", (3_000, 3_000))
+    monkeypatch.setattr("tinydata.verbs.score.plan.UNIT_TOKENS", (3_000, 3_000))
 
 
 def settings(model: str, **more: Any) -> Settings:
@@ -263,7 +264,7 @@ def plain(poisoned: list[str], tmp_path_factory: pytest.TempPathFactory) -> dict
     """The output of one worker."""
     out = tmp_path_factory.mktemp("plain") / "scores"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tinydata.score.UNIT_TOKENS", (3_000, 3_000))
+        patch.setattr("tinydata.verbs.score.plan.UNIT_TOKENS", (3_000, 3_000))
         score(poisoned[0], str(out), LocalEngine(1), settings(poisoned[1]))
     return content(out)
 

@@ -12,13 +12,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tinydata import schema
-from tinydata.encode import Settings, encode
+from tinydata.core import schema
+from tinydata.core.errors import UNREADABLE, TinydataError
+from tinydata.core.location import Location, to_json
 from tinydata.engines.local import LocalEngine
-from tinydata.errors import UNREADABLE, TinydataError
+from tinydata.formats.dataset import Stream
 from tinydata.formats.megatron import read_index
-from tinydata.sequences import Stream
-from tinydata.store import Location, to_json
+from tinydata.verbs.encode.plan import Settings
+from tinydata.verbs.encode.verb import encode
 
 T = 100
 

@@ -18,13 +18,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tinydata import count as verb
-from tinydata.cli import main
-from tinydata.count import Settings
+from tinydata.cli.main import main
+from tinydata.core.errors import UNREADABLE, TinydataError
 from tinydata.engines.local import LocalEngine
-from tinydata.errors import UNREADABLE, TinydataError
-from tinydata.formats import shards
-from tinydata.formats.base import Wanted, domain_of, plan, read
+from tinydata.formats import token_files as shards
+from tinydata.formats.base import Wanted
+from tinydata.formats.corpus import domain_of, plan, read
+from tinydata.verbs.count import verb
+from tinydata.verbs.count.plan import Settings
 
 EOS = 7
 WHOLE = 64 << 20

@@ -18,17 +18,24 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tinydata import __version__, schema, tensors
-from tinydata import count as count_verb
-from tinydata.cli import main
-from tinydata.compact import Goal, compact
-from tinydata.configs import Ids, renumber
-from tinydata.count import Settings
+from tinydata import __version__
+from tinydata.cli.main import main
+from tinydata.core import schema
+from tinydata.core.errors import DONE, FIXABLE, UNREADABLE, USAGE, TinydataError
+from tinydata.core.location import Location, table_bytes
+from tinydata.core.output import Output
 from tinydata.engines.local import LocalEngine
-from tinydata.errors import DONE, FIXABLE, UNREADABLE, USAGE, TinydataError
-from tinydata.slice import INDEX, SINGLE, Options, open_model, plan, slice_model
-from tinydata.store import Location, Output, table_bytes
-from tinydata.tensors import Tensor, from_float32, header_bytes, read_header, to_float32
+from tinydata.verbs.compact.plan import Goal
+from tinydata.verbs.compact.verb import compact
+from tinydata.verbs.count import verb as count_verb
+from tinydata.verbs.count.plan import Settings
+from tinydata.verbs.slice import safetensors as tensors
+from tinydata.verbs.slice.hf_config import Ids, renumber
+from tinydata.verbs.slice.hf_model import INDEX, SINGLE, open_model
+from tinydata.verbs.slice.plan import plan
+from tinydata.verbs.slice.safetensors import Tensor, from_float32, header_bytes, read_header, to_float32
+from tinydata.verbs.slice.vocabulary_rows import Options
+from tinydata.verbs.slice.write import slice_model
 
 WIDTH = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "I64": 8}
 Arrays = dict[str, tuple[str, np.ndarray]]  # name -> dtype, uint8[shape..., bytes of an element]
@@ -277,7 +284,7 @@ def test_against_the_reference(
     vocabulary_of(root / "vocab", old, order)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tensors, "CHUNK", chunk)
-        patch.setattr("tinydata.slice.CHUNK", chunk)
+        patch.setattr("tinydata.verbs.slice.write.CHUNK", chunk)
         made = slice_model(str(root / "model"), str(root / "vocab"), str(root / "out"))
     expected = reference(first | second, [EMBED, HEAD, "lm_head.bias"], order)
     got = all_tensors(root / "out")
@@ -326,7 +333,7 @@ def test_a_learned_token_starts_as_the_mean(
     arrays = {EMBED: data(dtype, 20, 6), HEAD: data(dtype, 20, 6, seed=1)}
     model_of(tmp_path / "model", arrays, vocab_size=20)
     vocabulary_of(tmp_path / "vocab", 20, order, learned)
-    monkeypatch.setattr("tinydata.slice.CHUNK", chunk)
+    monkeypatch.setattr("tinydata.verbs.slice.write.CHUNK", chunk)
     made = slice_model(str(tmp_path / "model"), str(tmp_path / "vocab"), str(tmp_path / "out"))
     assert (made["rows"]["kept"], made["rows"]["learned"]) == (5, 3)
     for name, (_, a) in all_tensors(tmp_path / "out").items():
@@ -768,7 +775,8 @@ def make_model(shape: str, rows: int, tied: bool, special: dict[str, int]) -> An
 
 
 def special_ids(tokenizer: Path) -> dict[str, int]:
-    from tinydata.tokenizers.base import CONTROL, open_tokenizer
+    from tinydata.tokenizers.base import CONTROL
+    from tinydata.tokenizers.open import open_tokenizer
 
     opened = open_tokenizer(str(tokenizer))
     ids = np.flatnonzero(opened.kinds == CONTROL).tolist()

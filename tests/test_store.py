@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tinydata.errors import TinydataError
-from tinydata.store import MANIFEST, Location, Output, expand, fingerprint, read_manifest
+from tinydata.core.errors import TinydataError
+from tinydata.core.location import Location, expand, fingerprint
+from tinydata.core.output import MANIFEST, Output, read_manifest
 
 HEADER = {"verb": "count", "options": {"n": 1}}
 

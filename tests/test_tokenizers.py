@@ -25,18 +25,21 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer as Tokenizers
 
-from tinydata.errors import UNREADABLE, TinydataError
-from tinydata.tokenizers import bytebpe
-from tinydata.tokenizers.base import ADDED, BYTE, CONTROL, NORMAL, Tokenizer, Tree, fingerprint, load, open_tokenizer
-from tinydata.tokenizers.bpe import SHORT, encode, merge_long, merge_short
-from tinydata.tokenizers.count import PROBE, TextCounter, agrees
-from tinydata.tokenizers.decode import Decoder
-from tinydata.tokenizers.encode import TextEncoder
-from tinydata.tokenizers.matching import Matching
-from tinydata.tokenizers.prune import Order, kept, protected, removal_order
-from tinydata.tokenizers.ranks import canonical_merges
-from tinydata.tokenizers.tree import dead_pieces
-from tinydata.tokenizers.words import word_at
+from tinydata.core.errors import UNREADABLE, TinydataError
+from tinydata.tokenizers.base import ADDED, BYTE, CONTROL, NORMAL, Tokenizer, fingerprint
+from tinydata.tokenizers.decoder import Decoder
+from tinydata.tokenizers.families import byte_bpe as bytebpe
+from tinydata.tokenizers.families.matching import Matching
+from tinydata.tokenizers.families.merging import dead_pieces
+from tinydata.tokenizers.families.tiktoken import canonical_merges
+from tinydata.tokenizers.kernels.bpe import SHORT, encode, merge_long, merge_short
+from tinydata.tokenizers.kernels.merge_tree import Tree
+from tinydata.tokenizers.kernels.words import word_at
+from tinydata.tokenizers.open import load, open_tokenizer
+from tinydata.tokenizers.probe import PROBE, agrees
+from tinydata.tokenizers.text_counter import TextCounter
+from tinydata.tokenizers.text_encoder import TextEncoder
+from tinydata.verbs.compact.prune import Order, kept, protected, removal_order
 
 TRAINED = {
     "gpt2": ("byte_bpe", "gpt2"),

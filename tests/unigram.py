@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from tinydata.scoring import AHEAD
+from tinydata.verbs.score.worker import AHEAD
 
 LOADS: list[str] = []  # devices that a model was loaded to in this process
 

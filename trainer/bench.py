@@ -27,21 +27,23 @@ import torch
 import torch.nn.functional as F
 import tyro
 
-from trainer import plan
-from trainer.config import Config as RunConfig
-from trainer.config import settled
-from trainer.data import Sequences, Shards, steps
+from trainer.data.loader import steps
+from trainer.data.order import Sequences
+from trainer.data.shards import Shards
 from trainer.errors import TrainerError, main
-from trainer.initial import STD, random_weights
-from trainer.loss import head_loss
-from trainer.measures.peers import PEERS, loop
-from trainer.metrics import memory_bytes
-from trainer.model import Model, ModelConfig
-from trainer.optim import Guard, adamw
-from trainer.parallel import fill, quiet_collector, sharded, world
-from trainer.presets import preset
-from trainer.signals import Stopped
-from trainer.step import take_step
+from trainer.evaluation.baselines import PEERS, loop
+from trainer.model import cost as plan
+from trainer.model.head_loss import head_loss
+from trainer.model.init import STD, random_weights
+from trainer.model.presets import preset
+from trainer.model.transformer import Model, ModelConfig
+from trainer.training.config import Config as RunConfig
+from trainer.training.metrics import memory_bytes
+from trainer.training.optim import Guard, adamw
+from trainer.training.parallel import fill, quiet_collector, sharded, world
+from trainer.training.resolve import settled
+from trainer.training.signals import Stopped
+from trainer.training.step import take_step
 
 OURS = "trainer"
 HEADS = ("by chunks", "all at once")

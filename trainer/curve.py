@@ -18,8 +18,8 @@ import numpy as np
 import tyro
 
 from trainer.errors import UNREADABLE, TrainerError, main
-from trainer.measures import charts
-from trainer.metrics import FILE, read
+from trainer.evaluation import charts
+from trainer.training.metrics import FILE, read
 
 FEWEST, STRETCHES, STEPS = 60, 150, 8  # points of a line, and steps in each where there are enough
 PANELS = {  # name in metrics.jsonl -> title, axis with its unit, number format

@@ -21,17 +21,17 @@ import numpy as np
 import torch
 import tyro
 
-from trainer.checkpoint import load_model
-from trainer.data import Sequences, Shards
+from trainer.data.order import Sequences
+from trainer.data.rounds import opened
+from trainer.data.shards import Shards
 from trainer.errors import TrainerError, main
-from trainer.huggingface.origin import origin
-from trainer.measures import diagnostics
-from trainer.measures.choices import read_items, solve
-from trainer.model import Model
-from trainer.rounds import opened
-from trainer.validation import PIECES, measured
+from trainer.evaluation import diagnostics
+from trainer.evaluation.multiple_choice import read_items, solve
+from trainer.model.transformer import Model
+from trainer.training.checkpoint import load_model
+from trainer.training.origin import origin
+from trainer.training.validation import LONGEST, PIECES, measured
 
-LONGEST = 2048  # tokens of a sequence, where a model of other origin could do more
 AT_ONCE = {"cpu": 8_192, "cuda": 65_536}  # tokens in one forward pass
 
 

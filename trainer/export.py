@@ -18,14 +18,15 @@ import torch
 import tyro
 from torch import Tensor
 
-from trainer import plan
-from trainer.checkpoint import load_model, write_json
 from trainer.errors import TrainerError, main
-from trainer.huggingface import card, hf
-from trainer.huggingface.architecture import CUSTOM, architecture
-from trainer.huggingface.origin import Origin, origin
+from trainer.evaluation import model_card as card
+from trainer.huggingface import weights as hf
+from trainer.huggingface.architecture import CUSTOM, architecture, config_json
 from trainer.huggingface.tokenizer import Tokenizer
-from trainer.model import Model, ModelConfig
+from trainer.model import cost as plan
+from trainer.model.transformer import Model, ModelConfig
+from trainer.training.checkpoint import load_model, write_json
+from trainer.training.origin import Origin, origin
 
 _CODE = f"modeling_{CUSTOM}.py"
 
@@ -67,7 +68,7 @@ def export_model(
         config, tensors = folded(model) if fold and can_fold(model.config) else (model.config, _weights(model))
         hf.save(part, config, tensors, dtype)
         special = {"bos_token_id": known.bos, "eos_token_id": known.eos}
-        write_json(part / "config.json", hf.config_json(config, dtype, special))
+        write_json(part / "config.json", config_json(config, dtype, special))
         write_json(part / "generation_config.json", {**special, "pad_token_id": known.pad, "do_sample": True})
         hf.save_code(part, config)
         if known.tokenizer is not None:
@@ -143,7 +144,7 @@ def _copy_tokenizer(tokenizer: Tokenizer, out: Path, seq_len: int) -> None:
 
 def summary(trained: ModelConfig, written: ModelConfig, config: Config) -> str:
     count = sum(plan.parameters(written).values())
-    lines = [f"{config.out}: {hf.config_json(written, torch.float32)['architectures'][0]}, {count:,} parameters"]
+    lines = [f"{config.out}: {config_json(written, torch.float32)['architectures'][0]}, {count:,} parameters"]
     if written != trained:
         before = sum(plan.parameters(trained).values())
         lines.append(

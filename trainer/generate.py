@@ -13,10 +13,10 @@ from typing import Annotated, Literal
 import torch
 import tyro
 
-from trainer.checkpoint import load_model
 from trainer.errors import TrainerError, main
-from trainer.huggingface.origin import origin
-from trainer.model import Model
+from trainer.model.transformer import Model
+from trainer.training.checkpoint import load_model
+from trainer.training.origin import origin
 
 
 @dataclass(frozen=True)

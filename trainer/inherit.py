@@ -20,23 +20,25 @@ import torch
 import tyro
 from torch import Tensor
 
-from trainer.checkpoint import write_json
-from trainer.data import Sequences, Shards
+from trainer.data.order import Sequences
+from trainer.data.shards import Shards
 from trainer.errors import TrainerError, main
-from trainer.huggingface import hf
+from trainer.huggingface import weights as hf
 from trainer.huggingface.architecture import config_json
 from trainer.huggingface.tokenizer import read_tokenizer
-from trainer.identity import of_model
-from trainer.inheritance import importance, masks
+from trainer.inheritance import importance
+from trainer.inheritance import learned_mask as masks
 from trainer.inheritance.layers import choose_layers
-from trainer.inheritance.mending import Rescale, mended
 from trainer.inheritance.report import Report, quantiles
-from trainer.inheritance.slicing import Scores, choose, sliced
+from trainer.inheritance.rescale import Rescale, mended
+from trainer.inheritance.selection import Scores, choose, sliced
 from trainer.inheritance.source import Source, source_loss
 from trainer.inheritance.target import shaped
-from trainer.initial import random_weights
-from trainer.loss import IGNORE
-from trainer.model import Model, ModelConfig
+from trainer.model.head_loss import IGNORE
+from trainer.model.init import random_weights
+from trainer.model.transformer import Model, ModelConfig
+from trainer.training.checkpoint import write_json
+from trainer.training.identity import of_model
 
 Arg = tyro.conf.arg
 Method = Literal["l1", "l2", "taylor", "activation", "mask", "uniform", "random"]

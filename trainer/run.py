@@ -12,31 +12,24 @@ from typing import Any
 
 import torch
 
-from trainer import plan
-from trainer.checkpoint import Checkpoints, begin_moments, latest, read_state, restore, weights_of, write_json
-from trainer.config import (
-    Config,
-    check_resume,
-    introduction,
-    model_config,
-    open_data,
-    parse,
-    recipe,
-    sequences_of,
-    settled,
-)
-from trainer.data import Sequences, steps
+from trainer.data.loader import steps
+from trainer.data.order import Sequences
 from trainer.errors import REQUEUE, TrainerError, main
-from trainer.identity import of_recipe
-from trainer.initial import random_weights
-from trainer.losses import SequenceLosses
-from trainer.metrics import Meter, Metrics, described, memory_bytes
-from trainer.model import Model, ModelConfig
-from trainer.optim import Guard, adamw, schedule
-from trainer.parallel import World, agreed, fill, quiet_collector, sharded, world
-from trainer.signals import stop_signals
-from trainer.step import take_step
-from trainer.validation import measured, piece_bytes
+from trainer.model import cost as plan
+from trainer.model.init import random_weights
+from trainer.model.transformer import Model, ModelConfig
+from trainer.training.checkpoint import Checkpoints, begin_moments, latest, read_state, restore, weights_of, write_json
+from trainer.training.config import Config, parse
+from trainer.training.identity import of_recipe
+from trainer.training.metrics import Meter, Metrics, described, memory_bytes
+from trainer.training.optim import Guard, adamw, schedule
+from trainer.training.parallel import World, agreed, fill, quiet_collector, sharded, world
+from trainer.training.recipe import check_resume, introduction, recipe
+from trainer.training.resolve import model_config, open_data, sequences_of, settled
+from trainer.training.sequence_losses import SequenceLosses
+from trainer.training.signals import stop_signals
+from trainer.training.step import take_step
+from trainer.training.validation import measured, piece_bytes
 
 
 def program() -> int:

@@ -18,17 +18,17 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import sdpa_kernel
 
-from trainer.checkpoint import about, checkpoint_of, load_model
-from trainer.data import held_out
+from trainer.data.order import held_out
 from trainer.errors import UNREADABLE, TrainerError
-from trainer.evaluate import LONGEST
 from trainer.huggingface.tokenizer import read_tokenizer
-from trainer.identity import of_model
-from trainer.loss import CHUNK_LOGITS, IGNORE
-from trainer.losses import FOLDER
-from trainer.model import ModelConfig
-from trainer.parallel import ATTENTION
-from trainer.plan import parameters
+from trainer.model.cost import parameters
+from trainer.model.head_loss import CHUNK_LOGITS, IGNORE
+from trainer.model.transformer import ModelConfig
+from trainer.training.checkpoint import about, checkpoint_of, load_model
+from trainer.training.identity import of_model
+from trainer.training.parallel import ATTENTION
+from trainer.training.sequence_losses import FOLDER
+from trainer.training.validation import LONGEST
 
 AT_ONCE = {"cpu": 2_048, "cuda": 65_536}  # tokens in one forward pass; of a tiny model, 8,192 are 20% slower on a CPU
 Losses = Callable[[Tensor, Tensor, Tensor | None], Tensor]  # tokens, targets, documents [B, T] -> nll [B, T]

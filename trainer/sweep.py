@@ -21,15 +21,15 @@ from typing import Annotated, Any, NamedTuple
 import torch
 import tyro
 
-from trainer.checkpoint import load_model, write_json
-from trainer.data import Shards
+from trainer.data.shards import Shards
 from trainer.errors import TrainerError, main
-from trainer.measures import charts
-from trainer.measures.decode import decode
-from trainer.metrics import read
-from trainer.model import ModelConfig
-from trainer.plan import parameters
-from trainer.presets import MULTIPLE, PRESETS, preset, reshaped
+from trainer.evaluation import charts
+from trainer.evaluation.cached_decode import decode
+from trainer.model.cost import parameters
+from trainer.model.presets import MULTIPLE, PRESETS, preset, reshaped
+from trainer.model.transformer import ModelConfig
+from trainer.training.checkpoint import load_model, write_json
+from trainer.training.metrics import read
 
 RESULTS, PICTURE = "results.parquet", "sweep.html"
 EXPANSION = (1.0, 4.0)  # ffn / width: the paper's range

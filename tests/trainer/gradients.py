@@ -12,14 +12,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from trainer.config import Config
-from trainer.data import Batch
-from trainer.initial import random_weights
-from trainer.model import Model, ModelConfig
-from trainer.optim import Guard, adamw
-from trainer.parallel import fill, sharded, world
-from trainer.signals import Stopped
-from trainer.step import take_step
+from trainer.data.order import Batch
+from trainer.model.init import random_weights
+from trainer.model.transformer import Model, ModelConfig
+from trainer.training.config import Config
+from trainer.training.optim import Guard, adamw
+from trainer.training.parallel import fill, sharded, world
+from trainer.training.signals import Stopped
+from trainer.training.step import take_step
 
 options = json.loads(sys.argv[1])
 given = load_file(options["batch"])

@@ -19,12 +19,12 @@ import torch
 
 from trainer.bench import OURS, Config, Setting, head, random_ids, random_shards, row, settings, table, timed, train
 from trainer.errors import TrainerError
-from trainer.initial import random_weights
-from trainer.measures.decode import decode
-from trainer.measures.peers import Plain, loop
-from trainer.metrics import Meter
-from trainer.model import Model, ModelConfig
-from trainer.plan import PEAK, flops_per_token, peak_flops
+from trainer.evaluation.baselines import Plain, loop
+from trainer.evaluation.cached_decode import decode
+from trainer.model.cost import PEAK, flops_per_token, peak_flops
+from trainer.model.init import random_weights
+from trainer.model.transformer import Model, ModelConfig
+from trainer.training.metrics import Meter
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = ModelConfig(64, width=32, depth=2, heads=4, kv_heads=2, head_dim=8, ffn=64, seq_len=16)

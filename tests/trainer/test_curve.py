@@ -14,7 +14,7 @@ pytest.importorskip("tyro", reason="the trainer's programs need tyro: pip instal
 
 from trainer.curve import STRETCHES, lines, names, picture, stretches, validations
 from trainer.errors import TrainerError
-from trainer.measures import charts
+from trainer.evaluation import charts
 
 
 def made(steps: int) -> list[dict[str, Any]]:

@@ -12,10 +12,12 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="the trainer needs torch: pip install 'tinydata[train]'")
 
-from trainer.data import Sequences, Shards, permuted, steps  # noqa: E402
-from trainer.errors import TrainerError  # noqa: E402
-from trainer.loss import IGNORE  # noqa: E402
-from trainer.rounds import read_kept  # noqa: E402
+from trainer.data.loader import steps
+from trainer.data.order import Sequences, permuted
+from trainer.data.rounds import read_kept
+from trainer.data.shards import Shards
+from trainer.errors import TrainerError
+from trainer.model.head_loss import IGNORE
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4, 5, 63, 64, 65, 1000, 4097])

@@ -12,8 +12,7 @@ pytest.importorskip("torch", reason="the trainer needs torch: pip install tinyda
 import torch
 import torch.nn.functional as F
 
-from trainer.initial import random_weights
-from trainer.measures.diagnostics import (
+from trainer.evaluation.diagnostics import (
     EPS,
     attention,
     attention_to,
@@ -23,7 +22,8 @@ from trainer.measures.diagnostics import (
     sink_rate,
     table,
 )
-from trainer.model import Model, ModelConfig, angles
+from trainer.model.init import random_weights
+from trainer.model.transformer import Model, ModelConfig, angles
 
 CONFIG = ModelConfig(50, width=32, depth=3, heads=4, kv_heads=2, head_dim=8, ffn=64, seq_len=16, qk_norm=True)
 

@@ -17,17 +17,28 @@ pytest.importorskip("tyro", reason="the trainer's programs need tyro: pip instal
 
 import torch
 
-from tinydata import encode
 from tinydata.engines.local import LocalEngine
-from tinydata.tokenizers.base import open_tokenizer
-from trainer.data import Sequences, Shards
+from tinydata.tokenizers.open import open_tokenizer
+from tinydata.verbs.encode import verb as encode
+from trainer.data.order import Sequences
+from trainer.data.shards import Shards
 from trainer.errors import TrainerError
 from trainer.evaluate import Config, chosen, on_data
+from trainer.evaluation.multiple_choice import (
+    SAID,
+    Item,
+    Request,
+    accuracy,
+    joined,
+    likelihoods,
+    read_items,
+    request,
+    solve,
+)
 from trainer.huggingface.tokenizer import Tokenizer, read_tokenizer
-from trainer.initial import random_weights
-from trainer.measures.choices import SAID, Item, Request, accuracy, joined, likelihoods, read_items, request, solve
-from trainer.model import Model, ModelConfig
-from trainer.validation import measured
+from trainer.model.init import random_weights
+from trainer.model.transformer import Model, ModelConfig
+from trainer.training.validation import measured
 
 ROOT = Path(__file__).resolve().parents[2]
 T = 64

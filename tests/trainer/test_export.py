@@ -16,17 +16,19 @@ import pytest
 torch = pytest.importorskip("torch", reason="torch is not installed: pip install 'tinydata[train]'")
 transformers = pytest.importorskip("transformers", reason="transformers is not installed: pip install 'tinydata[dev]'")
 
-from safetensors import safe_open  # noqa: E402
+from safetensors import safe_open
 
-from trainer import export, generate  # noqa: E402
-from trainer.checkpoint import load_model  # noqa: E402
-from trainer.errors import TrainerError  # noqa: E402
-from trainer.export import can_fold, export_model  # noqa: E402
-from trainer.generate import continuation, streamed  # noqa: E402
-from trainer.huggingface import card, hf  # noqa: E402
-from trainer.huggingface.origin import Origin, origin  # noqa: E402
-from trainer.huggingface.tokenizer import read_tokenizer  # noqa: E402
-from trainer.model import Model, ModelConfig  # noqa: E402
+from trainer import export, generate
+from trainer.errors import TrainerError
+from trainer.evaluation import model_card as card
+from trainer.export import can_fold, export_model
+from trainer.generate import continuation, streamed
+from trainer.huggingface import weights as hf
+from trainer.huggingface.architecture import read_config
+from trainer.huggingface.tokenizer import read_tokenizer
+from trainer.model.transformer import Model, ModelConfig
+from trainer.training.checkpoint import load_model
+from trainer.training.origin import Origin, origin
 
 BASE = ModelConfig(vocab=97, width=32, depth=3, heads=4, kv_heads=4, head_dim=8, ffn=48, seq_len=64)
 LLAMA3 = {"rope_type": "llama3", "factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
@@ -235,7 +237,12 @@ def test_model_card(changes: dict[str, Any], tmp_path: Path):
     facts = json.loads((tmp_path / "model: 1" / "tinydata.json").read_text())
     assert facts["data"]["directory"] == "shards" and facts["step"] == 20
     back = origin(tmp_path / "model: 1", facts, BASE.vocab)
-    again = card.text("model: 1", *(hf.read_config(tmp_path / "model: 1"),) * 2, torch.bfloat16, card.published(back))
+    again = card.text(
+        "model: 1",
+        *(read_config(tmp_path / "model: 1"),) * 2,
+        torch.bfloat16,
+        card.published(back),
+    )
     assert again.split("## Metrics")[1] == text.split("## Metrics")[1]
 
 

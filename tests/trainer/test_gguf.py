@@ -19,10 +19,10 @@ if not os.environ.get("LLAMA_CPP"):
     pytest.skip("LLAMA_CPP does not name a checkout of llama.cpp", allow_module_level=True)
 llama_cpp = pytest.importorskip("llama_cpp", reason="not installed: pip install llama-cpp-python")
 
-from trainer.export import export_model  # noqa: E402
-from trainer.huggingface.origin import Origin  # noqa: E402
-from trainer.huggingface.tokenizer import read_tokenizer  # noqa: E402
-from trainer.model import Model, ModelConfig  # noqa: E402
+from trainer.export import export_model
+from trainer.huggingface.tokenizer import read_tokenizer
+from trainer.model.transformer import Model, ModelConfig
+from trainer.training.origin import Origin
 
 CHECKOUT = Path(os.environ["LLAMA_CPP"])
 TEXTS = ("The ferry leaves at 6:45, don't be late.", "Die Fähre – 渡船六点四十五分开\n\n  x\t= 1")

@@ -11,12 +11,13 @@ import pytest
 torch = pytest.importorskip("torch", reason="torch is not installed: pip install 'tinydata[train]'")
 transformers = pytest.importorskip("transformers", reason="transformers is not installed: pip install 'tinydata[dev]'")
 
-from safetensors.torch import load_file, save_file  # noqa: E402
+from safetensors.torch import load_file, save_file
 
-from trainer.errors import TrainerError  # noqa: E402
-from trainer.huggingface import hf  # noqa: E402
-from trainer.huggingface.architecture import read_config  # noqa: E402
-from trainer.model import ModelConfig  # noqa: E402
+from trainer.errors import TrainerError
+from trainer.huggingface import architecture
+from trainer.huggingface import weights as hf
+from trainer.huggingface.architecture import read_config
+from trainer.model.transformer import ModelConfig
 
 SHAPE = {
     "vocab_size": 101,
@@ -75,7 +76,7 @@ def test_out_and_in_again_is_the_same_bits(name: str, tmp_path: Path):
     random_model(name).save_pretrained(tmp_path / "theirs")
     model = hf.load(tmp_path / "theirs")
     hf.save(tmp_path / "ours", model.config, iter(model.state_dict().items()), torch.float32)
-    (tmp_path / "ours" / "config.json").write_text(json.dumps(hf.config_json(model.config, torch.float32)))
+    (tmp_path / "ours" / "config.json").write_text(json.dumps(architecture.config_json(model.config, torch.float32)))
     there = load_file(tmp_path / "theirs" / "model.safetensors")
     again = load_file(tmp_path / "ours" / "model.safetensors")
     assert there.keys() == again.keys() and all(torch.equal(there[k], again[k]) for k in there)
@@ -91,7 +92,7 @@ def test_sharded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(hf, "SHARD_BYTES", 20_000)
     ours = hf.load(tmp_path / "theirs")
     hf.save(tmp_path / "ours", ours.config, iter(ours.state_dict().items()), torch.float32)
-    (tmp_path / "ours" / "config.json").write_text(json.dumps(hf.config_json(ours.config, torch.float32)))
+    (tmp_path / "ours" / "config.json").write_text(json.dumps(architecture.config_json(ours.config, torch.float32)))
     assert len(list((tmp_path / "ours").glob("*.safetensors"))) > 2
     back = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "ours")
     assert logits_differ(back, tmp_path / "theirs") <= 1e-5

@@ -6,9 +6,9 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="the trainer needs torch: pip install 'tinydata[train]'")
 
-from tinydata import made  # noqa: E402
-from tinydata.store import Location  # noqa: E402
-from trainer.identity import of_weights  # noqa: E402
+from tinydata.artifacts import artifact as made
+from tinydata.core.location import Location
+from trainer.training.identity import of_weights
 
 
 def test_weights_are_known_by_the_same_fingerprint_on_both_sides(tmp_path):

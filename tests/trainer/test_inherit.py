@@ -15,22 +15,25 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed: pip install 'tinydata[train]'")
 
-import numpy as np  # noqa: E402
-import pyarrow as pa  # noqa: E402
-import pyarrow.parquet as pq  # noqa: E402
-from processes import ROOT, environment  # noqa: E402
-from safetensors.torch import load_file, save_file  # noqa: E402
-from torch import Tensor  # noqa: E402
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from processes import ROOT, environment
+from safetensors.torch import load_file, save_file
+from torch import Tensor
 
-from trainer import inherit  # noqa: E402
-from trainer.errors import TrainerError  # noqa: E402
-from trainer.huggingface import hf  # noqa: E402
-from trainer.inherit import Config  # noqa: E402
-from trainer.inheritance import masks, mending, slicing  # noqa: E402
-from trainer.inheritance.importance import METHODS  # noqa: E402
-from trainer.inheritance.report import Report  # noqa: E402
-from trainer.inheritance.source import SITES, Source, passages, source_loss  # noqa: E402
-from trainer.model import Model, ModelConfig  # noqa: E402
+from trainer import inherit
+from trainer.errors import TrainerError
+from trainer.huggingface import architecture
+from trainer.huggingface import weights as hf
+from trainer.inherit import Config
+from trainer.inheritance import learned_mask as masks
+from trainer.inheritance import rescale as mending
+from trainer.inheritance import selection as slicing
+from trainer.inheritance.importance import METHODS
+from trainer.inheritance.report import Report
+from trainer.inheritance.source import SITES, Source, passages, source_loss
+from trainer.model.transformer import Model, ModelConfig
 
 BIG = ModelConfig(512, 48, 6, 6, 3, 8, 64, seq_len=64)
 FAMILIES = {
@@ -61,13 +64,13 @@ def write(directory: Path, c: ModelConfig, dtype: torch.dtype = torch.float32, w
             if "shortcut" in name or "proj" in name:
                 p.mul_(torch.rand(len(p)).unsqueeze(1) * 2 if p.dim() > 1 else 1.0)
     hf.save(directory, c, iter(model.state_dict().items()), dtype)
-    (directory / "config.json").write_text(json.dumps(hf.config_json(c, dtype)))
+    (directory / "config.json").write_text(json.dumps(architecture.config_json(c, dtype)))
     return directory
 
 
 def target(directory: Path, c: ModelConfig) -> str:
     directory.mkdir(exist_ok=True)
-    (directory / "config.json").write_text(json.dumps(hf.config_json(c, torch.float32)))
+    (directory / "config.json").write_text(json.dumps(architecture.config_json(c, torch.float32)))
     return str(directory)
 
 
@@ -466,7 +469,7 @@ def test_one_tensor_in_memory(tmp_path: Path):
     c = ModelConfig(2048, 512, 40, 8, 8, 64, 1024, seq_len=64)
     source = tmp_path / "big"
     hf.save(source, c, ((n, torch.rand(t.shape)) for n, t in meta(c)), torch.float32)
-    (source / "config.json").write_text(json.dumps(hf.config_json(c, torch.float32)))
+    (source / "config.json").write_text(json.dumps(architecture.config_json(c, torch.float32)))
     size = (source / "model.safetensors").stat().st_size
     program = """
 import resource, sys

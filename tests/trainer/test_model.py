@@ -9,14 +9,14 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="the trainer needs torch: pip install 'tinydata[train]'")
 
-import torch.nn.functional as F  # noqa: E402
-from torch import Tensor  # noqa: E402
+import torch.nn.functional as F
+from torch import Tensor
 
-from trainer.initial import STD, Scheme, random_weights  # noqa: E402
-from trainer.loss import IGNORE, chunk_tokens, head_loss  # noqa: E402
-from trainer.model import Model, ModelConfig, Series, Shortcut  # noqa: E402
-from trainer.plan import flops_per_token, memory, parameters, peak_flops, table, vocabulary_share  # noqa: E402
-from trainer.presets import PRESETS, ffn_width, preset, reshaped  # noqa: E402
+from trainer.model.cost import flops_per_token, memory, parameters, peak_flops, table, vocabulary_share
+from trainer.model.head_loss import IGNORE, chunk_tokens, head_loss
+from trainer.model.init import STD, Scheme, random_weights
+from trainer.model.presets import PRESETS, ffn_width, preset, reshaped
+from trainer.model.transformer import Model, ModelConfig, Series, Shortcut
 
 SMALL = ModelConfig(vocab=97, width=48, depth=3, heads=4, kv_heads=2, head_dim=12, ffn=64, seq_len=32)
 SWITCHES = [
@@ -52,7 +52,7 @@ def plain_loss(model: Model, tokens: Tensor, targets: Tensor) -> Tensor:
 @pytest.mark.parametrize("chunk", [0, 7])
 def test_loss_and_gradients_are_those_of_whole_logits(switches, chunk, monkeypatch):
     if chunk:
-        monkeypatch.setattr("trainer.loss.chunk_tokens", lambda vocab, device: chunk)
+        monkeypatch.setattr("trainer.model.head_loss.chunk_tokens", lambda vocab, device: chunk)
     model = made(replace(SMALL, **switches), std=0.05).double()
     tokens, targets = batch(model.config)
     total, nll, count = model(tokens, targets)

@@ -9,10 +9,10 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="the trainer needs torch: pip install 'tinydata[train]'")
 
-from trainer.errors import TrainerError  # noqa: E402
-from trainer.metrics import Meter, Metrics, read  # noqa: E402
-from trainer.model import Model, ModelConfig  # noqa: E402
-from trainer.optim import Guard, adamw, scaled_lr, schedule  # noqa: E402
+from trainer.errors import TrainerError
+from trainer.model.transformer import Model, ModelConfig
+from trainer.training.metrics import Meter, Metrics, read
+from trainer.training.optim import Guard, adamw, scaled_lr, schedule
 
 
 def test_schedules_by_hand():

@@ -12,12 +12,12 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="the trainer needs torch: pip install 'tinydata[train]'")
 
-from processes import environment  # noqa: E402
-from safetensors.torch import load_file, save_file  # noqa: E402
+from processes import environment
+from safetensors.torch import load_file, save_file
 
-from trainer.initial import random_weights  # noqa: E402
-from trainer.loss import IGNORE  # noqa: E402
-from trainer.model import Model, ModelConfig  # noqa: E402
+from trainer.model.head_loss import IGNORE
+from trainer.model.init import random_weights
+from trainer.model.transformer import Model, ModelConfig
 
 CASES = {
     "tied": {"tied": True},

@@ -19,16 +19,17 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="the trainer needs torch: pip install 'tinydata[train]'")
 
-import torch.nn.functional as F  # noqa: E402
-from processes import curve, environment  # noqa: E402
+import torch.nn.functional as F
+from processes import curve, environment
 
-from trainer import evaluate, run  # noqa: E402
-from trainer.checkpoint import load_model  # noqa: E402
-from trainer.data import Sequences, Shards  # noqa: E402
-from trainer.errors import TrainerError  # noqa: E402
-from trainer.initial import random_weights  # noqa: E402
-from trainer.model import Model, ModelConfig  # noqa: E402
-from trainer.rounds import opened  # noqa: E402
+from trainer import evaluate, run
+from trainer.data.order import Sequences
+from trainer.data.rounds import opened
+from trainer.data.shards import Shards
+from trainer.errors import TrainerError
+from trainer.model.init import random_weights
+from trainer.model.transformer import Model, ModelConfig
+from trainer.training.checkpoint import load_model
 
 
 def write_round(shards, out, kept, inclusion, seq_len=32, number=1):

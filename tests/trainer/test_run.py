@@ -14,10 +14,10 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="the trainer needs torch: pip install 'tinydata[train]'")
 
-from processes import command, curve, environment  # noqa: E402
+from processes import command, curve, environment
 
-from trainer.checkpoint import latest, load_model  # noqa: E402
-from trainer.errors import REQUEUE, TrainerError  # noqa: E402
+from trainer.errors import REQUEUE, TrainerError
+from trainer.training.checkpoint import latest, load_model
 
 
 def weights(run):
@@ -180,17 +180,18 @@ def test_another_list_of_kept_sequences_is_another_run(train, tmp_path):
 
 def test_a_run_whose_first_step_was_skipped_goes_on(train, shards, tmp_path):
     """Weights that are not finite make every step one that is skipped; its checkpoint must still be whole."""
-    from trainer import checkpoint
-    from trainer.huggingface import hf
-    from trainer.initial import random_weights
-    from trainer.model import ModelConfig
+    from trainer.huggingface import architecture
+    from trainer.huggingface import weights as hf
+    from trainer.model.init import random_weights
+    from trainer.model.transformer import ModelConfig
+    from trainer.training import checkpoint
 
     vocab = json.loads((shards / "manifest.json").read_text())["tokenizer"]["size"]
     config = ModelConfig(vocab=vocab, width=48, depth=1, heads=4, kv_heads=4, head_dim=12, ffn=256, tied=True)
     weights = dict(random_weights(config, 0))
     weights["norm.weight"][0] = float("nan")
     hf.save(tmp_path / "init", config, iter(weights.items()), torch.float32)
-    checkpoint.write_json(tmp_path / "init" / "config.json", hf.config_json(config, torch.float32))
+    checkpoint.write_json(tmp_path / "init" / "config.json", architecture.config_json(config, torch.float32))
     line = [sys.executable, "-m", "trainer.run", "--data", str(shards), "--init", "init", "-o", "run", "--holdout", "0"]
     line += ["--seq-len", "32", "--batch-tokens", "384", "--device", "cpu"]
     for steps in ("1", "2"):
@@ -273,9 +274,10 @@ def test_tinydata_toml_is_read(shards, tmp_path):
 def test_it_starts_from_another_model_bit_for_bit(shards, byte_bpe, tmp_path):
     import shutil
 
-    from trainer.huggingface import hf
-    from trainer.initial import random_weights
-    from trainer.model import ModelConfig
+    from trainer.huggingface import architecture
+    from trainer.huggingface import weights as hf
+    from trainer.model.init import random_weights
+    from trainer.model.transformer import ModelConfig
 
     config = ModelConfig(
         vocab=json.loads((shards / "manifest.json").read_text())["tokenizer"]["size"],
@@ -284,7 +286,7 @@ def test_it_starts_from_another_model_bit_for_bit(shards, byte_bpe, tmp_path):
     weights = dict(random_weights(config, 9))
     init = tmp_path / "init"
     hf.save(init, config, iter(weights.items()), torch.float32)
-    (init / "config.json").write_text(json.dumps(hf.config_json(config, torch.float32)))
+    (init / "config.json").write_text(json.dumps(architecture.config_json(config, torch.float32)))
     flags = [
         "-m",
         "trainer.run",

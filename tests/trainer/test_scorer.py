@@ -13,14 +13,15 @@ import pytest
 torch = pytest.importorskip("torch", reason="torch is not installed: pip install 'tinydata[train]'")
 transformers = pytest.importorskip("transformers", reason="transformers is not installed: pip install 'tinydata[dev]'")
 
-import torch.nn.functional as F  # noqa: E402
+import torch.nn.functional as F
 
-from trainer import export  # noqa: E402
-from trainer.checkpoint import load_model  # noqa: E402
-from trainer.data import Sequences, Shards  # noqa: E402
-from trainer.errors import TrainerError  # noqa: E402
-from trainer.huggingface.tokenizer import read_tokenizer  # noqa: E402
-from trainer.scorer import Scorer, devices, load  # noqa: E402
+from trainer import export
+from trainer.data.order import Sequences
+from trainer.data.shards import Shards
+from trainer.errors import TrainerError
+from trainer.huggingface.tokenizer import read_tokenizer
+from trainer.scorer import Scorer, devices, load
+from trainer.training.checkpoint import load_model
 
 
 def theirs(path, ids):

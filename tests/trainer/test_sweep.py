@@ -17,11 +17,11 @@ import pytest
 pytest.importorskip("torch", reason="the trainer needs torch: pip install tinydata[train]")
 pytest.importorskip("tyro", reason="the trainer's programs need tyro: pip install tinydata[train]")
 
-from tinydata import encode
 from tinydata.engines.local import LocalEngine
+from tinydata.verbs.encode import verb as encode
 from trainer.errors import TrainerError
-from trainer.plan import parameters
-from trainer.presets import preset, reshaped
+from trainer.model.cost import parameters
+from trainer.model.presets import preset, reshaped
 from trainer.sweep import EXPANSION, Config, correlations, count, drawn, nearest, remember, score, size, spearman
 
 ROOT = Path(__file__).resolve().parents[2]

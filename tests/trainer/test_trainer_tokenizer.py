@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tinydata.tokenizers.base import CONTROL, fingerprint, open_tokenizer
-from tinydata.tokenizers.edges import end_of_text
+from tinydata.tokenizers.base import CONTROL, fingerprint
+from tinydata.tokenizers.open import open_tokenizer
+from tinydata.tokenizers.special_tokens import end_of_text
 from trainer.errors import TrainerError
 from trainer.huggingface.tokenizer import read_tokenizer
 

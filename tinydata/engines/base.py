@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
@@ -19,9 +19,11 @@ from typing import Any, NamedTuple, Protocol
 
 import pyarrow as pa
 
-from tinydata import schema
-from tinydata.formats.base import Split, read
-from tinydata.store import Location, read_bytes, read_table, table_bytes
+from tinydata.core import schema
+from tinydata.core.location import Location, read_bytes, read_table, table_bytes
+from tinydata.core.quarantine import Unusable, note, quarantined
+from tinydata.formats.base import Split
+from tinydata.formats.corpus import read
 
 BatchFn = Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]
 Merge = Callable[[list[pa.Table]], pa.Table]
@@ -239,11 +241,6 @@ def _work(fn: BatchFn, task: Task, tell: Callable[[int], None]) -> str:
     return task.name
 
 
-def note(bad: list[Unusable], path: str, position: int, reason: str, start: bytes) -> None:
-    """What a reader calls as `bad`, once list and path are bound."""
-    bad.append(Unusable(path, position, reason, excerpt(start)))
-
-
 def _merged(merge: Merge, parts: Location, names: list[str]) -> pa.Table:
     """Partial results -> one, a few in memory at a time: each may hold 64 MB of held-out text."""
     tables: list[pa.Table] = []
@@ -262,39 +259,3 @@ def _fold(merge: Merge, group: tuple[str, list[str], int], tell: Callable[[int],
     table = _merged(merge, where, names)
     (where / f"{name}.parquet").write(table_bytes(table, "none"))
     return name
-
-
-def excerpt(start: bytes) -> str:
-    """The first 80 characters of something that may not be text."""
-    return start.decode("utf-8", "replace").strip()[:80]
-
-
-def partial_rows(part: str, **columns: Any) -> pa.Table:
-    """Columns of one of the tables inside PARTIAL -> rows of PARTIAL."""
-    size = len(next(iter(columns.values())))
-    arrays = []
-    for field in schema.PARTIAL:
-        if field.name == "part":
-            arrays.append(pa.repeat(pa.scalar(part), size))
-        elif field.name in columns:
-            value = columns[field.name]
-            arrays.append(value.cast(field.type) if isinstance(value, pa.Array) else pa.array(value, field.type))
-        else:
-            arrays.append(pa.nulls(size, field.type))
-    return pa.Table.from_arrays(arrays, schema=schema.PARTIAL)
-
-
-class Unusable(NamedTuple):
-    """A piece of input that cannot be used."""
-
-    path: str
-    position: int
-    reason: str
-    excerpt: str = ""
-    doc_id: str | None = None
-
-
-def quarantined(bad: Iterable[Unusable]) -> pa.Table:
-    """What could not be used -> rows of PARTIAL."""
-    columns = zip(*bad, strict=True) if bad else [()] * len(Unusable._fields)
-    return partial_rows("quarantine", **dict(zip(Unusable._fields, columns, strict=True)))

@@ -12,8 +12,8 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
+from tinydata.core.errors import TinydataError
 from tinydata.engines.base import Seat, take
-from tinydata.errors import TinydataError
 
 _counter: Any = None  # in a worker: bytes done by all workers
 

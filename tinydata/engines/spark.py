@@ -18,8 +18,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from tinydata.core.errors import ENGINE, TinydataError, missing_extra
 from tinydata.engines.base import Seat, take
-from tinydata.errors import ENGINE, TinydataError, missing_extra
 
 _ROW = "task long, content binary"
 _FIELDS = pa.schema([("task", pa.int64()), ("content", pa.binary())])

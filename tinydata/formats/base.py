@@ -11,51 +11,22 @@ on the data alone, never on the engine or the number of workers. A format is a m
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from importlib import import_module
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from tinydata import schema
-from tinydata.errors import UNREADABLE, TinydataError
-from tinydata.formats.write import BESIDE
-from tinydata.store import MANIFEST, Location, expand
+from tinydata.core import schema
+from tinydata.core.errors import UNREADABLE, TinydataError
+from tinydata.core.location import Location
 
 SPLIT_BYTES = 64 << 20
 Bad = Callable[[int, str, bytes], None]  # position, reason, the first bytes of what cannot be used
-
-# Asked in this order: what lies beside a file, how it begins, its ending. `nanogpt` takes any other .bin.
-FORMATS = (
-    "internevo",
-    "megatron",
-    "datatrove",
-    "mds",
-    "litdata",
-    "litpkds",
-    "llmc",
-    "dolma",
-    "parquet",
-    "jsonl",
-    "txt",
-    "nanogpt",
-)
-_BESIDE = (".idx", ".meta", ".ds.index", ".ds.metadata", ".loss", "meta.pkl", MANIFEST)  # of data, not data
 
 TEXT_NAMES = ("text", "content")
 IDS_NAMES = ("input_ids", "tokens", "token_ids", "ids")
 ID_NAMES = ("doc_id", "id")
 DOMAIN_NAMES = ("domain",)
-
-# What a file's name holds besides its domain: endings, what Spark and `datasets` append, shard numbers.
-_ENDINGS = re.compile(
-    r"(\.(jsonl?|ndjson|parquet|pq|txt|bin|idx|meta|gz|zst|zstd|snappy|npy|mds)"
-    r"|(_unshuffled|_(doc|chunk)_shuffled)?\.ds)+$"
-)
-_HASH = re.compile(r"-([0-9a-f]{16}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}([-.]c\d+)?)$")
-_NUMBER = re.compile(r"((^|[-_.]+)(part|shard|chunk)?[-_.]*\d+([-_.]?of[-_.]?\d+)?|\d{3,})+$")
 
 
 class Wanted(NamedTuple):
@@ -102,126 +73,6 @@ class Split(NamedTuple):
     stop: int
     bytes: int
     columns: Columns
-
-
-class Plan(NamedTuple):
-    splits: list[Split]
-    kind: str  # "text" or "ids"
-    files: list[Location]
-    unreadable: list[tuple[str, str]]  # (path, reason): quarantined whole
-    skipped: list[str]  # files of no known format found in a directory
-
-
-def plan(paths: list[str], wanted: Wanted = USUAL) -> Plan:
-    """Corpora (files, directories, globs) -> Plan.
-
-    Raises TinydataError (exit 3) for nothing to read, a format that is not known, a column that
-    is not there, or text and ids mixed.
-    """
-    splits: list[Split] = []
-    files: list[Location] = []
-    unreadable: list[tuple[str, str]] = []
-    skipped: list[str] = []
-    kinds: dict[str, str] = {}
-    named = [pair for path in paths for pair in expand(path)]
-    names = {name for _, name in named}
-    with ThreadPoolExecutor(16) as pool:  # on object stores each look is a round trip
-        looks = list(pool.map(lambda pair: _look(pair[0], pair[1], wanted), named))
-    for (file, name), look in zip(named, looks, strict=True):
-        if look is None:
-            if (
-                not name.endswith(_BESIDE)
-                and not _describes(file)
-                and name.removesuffix(".csv.gz") + ".npy" not in names
-            ):
-                skipped.append(file.path)
-            continue
-        files.append(file)
-        if isinstance(look, str):
-            unreadable.append((file.path, look))
-        elif look:
-            kinds.setdefault("text" if look[0].columns.text else "ids", file.path)
-            splits += look
-    if not files:
-        raise TinydataError(
-            "no file of a known format",
-            where=", ".join(paths),
-            fix="known: .jsonl .json (plain, .gz, .zst), .parquet, .txt, .mds, litdata chunks, and token ids in"
-            " .bin/.idx (Megatron), .bin/.bin.meta (InternEvo), .ds (datatrove), .npy (dolma), .bin (llm.c, nanoGPT)",
-            code=UNREADABLE,
-        )
-    if len(kinds) > 1:
-        raise TinydataError(
-            "the corpus mixes text and token ids",
-            where=f"text: {kinds['text']}; ids: {kinds['ids']}",
-            fix="process the two separately, or name the column with --text-column / --ids-column",
-            code=UNREADABLE,
-        )
-    if not splits:
-        first = unreadable[0] if unreadable else (", ".join(paths), "")
-        raise TinydataError(
-            f"nothing to read: {len(unreadable)} of {len(files)} files unreadable, the rest empty ({first[1]})"
-            if unreadable
-            else "the corpus is empty: there is nothing in its files",
-            where=first[0],
-            fix="check that the files were written or downloaded whole",
-            code=UNREADABLE,
-        )
-    return Plan(splits, next(iter(kinds)), files, unreadable, skipped)
-
-
-def read(split: Split, bad: Bad) -> Iterator[pa.RecordBatch]:
-    """One split -> batches of TEXT or TOKENS; schema metadata has `path` and `name`."""
-    return import_module(f"tinydata.formats.{split.format}").read(split, bad)
-
-
-def _look(file: Location, name: str, wanted: Wanted) -> list[Split] | str | None:
-    """One file -> its splits, or why it cannot be read, or None if its format is not known."""
-    module = _format_of(file)
-    if module is None:
-        return None
-    if file.size == 0:
-        return []
-    try:
-        columns = module.columns(file, wanted)
-        pieces = module.splits(file)
-    except (pa.ArrowInvalid, OSError) as e:
-        return " ".join(str(e).split())[:200]
-    form = module.__name__.rpartition(".")[2]
-    return [Split(file.absolute, name, domain_of(name, file.parent.name), form, a, b, n, columns) for a, b, n in pieces]
-
-
-def _format_of(file: Location) -> Any:
-    if _describes(file):
-        return None
-    for name in FORMATS:
-        module = import_module(f"tinydata.formats.{name}")
-        if module.matches(file):
-            return module
-    return None
-
-
-def _describes(file: Location) -> bool:
-    """Whether it is what a directory of shards holds beside its data."""
-    if file.name.endswith(BESIDE):
-        return (file.parent / (file.name.removesuffix(BESIDE) + ".bin")).exists()
-    tables = ("quarantine.parquet", "pieces.parquet")
-    return file.name == MANIFEST or (file.name in tables and (file.parent / MANIFEST).exists())
-
-
-def domain_of(name: str, folder: str = "") -> str:
-    """Path below the corpus -> its first folder, or the file's name without endings and shard numbers.
-
-    `en/part-00000.bin` -> `en`; `c4-train.00001-of-01024.json.gz` -> `c4-train`. A name that is
-    nothing but a shard number says nothing: then it is `folder`, the one the file lies in.
-    """
-    first, _, rest = name.partition("/")
-    if rest:
-        return first
-    stem = _HASH.sub("", _ENDINGS.sub("", name))
-    if name.endswith(".ds"):  # merged files are numbered in front
-        stem = re.sub(r"^\d{3}_", "", stem)
-    return _NUMBER.sub("", stem) or folder or stem
 
 
 def pick(names: list[str], asked: str, usual: tuple[str, ...], option: str, where: Location) -> str:

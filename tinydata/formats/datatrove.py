@@ -12,9 +12,10 @@ from functools import lru_cache
 import numpy as np
 import pyarrow as pa
 
-from tinydata.formats import shards
+from tinydata.core.location import Location, read_bytes
+from tinydata.formats import dtype_evidence
+from tinydata.formats import token_files as shards
 from tinydata.formats.base import Bad, Columns, Split, Wanted
-from tinydata.store import Location, read_bytes
 
 DTYPES = {"2": "uint16", "4": "uint32"}
 
@@ -33,8 +34,8 @@ def columns(file: Location, wanted: Wanted) -> Columns:
             raise OSError(f"{meta.name} begins {line[:80]!r}: no 2 or 4 bytes per id")
         dtype, note = np.dtype(DTYPES[size]), ""
     else:
-        data = shards.sample(file, 0, file.size)
-        dtype, note = shards.settle(data, file.size, wanted, file, "there is no .ds.metadata")
+        data = dtype_evidence.sample(file, 0, file.size)
+        dtype, note = dtype_evidence.settle(data, file.size, wanted, file, "there is no .ds.metadata")
     first = _first(file)
     if first[-1] * dtype.itemsize != file.size:
         raise OSError(f"it has {file.size} bytes, its index says {first[-1] * dtype.itemsize}")

@@ -16,9 +16,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pv
 
-from tinydata.formats import shards
+from tinydata.core.location import Location
+from tinydata.formats import dtype_evidence
+from tinydata.formats import token_files as shards
 from tinydata.formats.base import Bad, Columns, Split, Wanted
-from tinydata.store import Location
 
 MAGIC = b"\x93NUMPY"
 
@@ -30,11 +31,11 @@ def matches(file: Location) -> bool:
 def columns(file: Location, wanted: Wanted) -> Columns:
     """OSError for an array that is no ids, and for documents that do not fit them."""
     header, dtype = _header(file)
-    data, note = shards.sample(file, header, file.size - header), ""
+    data, note = dtype_evidence.sample(file, header, file.size - header), ""
     if dtype is None:
-        dtype, note = shards.settle(data, file.size, wanted, file, "the file is no real npy array")
+        dtype, note = dtype_evidence.settle(data, file.size, wanted, file, "the file is no real npy array")
     if not _bounds_of(file).exists():
-        return shards.separated(data, dtype, wanted.eos, note)
+        return dtype_evidence.separated(data, dtype, wanted.eos, note)
     end = int(_bounds(file).first[-1])
     if header + end * dtype.itemsize != file.size:
         raise OSError(f"it has {file.size} bytes, its .csv.gz says {header + end * dtype.itemsize}")

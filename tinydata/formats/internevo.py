@@ -16,13 +16,13 @@ import numpy as np
 import pyarrow as pa
 from numba import njit
 
-from tinydata.errors import TinydataError
-from tinydata.formats import streams
+from tinydata.core.errors import TinydataError
+from tinydata.core.kernels import compiled
+from tinydata.core.location import Location
+from tinydata.formats import text_lines as streams
 from tinydata.formats.base import Bad, Columns, Split, Wanted, batch
 from tinydata.formats.jsonl import line_starts
-from tinydata.formats.write import Beside, Piece, Sums
-from tinydata.store import Location
-from tinydata.tokenizers.bpe import compiled
+from tinydata.formats.writing import Beside, Piece, Sums
 
 
 def matches(file: Location) -> bool:

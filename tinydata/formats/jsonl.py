@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.json as pj
 
-from tinydata.formats import streams
+from tinydata.core.location import Location
+from tinydata.formats import text_lines as streams
 from tinydata.formats.base import Bad, Columns, Split, Wanted, batch, choose
-from tinydata.store import Location
 
 FIRST = 20  # lines that tell the columns: one alone may lack some, or have nulls
 _ENDINGS = (".jsonl", ".json", ".ndjson")

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from tinydata.errors import UNREADABLE, TinydataError
-from tinydata.formats import shards
+from tinydata.core.errors import UNREADABLE, TinydataError
+from tinydata.core.location import Location, read_bytes
+from tinydata.formats import token_files as shards
 from tinydata.formats.base import Bad, Columns, Split, Wanted
-from tinydata.store import Location, read_bytes
 
 INDEX = "index.json"
 DTYPES = {

@@ -12,9 +12,10 @@ from functools import lru_cache
 import numpy as np
 import pyarrow as pa
 
-from tinydata.formats import shards
+from tinydata.core.location import Location
+from tinydata.formats import dtype_evidence
+from tinydata.formats import token_files as shards
 from tinydata.formats.base import Bad, Columns, Split, Wanted
-from tinydata.store import Location
 
 MAGIC = b"LITPKDS"
 HEADER = 24
@@ -32,7 +33,7 @@ def matches(file: Location) -> bool:
 
 def columns(file: Location, wanted: Wanted) -> Columns:
     dtype, size = _ids(file)
-    return shards.separated(shards.sample(file, HEADER, size), dtype, wanted.eos)
+    return dtype_evidence.separated(dtype_evidence.sample(file, HEADER, size), dtype, wanted.eos)
 
 
 def _ids(file: Location) -> tuple[np.dtype, int]:

@@ -12,11 +12,12 @@ from collections.abc import Iterator
 import numpy as np
 import pyarrow as pa
 
-from tinydata.errors import UNREADABLE, TinydataError
-from tinydata.formats import shards
+from tinydata.core.errors import UNREADABLE, TinydataError
+from tinydata.core.location import Location
+from tinydata.formats import dtype_evidence
+from tinydata.formats import token_files as shards
 from tinydata.formats.base import Bad, Columns, Split, Wanted
-from tinydata.formats.write import Beside, Piece, Sums
-from tinydata.store import Location
+from tinydata.formats.writing import Beside, Piece, Sums
 
 HEADER = 1024
 KINDS = {20240520: (1, "uint16", 50256), 20240801: (7, "uint32", 128000)}  # magic -> version, type, end of text
@@ -50,11 +51,11 @@ def columns(file: Location, wanted: Wanted) -> Columns:
     size = int(head[2]) * np.dtype(dtype).itemsize
     if HEADER + size != file.size:
         raise OSError(f"it has {file.size} bytes, its header says {HEADER + size}")
-    data = shards.sample(file, HEADER, size)
+    data = dtype_evidence.sample(file, HEADER, size)
     ids = np.frombuffer(data, dtype)
     first = int(ids[0]) if len(ids) and (ids == ids[0]).mean() <= RARE else -1
     eos = next((e for e in (wanted.eos, usual, first) if e >= 0 and (ids == e).any()), wanted.eos)
-    return shards.separated(data, np.dtype(dtype), eos)
+    return dtype_evidence.separated(data, np.dtype(dtype), eos)
 
 
 def splits(file: Location) -> list[tuple[int, int, int]]:

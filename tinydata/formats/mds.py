@@ -17,10 +17,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from tinydata.errors import UNREADABLE, TinydataError
-from tinydata.formats import shards
+from tinydata.core.errors import UNREADABLE, TinydataError
+from tinydata.core.location import Location, read_bytes
+from tinydata.formats import dtype_evidence
+from tinydata.formats import token_files as shards
 from tinydata.formats.base import Bad, Columns, Split, Wanted, batch, choose
-from tinydata.store import Location, read_bytes
 
 INDEX = "index.json"
 DTYPES = {8: "uint8", 9: "int8", 16: "uint16", 17: "int16", 32: "uint32", 33: "int32", 64: "uint64", 65: "int64"}
@@ -163,7 +164,7 @@ def _concluded(file: Location, head: Head, column: str, wanted: Wanted) -> tuple
     values = [raw[s : s + n] for s, n in zip(starts.tolist(), lengths.tolist(), strict=True)]
     data = b"".join(v[: len(v) // 8 * 8] for v in values)
     where = f"column {column!r} holds bytes"
-    dtype, note = shards.settle(data, math.gcd(*map(len, values)), wanted, file, where)
+    dtype, note = dtype_evidence.settle(data, math.gcd(*map(len, values)), wanted, file, where)
     return dtype.name, note
 
 

@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from tinydata.errors import UNREADABLE, TinydataError
+from tinydata.core.errors import UNREADABLE, TinydataError
+from tinydata.core.location import Location, read_table
 from tinydata.formats.base import SPLIT_BYTES, Bad, Columns, Split, Wanted, batch
-from tinydata.formats.write import BESIDE, Beside, Piece, Sums
-from tinydata.store import Location, read_table
+from tinydata.formats.writing import BESIDE, Beside, Piece, Sums
 
 MAGIC = b"MMIDIDX\x00\x00"
 DTYPES = {1: np.uint8, 2: np.int8, 3: np.int16, 4: np.int32, 5: np.int64, 8: np.uint16}

@@ -11,9 +11,10 @@ from collections.abc import Iterator
 import numpy as np
 import pyarrow as pa
 
-from tinydata.formats import shards
+from tinydata.core.location import Location
+from tinydata.formats import dtype_evidence
+from tinydata.formats import token_files as shards
 from tinydata.formats.base import Bad, Columns, Split, Wanted
-from tinydata.store import Location
 
 LOOKED = "no .idx, .bin.meta or index.json beside it, no mark of llm.c, LITPKDS or InternEvo at its beginning"
 
@@ -23,9 +24,9 @@ def matches(file: Location) -> bool:
 
 
 def columns(file: Location, wanted: Wanted) -> Columns:
-    data = shards.sample(file, 0, file.size)
-    dtype, note = shards.settle(data, file.size, wanted, file, LOOKED)
-    return shards.separated(data, dtype, wanted.eos, note)
+    data = dtype_evidence.sample(file, 0, file.size)
+    dtype, note = dtype_evidence.settle(data, file.size, wanted, file, LOOKED)
+    return dtype_evidence.separated(data, dtype, wanted.eos, note)
 
 
 def splits(file: Location) -> list[tuple[int, int, int]]:

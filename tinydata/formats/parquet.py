@@ -9,10 +9,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from tinydata.core.location import Location
+from tinydata.core.schema import DOCUMENTS
 from tinydata.formats.base import SPLIT_BYTES, Bad, Columns, Split, Wanted, batch, choose
-from tinydata.formats.write import Piece, Sums
-from tinydata.schema import DOCUMENTS
-from tinydata.store import Location
+from tinydata.formats.writing import Piece, Sums
 
 MASK = "loss_mask"  # list<bool> as long as the ids, true where a token bears loss
 _MASKS = ("list<element: bool>", "list<item: bool>")

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 import numpy as np
 import pyarrow as pa
 
-from tinydata.formats import streams
+from tinydata.core.location import Location
+from tinydata.formats import text_lines as streams
 from tinydata.formats.base import Bad, Columns, Split, Wanted, batch
-from tinydata.store import Location
 
 DOCUMENT = 1 << 16
 

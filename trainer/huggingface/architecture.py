@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from trainer.errors import UNREADABLE, TrainerError
-from trainer.model import ModelConfig
+from trainer.model.transformer import ModelConfig
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "internlm2", "tinydata")
 CUSTOM = "tinydata"  # model_type of what plain architectures cannot say

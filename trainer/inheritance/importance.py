@@ -19,9 +19,9 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from trainer.inheritance.slicing import Scores, Units
+from trainer.inheritance.selection import Scores, Units
 from trainer.inheritance.source import SITES, Source, axes, passages, sizes
-from trainer.model import Layer, ModelConfig
+from trainer.model.transformer import Layer, ModelConfig
 
 METHODS = ("l1", "l2", "taylor", "activation", "mask", "uniform", "random")
 FORWARD = ("taylor", "activation", "mask")  # need data

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trainer.inheritance.slicing import Plan, Scores
+from trainer.inheritance.selection import Plan, Scores
 
 POINTS = (0.0, 0.25, 0.5, 0.75, 1.0)
 Quantiles = dict[str, dict[str, list[float]]]  # axis -> kept, gone -> at POINTS

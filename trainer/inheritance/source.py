@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from trainer.errors import TrainerError
-from trainer.huggingface.hf import Weights
-from trainer.inheritance.vocabulary import Rows
-from trainer.loss import IGNORE, head_loss
-from trainer.model import Layer, Model, ModelConfig, Norm, angles, inverse_frequencies
+from trainer.huggingface.weights import Weights
+from trainer.inheritance.id_map import Rows
+from trainer.model.head_loss import IGNORE, head_loss
+from trainer.model.transformer import Layer, Model, ModelConfig, Norm, angles, inverse_frequencies
 
 TOKENS = 4096  # that go through a layer at once
 

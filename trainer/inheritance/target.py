@@ -9,8 +9,8 @@ from typing import Any
 from trainer.errors import TrainerError
 from trainer.huggingface.architecture import read_config
 from trainer.inheritance.source import sizes
-from trainer.model import ModelConfig
-from trainer.presets import PRESETS, reshaped
+from trainer.model.presets import PRESETS, reshaped
+from trainer.model.transformer import ModelConfig
 
 # what a weight means depends on these: they are the source's
 MEANING = ("head_dim", "rope_theta", "rope_scaling", "norm_eps", "qk_norm")

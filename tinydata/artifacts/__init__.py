@@ -1,0 +1,1 @@
+"""What a directory holds, and what it was made of."""

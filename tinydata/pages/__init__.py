@@ -1,0 +1,1 @@
+"""One offline HTML page about any of the project's directories."""

@@ -1,0 +1,325 @@
+"""Byte-level BPE: `tokenizer.json`, or the older `vocab.json` beside `merges.txt` (GPT-2).
+
+Merges are listed, their line number is their rank. Source: huggingface/tokenizers
+models/bpe/model.rs and pre_tokenizers/byte_level.rs; openai/gpt-2 src/encoder.py.
+"""
+
+from __future__ import annotations
+
+import json
+import unicodedata
+from collections.abc import Sequence
+from functools import cache, cached_property
+from typing import Any, Self
+
+import numpy as np
+
+from tinydata.tokenizers.base import ADDED, BYTE, CONTROL, NORMAL, first_free, places
+from tinydata.tokenizers.families import hf_files as companions
+from tinydata.tokenizers.families.merging import Merging, build_tree
+from tinydata.tokenizers.families.tokenizer_json import Native, broken, check_bpe, read_json
+from tinydata.tokenizers.kernels.bpe import Pairs, Symbols, build_pairs
+from tinydata.tokenizers.kernels.merge_tree import Tree
+from tinydata.tokenizers.kernels.words import LETTER, NUMBER, SPACE, Cl100k, Cutter, Gpt2, atoms
+
+_CONTRACTIONS = "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
+_CL100K_REST = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+_LETTERS = r"|[^\r\n\p{L}\p{N}]?\p{L}+|"
+GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+QWEN = _CONTRACTIONS + _LETTERS + r"\p{N}" + _CL100K_REST
+CL100K_3 = _CONTRACTIONS + _LETTERS + r"\p{N}{1,3}" + _CL100K_REST
+# regex of a Split pre-tokenizer -> digits in one word (0: no limit)
+_CL100K = {QWEN: 1, CL100K_3: 3, _CONTRACTIONS + _LETTERS + r"\p{N}+" + _CL100K_REST: 0}
+
+
+class ByteLevelBPE(Native, Merging):
+    """A byte-level BPE with its normalizer, pre-tokenizer and added tokens as tokenizer.json has them."""
+
+    family = "byte-level-bpe"
+    unk = -1  # every byte has a piece
+
+    def __init__(self, files: dict[str, bytes], config: dict[str, Any]):
+        self.files = files
+        self.config = config
+        model = config["model"]
+        self._vocab: dict[str, int] = model["vocab"]
+        self._added = config.get("added_tokens") or []
+        extra = companions.added_tokens(files)
+        top = max([*self._vocab.values(), *extra, *(t["id"] for t in self._added)])
+        self.size = top + 1
+        self.kinds = np.full(self.size, CONTROL, np.uint8)  # a gap in the ids stays until renumbered
+        self.pieces = [b""] * self.size
+        self.gap = np.ones(self.size, np.bool_)
+        for text, i in self._vocab.items():
+            self.kinds[i] = BYTE if text in BYTE_OF and len(text) == 1 else NORMAL
+            self.pieces[i] = _to_bytes(text)
+            self.gap[i] = False
+        special = {t["id"] for t in self._added if t.get("special")}
+        for i, text in {**extra, **{t["id"]: t["content"] for t in self._added}}.items():
+            self.kinds[i] = CONTROL if i in special else ADDED
+            self.pieces[i] = text.encode()
+            self.gap[i] = False
+
+    @classmethod
+    def from_config(cls, files: dict[str, bytes], config: dict[str, Any], path: str) -> ByteLevelBPE:
+        """{name: content}, the object in its tokenizer.json -> ByteLevelBPE; raises TinydataError if it lacks parts."""
+        check_bpe(config["model"], path)
+        return cls(files, config)
+
+    @classmethod
+    def from_vocab_merges(cls, files: dict[str, bytes], path: str) -> ByteLevelBPE:
+        """{vocab.json, merges.txt} -> the same tokenizer as GPT-2's tokenizer.json."""
+        name = next(iter(files))
+        vocab = read_json(files[name], path)
+        try:
+            lines = files["merges.txt"].decode().split("\n")
+        except UnicodeDecodeError as e:
+            raise broken(f"its merges.txt is not UTF-8 ({e})", path) from None
+        merges = [line for line in lines if line and not line.startswith("#version")]
+        level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+        end = [t for t in ("<|endoftext|>",) if t in vocab]
+        added = [
+            {"id": vocab[t], "content": t, "single_word": False, "lstrip": False, "rstrip": False}
+            | {"normalized": False, "special": True}
+            for t in end
+        ]
+        config = {
+            "version": "1.0",
+            "truncation": None,
+            "padding": None,
+            "added_tokens": added,
+            "normalizer": None,
+            "pre_tokenizer": level,
+            "post_processor": {**level, "trim_offsets": False},
+            "decoder": level,
+            "model": {
+                "type": "BPE",
+                "dropout": None,
+                "unk_token": None,
+                "continuing_subword_prefix": "",
+                "end_of_word_suffix": "",
+                "fuse_unk": False,
+                "byte_fallback": False,
+                "ignore_merges": False,
+                "vocab": vocab,
+                "merges": merges,
+            },
+        }
+        return cls(files, config)
+
+    # -- text before it is cut ----------------------------------------------------------------
+
+    @cached_property
+    def _normalizer(self) -> str:
+        return (self.config.get("normalizer") or {"type": ""})["type"]
+
+    @cached_property
+    def unsafe(self) -> np.ndarray | None:
+        """uint8[0x110000], 1: a text with this character must go through `normal`; None: no text must."""
+        if not self._normalizer:
+            return None
+        if self._normalizer == "NFC":
+            return _nfc_unsafe()
+        table = np.ones(0x110000, np.uint8)
+        if self._normalizer in ("NFD", "NFKC", "NFKD"):
+            table[:0x80] = 0
+        return table
+
+    def normal(self, text: str) -> str | None:
+        if not self._normalizer:
+            return text
+        out = self._native.normalizer.normalize_str(text)
+        raw = [t["content"] for t in self._added if not t["normalized"]]
+        if any(t in text or t in out for t in raw) or any(t in out for t in self.odd):
+            return None  # normalization stops at a raw token, and what it makes of other text is none
+        return out
+
+    @cached_property
+    def _literals(self) -> list[str]:
+        """What the library looks for in text, one for each added token: some are normalized like the text."""
+        normal = self._native.normalizer.normalize_str if self._normalizer else str
+        return [normal(t["content"]) if t["normalized"] else t["content"] for t in self._added]
+
+    @cached_property
+    def odd(self) -> list[str]:
+        """Added tokens that take their surroundings with them: documents that hold one are encoded whole."""
+        marks = ("lstrip", "rstrip", "single_word")
+        return [s for s, t in zip(self._literals, self._added, strict=True) if any(t.get(m) for m in marks)]
+
+    # -- what the compiled kernels follow -----------------------------------------------------
+
+    @cached_property
+    def _regex(self) -> str:
+        """The regex that cuts text into words, or "" if the pre-tokenizer is another kind of thing."""
+        node = self.config.get("pre_tokenizer") or {}
+        nodes = node.get("pretokenizers", []) if node.get("type") == "Sequence" else [node]
+        if not nodes or nodes[-1].get("type") != "ByteLevel" or nodes[-1].get("add_prefix_space"):
+            return ""
+        if len(nodes) == 1:
+            return GPT2 if nodes[0].get("use_regex", True) else ""
+        split = nodes[0]
+        plain = split.get("type") == "Split" and split.get("behavior") == "Isolated" and not split.get("invert")
+        if len(nodes) == 2 and plain and not nodes[1].get("use_regex", True):
+            return (split.get("pattern") or {}).get("Regex", "")
+        return ""
+
+    @property
+    def why_not(self) -> str:
+        model = self.config["model"]
+        if self._regex != GPT2 and self._regex not in _CL100K:
+            return "its pre-tokenizer is none of the known ones"
+        if model.get("dropout") or model.get("continuing_subword_prefix") or model.get("end_of_word_suffix"):
+            return "its model uses dropout, a continuing-subword prefix or an end-of-word suffix"
+        if any(c not in self._vocab for c, b in BYTE_OF.items() if b not in _NEVER_IN_UTF8):
+            return "it lacks some of the byte symbols that UTF-8 text needs"
+        raw = {t["content"] for t in self._added if not t["normalized"]}
+        late = {s for s, t in zip(self._literals, self._added, strict=True) if t["normalized"]}
+        if any(_can_overlap(a, b) or _can_overlap(b, a) for a in raw for b in late):
+            return "its added tokens of the two passes could overlap"
+        return ""
+
+    @cached_property
+    def whole_words(self) -> dict[bytes, int]:  # type: ignore[override]
+        if not self.config["model"].get("ignore_merges"):
+            return {}
+        never = np.flatnonzero(~build_tree(self).reachable & (self.kinds == NORMAL) & ~self.gap).tolist()
+        found = {
+            self.pieces[i]: i for i in never if self.pieces[i].decode("utf-8", "ignore").encode() == self.pieces[i]
+        }
+        made = self.encode([piece.decode() for piece in found])
+        return {piece: i for (piece, i), ids in zip(found.items(), made, strict=True) if ids == [i]}
+
+    def tree(self) -> Tree:
+        """A piece that is only looked up as a whole word falls back on what merging makes of it."""
+        tree = build_tree(self)
+        tree.reachable[list(self.whole_words.values())] = True
+        return tree
+
+    @cached_property
+    def cutter(self) -> Cutter | None:
+        if self.why_not:
+            return None
+        odd = set(self.odd)
+        found = zip(self._literals, self._added, strict=True)
+        nxt, ids = atoms({s.encode(): t["id"] for s, t in found if s not in odd})
+        if self._regex == GPT2:
+            return Gpt2(_classes(), nxt, ids, -1)
+        return Cl100k(_classes(), _CL100K[self._regex], nxt, ids, -1)
+
+    @cached_property
+    def symbols(self) -> Symbols:
+        by_byte = np.full(256, -1, np.int32)
+        for text, b in BYTE_OF.items():
+            by_byte[b] = self._vocab.get(text, -1)
+        none = np.zeros(0, np.int32)
+        return Symbols(by_byte, none, none, none, 0, self.size)
+
+    @cached_property
+    def pairs(self) -> Pairs:
+        ranks = {companions.split_merge(m): rank for rank, m in enumerate(self.config["model"]["merges"])}
+        rows = []
+        for (left, right), rank in ranks.items():  # of a merge that is listed twice the library takes the last
+            if left in self._vocab and right in self._vocab and left + right in self._vocab:
+                rows.append((self._vocab[left], self._vocab[right], rank, self._vocab[left + right]))
+        return build_pairs(*np.array(rows, np.int64).reshape(-1, 4).T)
+
+    def removable(self) -> np.ndarray:
+        return (self.kinds == NORMAL) | self.gap
+
+    # -- the compact one ----------------------------------------------------------------------
+
+    def order(self, keep: np.ndarray) -> np.ndarray:
+        return np.sort(np.asarray(keep, np.int64))
+
+    def subset(self, keep: np.ndarray) -> Self:
+        new_id = {int(old): new for new, old in enumerate(self.order(keep))}
+        return self._with(companions.slice_json(self.config, new_id), new_id)
+
+    def extended(self, merges: Sequence[tuple[int, int]]) -> Self:
+        """As base.Extendable: the merges stand at the end of the list."""
+        texts = {i: t for t, i in self._vocab.items()}
+        pairs = []
+        for k, (left, right) in enumerate(merges):
+            pairs.append((texts[left], texts[right]))
+            texts[self.size + k] = "".join(pairs[-1])
+        new_id = {old: int(new) for old, new in enumerate(places(self, len(merges))[: self.size])}
+        config = companions.slice_json(self.config, new_id)
+        learned = [left + right for left, right in pairs]
+        return self._with(companions.extend_json(config, first_free(self), learned, pairs), new_id)
+
+    def _with(self, config: dict[str, Any], new_id: dict[int, int]) -> Self:
+        files = {"tokenizer.json": companions.dump(config)}
+        files |= companions.renumber({n: c for n, c in self.files.items() if n not in files}, new_id)
+        if "merges.txt" in self.files:
+            merges = [" ".join(companions.split_merge(m)) for m in config["model"]["merges"]]
+            files["vocab.json"] = json.dumps(config["model"]["vocab"], ensure_ascii=False).encode() + b"\n"
+            files["merges.txt"] = ("#version: 0.2\n" + "\n".join(merges) + "\n").encode()
+        if "tokenizer_config.json" not in files:
+            end = {t["content"] for t in self._added} & {"<|endoftext|>"}
+            config_file = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
+            files["tokenizer_config.json"] = companions.dump(
+                config_file | ({"eos_token": end.pop(), "add_prefix_space": False} if end else {})
+            )
+        return type(self)(files, config)
+
+
+def _can_overlap(a: str, b: str) -> bool:
+    """Whether b can begin inside an occurrence of a."""
+    return b in a or any(a.endswith(b[:k]) for k in range(1, len(b)))
+
+
+def _alphabet() -> dict[str, int]:
+    """{printable character: byte}: GPT-2's way to write any byte as text."""
+    shown = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    hidden = [b for b in range(256) if b not in shown]
+    return {chr(b): b for b in shown} | {chr(256 + i): b for i, b in enumerate(hidden)}
+
+
+BYTE_OF = _alphabet()
+LETTER_OF = {b: c for c, b in BYTE_OF.items()}
+_NEVER_IN_UTF8 = {0xC0, 0xC1, *range(0xF5, 0x100)}  # GPT-NeoX has no symbols for these
+
+
+def _to_bytes(text: str) -> bytes:
+    try:
+        return bytes(BYTE_OF[c] for c in text)
+    except KeyError:  # a piece that was added without the byte alphabet
+        return text.encode()
+
+
+@cache
+def _classes() -> np.ndarray:
+    """uint8[0x110000]: OTHER LETTER NUMBER SPACE, asked of the library itself.
+
+    Its Unicode version is not Python's: unicodedata of 3.11 differs on thousands of letters.
+    """
+    from tokenizers import Regex, normalizers
+
+    table = np.zeros(0x110000, np.uint8)
+    # surrogates are no text, and above the third plane there are no letters, numbers or blanks
+    points = np.delete(np.arange(0x40000, dtype="<u4"), slice(0xD800, 0xE000))
+    every = points.tobytes().decode("utf-32-le")
+    for kind, others in ((LETTER, r"\P{L}+"), (NUMBER, r"\P{N}+"), (SPACE, r"\S+")):
+        left = normalizers.Replace(Regex(others), "").normalize_str(every)
+        table[np.frombuffer(left.encode("utf-32-le"), np.uint32)] = kind
+    return table
+
+
+@cache
+def _nfc_unsafe() -> np.ndarray:
+    """uint8[0x110000], 0: NFC can never touch this character, whatever stands beside it.
+
+    Safe: assigned, its own NFC, no combining mark, and never the second of a composition.
+    """
+    table = np.ones(0x110000, np.uint8)
+    second = set(range(0x1161, 0x1176)) | set(range(0x11A8, 0x11C3))  # Hangul vowels and finals
+    for c in range(0x33000):  # above: unassigned, tags and private use
+        s = chr(c)
+        parts = unicodedata.decomposition(s).split()
+        if len(parts) == 2 and not parts[0].startswith("<"):
+            second.add(int(parts[1], 16))
+        if 0xD800 <= c < 0xE000 or unicodedata.category(s) == "Cn" or unicodedata.combining(s):
+            continue
+        table[c] = not unicodedata.is_normalized("NFC", s)
+    table[list(second)] = 1
+    return table

@@ -1,0 +1,146 @@
+"""The Hugging Face files around a vocabulary, with their ids renumbered and nothing else touched.
+
+`tokenizer.json`, `tokenizer_config.json` (added_tokens_decoder), `added_tokens.json`,
+`special_tokens_map.json`, `chat_template.jinja`. A token that is gone is dropped where it is
+listed; ids that nothing maps never stay behind.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from tinydata.core.errors import UNREADABLE, TinydataError
+
+Json = dict[str, Any]
+
+
+def dump(value: Any) -> bytes:
+    return json.dumps(value, indent=2, ensure_ascii=False).encode() + b"\n"
+
+
+def renumber(files: dict[str, bytes], new_id: dict[int, int]) -> dict[str, bytes]:
+    """{name: content} under old ids -> the companions among them under new ids."""
+    out = {}
+    for name, content in files.items():
+        if name == "tokenizer.json":
+            out[name] = dump(slice_json(read(files, name), new_id))
+        elif name == "tokenizer_config.json":
+            out[name] = dump(_config(read(files, name), new_id))
+        elif name == "added_tokens.json":
+            out[name] = dump({t: new_id[i] for t, i in read(files, name).items() if i in new_id})
+        elif name in ("special_tokens_map.json", "chat_template.jinja"):
+            out[name] = content
+    return out
+
+
+def added_tokens(files: dict[str, bytes]) -> dict[int, str]:
+    """{id: text} of the added tokens that any companion lists."""
+    found: dict[int, str] = {}
+    found.update({i: t for t, i in read(files, "added_tokens.json").items()})
+    decoder = read(files, "tokenizer_config.json").get("added_tokens_decoder") or {}
+    found.update({int(i): t["content"] for i, t in decoder.items()})
+    found.update({t["id"]: t["content"] for t in read(files, "tokenizer.json").get("added_tokens", [])})
+    return found
+
+
+def read(files: dict[str, bytes], name: str) -> Json:
+    """The JSON object in one of the files, {} if it is not there; raises TinydataError for anything else."""
+    try:
+        value = json.loads(files.get(name, b"{}"))
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise TinydataError(
+            f"{name} beside the tokenizer is no JSON object",
+            where=name,
+            fix="repair or remove that file",
+            code=UNREADABLE,
+        )
+    return value
+
+
+def slice_json(tokenizer: Json, new_id: dict[int, int]) -> Json:
+    """A tokenizer.json with only the tokens in `new_id`.
+
+    A merge survives if both parts and the result do; post-processor, padding and added-token ids follow.
+    """
+    model = dict(tokenizer["model"])
+    out = {**tokenizer, "model": model}
+    if isinstance(model["vocab"], list):  # Unigram: [piece, score] in the order of ids
+        rows = sorted((new_id[i], row) for i, row in enumerate(model["vocab"]) if i in new_id)
+        model["vocab"] = [row for _, row in rows]
+        if model.get("unk_id") is not None:
+            model["unk_id"] = new_id[model["unk_id"]]
+    else:
+        vocab = {t: new_id[i] for t, i in model["vocab"].items() if i in new_id}
+        model["vocab"] = dict(sorted(vocab.items(), key=lambda kv: kv[1]))
+        if "merges" in model:
+            model["merges"] = [m for m in model["merges"] if _alive(m, vocab)]
+    added = [{**t, "id": new_id[t["id"]]} for t in tokenizer.get("added_tokens", []) if t["id"] in new_id]
+    out["added_tokens"] = sorted(added, key=lambda t: t["id"])
+    if out.get("post_processor"):
+        out["post_processor"] = _processor(out["post_processor"], new_id)
+    if out.get("padding"):
+        out["padding"] = {**out["padding"], "pad_id": new_id.get(out["padding"]["pad_id"], 0)}
+    return out
+
+
+def extend_json(tokenizer: Json, at: int, texts: list[str], merges: list[tuple[str, str]]) -> Json:
+    """A tokenizer.json (model BPE) whose ids from `at` on are free for len(texts) -> it with these, and merges last."""
+    model = dict(tokenizer["model"])
+    vocab = model["vocab"] | {text: at + k for k, text in enumerate(texts)}
+    model["vocab"] = dict(sorted(vocab.items(), key=lambda kv: kv[1]))
+    listed = bool(model["merges"]) and not isinstance(model["merges"][0], str)
+    model["merges"] = [*model["merges"], *(list(m) if listed else " ".join(m) for m in merges)]
+    return {**tokenizer, "model": model}
+
+
+def taught(content: bytes, at: int, texts: list[str]) -> bytes:
+    """The tokenizer.json of a SentencePiece model, ids from `at` on free for len(texts): with these pieces.
+
+    Every way to split a piece into two pieces is a merge, as where such a file is made from a model.
+    """
+    tokenizer = json.loads(content)
+    vocab = tokenizer["model"]["vocab"] | {text: at + k for k, text in enumerate(texts)}
+    merges = []
+    for text in texts:
+        parts = [(text[:i], text[i:]) for i in range(1, len(text))]
+        found = [(vocab[a], vocab[b], a, b) for a, b in parts if a in vocab and b in vocab]
+        merges += [(a, b) for _, _, a, b in sorted(found)]
+    return dump(extend_json(tokenizer, at, texts, merges))
+
+
+def split_merge(merge: str | list[str]) -> tuple[str, str]:
+    """A merge as either version of the format writes it -> (left, right)."""
+    left, right = merge.split(" ", 1) if isinstance(merge, str) else merge
+    return left, right
+
+
+def _alive(merge: str | list[str], vocab: dict[str, int]) -> bool:
+    left, right = split_merge(merge)
+    return left in vocab and right in vocab and left + right in vocab
+
+
+def _processor(node: Any, new_id: dict[int, int]) -> Any:
+    """Renumbers TemplateProcessing's `ids` and the [token, id] pairs of Bert and Roberta."""
+    if isinstance(node, list):
+        return [_processor(n, new_id) for n in node]
+    if not isinstance(node, dict):
+        return node
+    out = {}
+    for key, value in node.items():
+        if key == "ids" and isinstance(value, list):
+            out[key] = [new_id[i] for i in value]
+        elif key in ("sep", "cls") and isinstance(value, list) and len(value) == 2:
+            out[key] = [value[0], new_id[value[1]]]
+        else:
+            out[key] = _processor(value, new_id)
+    return out
+
+
+def _config(config: Json, new_id: dict[int, int]) -> Json:
+    if isinstance(config.get("added_tokens_decoder"), dict):
+        kept = {new_id[int(i)]: t for i, t in config["added_tokens_decoder"].items() if int(i) in new_id}
+        config = {**config, "added_tokens_decoder": {str(i): kept[i] for i in sorted(kept)}}
+    return config

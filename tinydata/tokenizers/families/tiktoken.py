@@ -1,0 +1,196 @@
+"""tiktoken's rank files (`*.tiktoken`): base64 bytes, a blank and the rank on each line; the rank is the id.
+
+Merges are implied: two neighbours merge if their bytes have a rank, the lowest first. A word that
+has a rank itself is looked up before any merging. How text is cut into words and which special
+tokens there are is not in the file: a tokenizer.json beside it says so, or its documented name.
+With canonical merges (of each piece the last one that makes it) the tokenizers library gives the
+same ids as tiktoken, so it does the encoding. Source: openai/tiktoken src/lib.rs,
+tiktoken_ext/openai_public.py; openai/whisper tokenizer.py; Qwen-7B tokenization_qwen.py.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from itertools import pairwise
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+
+from tinydata.core.errors import UNREADABLE, TinydataError
+from tinydata.tokenizers.families import hf_files as companions
+from tinydata.tokenizers.families.byte_bpe import CL100K_3, GPT2, LETTER_OF, QWEN, ByteLevelBPE
+from tinydata.tokenizers.kernels.bpe import Symbols, build_pairs
+from tinydata.tokenizers.kernels.implied_merges import code_points, splits
+from tinydata.tokenizers.kernels.merge_tree import merge_parts
+
+_UPPER, _LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
+_SUFFIX = "(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
+_O200K = (
+    rf"[^\r\n\p{{L}}\p{{N}}]?{_UPPER}*{_LOWER}+{_SUFFIX}|[^\r\n\p{{L}}\p{{N}}]?{_UPPER}+{_LOWER}*{_SUFFIX}"
+    r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+
+
+class Encoding(NamedTuple):
+    """What is known of a rank file by its name."""
+
+    ranks: int
+    regex: str
+    special: dict[str, int]
+    normalizer: str = ""
+
+
+_END = "<|endoftext|>"
+_FILL = ("<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>")
+ENCODINGS = {
+    "gpt2": Encoding(50256, GPT2, {_END: 50256}),
+    "r50k_base": Encoding(50256, GPT2, {_END: 50256}),
+    "p50k_base": Encoding(50280, GPT2, {_END: 50256}),
+    "p50k_edit": Encoding(50280, GPT2, {_END: 50256} | {t: 50281 + k for k, t in enumerate(_FILL)}),
+    "cl100k_base": Encoding(
+        100256, CL100K_3, {_END: 100257, "<|endofprompt|>": 100276} | {t: 100258 + k for k, t in enumerate(_FILL)}
+    ),
+    "o200k_base": Encoding(199998, _O200K, {_END: 199999, "<|endofprompt|>": 200018}),
+    "qwen": Encoding(
+        151643,
+        QWEN,
+        {_END: 151643, "<|im_start|>": 151644, "<|im_end|>": 151645}
+        | {f"<|extra_{k}|>": 151646 + k for k in range(205)},
+        "NFC",
+    ),
+    "multilingual": Encoding(50257, GPT2, {_END: 50257}),  # Whisper's other special tokens differ by model
+}
+
+
+class Tiktoken(ByteLevelBPE):
+    """A rank file with what tokenizer.json says of it."""
+
+    family = "tiktoken"
+
+    @classmethod
+    def from_ranks(cls, files: dict[str, bytes], path: str) -> Tiktoken:
+        """{NAME.tiktoken, tokenizer.json or not} -> Tiktoken; raises TinydataError where the regex is not known."""
+        name = next(iter(files))
+        ranks = _read(files[name], path)
+        config = companions.read(files, "tokenizer.json")
+        if config:
+            _same(config, ranks, path)
+            config["model"]["ignore_merges"] = True
+        else:
+            config = _as_json(ranks, _encoding(name.removesuffix(".tiktoken"), len(ranks), path))
+        return cls(files, config)
+
+    def _with(self, config: dict[str, Any], new_id: dict[int, int]) -> Self:
+        small = super()._with(config, new_id)
+        added = {t["id"] for t in small.config["added_tokens"]}
+        lines = (
+            base64.b64encode(piece) + b" %d\n" % i
+            for i, piece in enumerate(small.pieces)
+            if i not in added and not small.gap[i]
+        )
+        name = next(n for n in self.files if n.endswith(".tiktoken"))
+        return type(self)({name: b"".join(lines), **small.files}, small.config)
+
+
+def _read(content: bytes, path: str) -> dict[bytes, int]:
+    """Lines -> {bytes: rank}."""
+    ranks = {}
+    for number, line in enumerate(content.split(b"\n"), 1):
+        if line.strip():
+            try:
+                token, rank = line.split()
+                ranks[base64.b64decode(token, validate=True)] = int(rank)
+            except (ValueError, binascii.Error):
+                raise _no_ranks(f"line {number} is not base64, a blank and a rank", path) from None
+    if any(bytes([b]) not in ranks for b in range(256)):
+        raise _no_ranks("it has no rank for some byte", path)
+    if len(set(ranks.values())) < len(ranks) or min(ranks.values()) < 0:
+        raise _no_ranks("a rank is there twice, or negative", path)
+    return ranks
+
+
+def _encoding(name: str, ranks: int, path: str) -> Encoding:
+    known = ENCODINGS.get(name)
+    if known and known.ranks == ranks:
+        return known
+    why = f"{ranks:,} ranks instead of the {known.ranks:,} of that name" if known else "its name is none of the known"
+    raise TinydataError(
+        f"how this rank file's text is cut into words is not in the file, and not known: {why}",
+        where=str(path),
+        fix="put the tokenizer.json of the same tokenizer beside it, or give it its documented name: "
+        + ", ".join(f"{n}.tiktoken" for n in ENCODINGS),
+        code=UNREADABLE,
+    )
+
+
+def _same(config: dict[str, Any], ranks: dict[bytes, int], path: str) -> None:
+    vocab = config.get("model", {}).get("vocab")
+    if vocab != {_letters(token): rank for token, rank in ranks.items()}:
+        raise TinydataError(
+            "the tokenizer.json beside the rank file has other tokens or ids",
+            where=str(path),
+            fix="pass the one of the two that the ids were made with, in a directory of its own",
+            code=UNREADABLE,
+        )
+
+
+def _letters(token: bytes) -> str:
+    return "".join(LETTER_OF[b] for b in token)
+
+
+def canonical_merges(ranks: dict[bytes, int]) -> list[list[bytes]]:
+    """{bytes: rank} -> of each piece that merging makes the two parts it is made of, by rank."""
+    tokens = sorted(ranks, key=ranks.__getitem__)
+    chars, offsets = code_points([t.decode("latin-1") for t in tokens])
+    ids = np.array([ranks[t] for t in tokens], np.int64)
+    left, right, result = splits(chars, offsets, ids, np.ones(len(ids), np.bool_)).T
+    by_byte = np.array([ranks[bytes([b])] for b in range(256)], np.int32)
+    none = np.zeros(0, np.int32)
+    symbols = Symbols(by_byte, none, none, none, 0, int(ids.max()) + 1)
+    tree = merge_parts(
+        tokens, np.array([len(t) == 1 for t in tokens]), symbols, build_pairs(left, right, result, result)
+    )
+    of = {i: t for t, i in ranks.items()}
+    rows = [tree.parts[a:b].tolist() for a, b in pairwise(tree.offsets.tolist())]
+    return [[of[i] for i in row] for row in rows if len(row) == 2]
+
+
+def _as_json(ranks: dict[bytes, int], known: Encoding) -> dict[str, Any]:
+    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+    level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
+    cut = {"type": "Split", "pattern": {"Regex": known.regex}, "behavior": "Isolated", "invert": False}
+    vocab = {_letters(t): i for t, i in sorted(ranks.items(), key=lambda kv: kv[1])}
+    return {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [
+            {"id": i, "content": t} | flags for t, i in sorted(known.special.items(), key=lambda kv: kv[1])
+        ],
+        "normalizer": {"type": known.normalizer} if known.normalizer else None,
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [cut, level]},
+        "post_processor": None,
+        "decoder": level,
+        "model": {
+            "type": "BPE",
+            "dropout": None,
+            "unk_token": None,
+            "continuing_subword_prefix": None,
+            "end_of_word_suffix": None,
+            "fuse_unk": False,
+            "byte_fallback": False,
+            "ignore_merges": True,
+            "vocab": vocab,
+            "merges": [[_letters(a), _letters(b)] for a, b in canonical_merges(ranks)],
+        },
+    }
+
+
+def _no_ranks(why: str, path: str) -> TinydataError:
+    return TinydataError(
+        f"tokenizer of an unknown kind: no rank file of tiktoken, {why}",
+        where=str(path),
+        fix="pass a .tiktoken file downloaded whole (a Git LFS pointer is 130 bytes)",
+        code=UNREADABLE,
+    )

@@ -1,0 +1,144 @@
+"""What every `tokenizer.json` of Hugging Face tokenizers shares, whatever its model."""
+
+from __future__ import annotations
+
+import json
+from functools import cached_property
+from typing import Any, Self
+
+import numpy as np
+
+from tinydata.core.errors import UNREADABLE, TinydataError
+from tinydata.tokenizers.base import ADDED, BYTE, CONTROL, NORMAL, pieces_that_may_go
+from tinydata.tokenizers.families import hf_files as companions
+
+
+class Native:
+    """A tokenizer.json, as the `tokenizers` library reads it: `config` as parsed, `files` it came from."""
+
+    files: dict[str, bytes]
+    config: dict[str, Any]
+
+    @cached_property
+    def _native(self) -> Any:
+        import tokenizers
+
+        try:
+            native = tokenizers.Tokenizer.from_str(json.dumps(self.config))
+        except Exception as e:  # the library raises nothing narrower
+            raise broken(f"the tokenizers library cannot read it ({e})", next(iter(self.files))) from None
+        native.no_padding()
+        native.no_truncation()
+        return native
+
+    def encode(self, texts: list[str]) -> list[list[int]]:
+        return [e.ids for e in self._native.encode_batch_fast(texts, add_special_tokens=False)]
+
+    def decode(self, ids: list[int]) -> str:
+        return self._native.decode(ids, skip_special_tokens=False)
+
+
+class TokenizerJson(Native):
+    """A tokenizer.json; `config` is what is in it."""
+
+    family = ""
+
+    def __init__(self, files: dict[str, bytes], config: dict[str, Any]):
+        self.files = files
+        self.config = config
+        self._added = config.get("added_tokens") or []
+        extra = companions.added_tokens(files) | {t["id"]: t["content"] for t in self._added}
+        self.size = max([*self.vocab.values(), *extra]) + 1
+        self.kinds = np.full(self.size, CONTROL, np.uint8)  # a gap in the ids stays until renumbered
+        self.texts = [""] * self.size  # as the vocabulary writes them
+        self.pieces = [b""] * self.size
+        self.gap = np.ones(self.size, np.bool_)
+        fallback = bool(config["model"].get("byte_fallback"))
+        for text, i in self.vocab.items():
+            byte = _byte(text) if fallback else b""
+            self.kinds[i] = BYTE if byte else NORMAL
+            self.texts[i], self.pieces[i], self.gap[i] = text, byte or self.text_of(text), False
+        plain = {t["id"] for t in self._added if not t.get("special")}
+        for i, text in extra.items():
+            self.kinds[i] = ADDED if i in plain else CONTROL
+            self.texts[i], self.pieces[i], self.gap[i] = text, text.encode(), False
+        if self.unk >= 0:
+            self.kinds[self.unk] = CONTROL
+
+    @property
+    def vocab(self) -> dict[str, int]:
+        return self.config["model"]["vocab"]
+
+    def text_of(self, piece: str) -> bytes:
+        """What a piece of the vocabulary stands for in text."""
+        return piece.encode()
+
+    @property
+    def unk(self) -> int:
+        """Id of what is unknown, or -1."""
+        return self.vocab.get(self.config["model"].get("unk_token") or "", -1)
+
+    @cached_property
+    def byte_ids(self) -> np.ndarray:
+        """int32[256]: the id of each byte; empty without byte fallback."""
+        ids = np.flatnonzero(self.kinds == BYTE).astype(np.int32)
+        order = [self.pieces[i][0] for i in ids]
+        return ids[np.argsort(order)] if len(ids) == 256 else ids[:0]
+
+    def removable(self) -> np.ndarray:
+        return pieces_that_may_go(self.kinds, self.gap, self.texts, len(self.byte_ids) > 0)
+
+    def order(self, keep: np.ndarray) -> np.ndarray:
+        return np.sort(np.asarray(keep, np.int64))
+
+    def subset(self, keep: np.ndarray) -> Self:
+        new_id = {int(old): new for new, old in enumerate(self.order(keep))}
+        config = companions.slice_json(self.config, new_id)
+        files = {"tokenizer.json": companions.dump(config)}
+        files |= {n: c for n, c in companions.renumber(self.files, new_id).items() if n not in files}
+        files |= {n: c for n, c in self.more(config).items() if n not in files}
+        return type(self)(files, config)
+
+    def more(self, config: dict[str, Any]) -> dict[str, bytes]:
+        """{name: content} of what transformers wants beside the compact tokenizer.json, if it was not there."""
+        file = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
+        return {"tokenizer_config.json": companions.dump(file)}
+
+
+def check_bpe(model: dict[str, Any], path: str) -> None:
+    """Raises TinydataError where the parts that every BPE has are missing or something else."""
+    vocab, merges = model.get("vocab"), model.get("merges")
+    if not isinstance(vocab, dict) or not vocab or any(type(i) is not int or i < 0 for i in vocab.values()):
+        raise broken("its model has no vocab of {token: id}", path)
+    if not isinstance(merges, list):
+        raise broken("its model has no list of merges", path)
+
+
+def _byte(text: str) -> bytes:
+    """`<0x41>` -> its byte; anything else: none."""
+    if len(text) == 6 and text.startswith("<0x") and text.endswith(">"):
+        try:
+            return bytes([int(text[3:5], 16)])
+        except ValueError:
+            pass
+    return b""
+
+
+def read_json(content: bytes, path: str) -> dict[str, Any]:
+    """JSON object -> dict; raises TinydataError for anything else."""
+    try:
+        value = json.loads(content)
+    except (ValueError, RecursionError) as e:
+        raise broken(f"not valid JSON ({e})", path) from None
+    if not isinstance(value, dict):
+        raise broken("JSON, but no object", path)
+    return value
+
+
+def broken(why: str, path: str) -> TinydataError:
+    return TinydataError(
+        f"tokenizer of an unknown kind: {why}",
+        where=str(path),
+        fix="pass a tokenizer.json as Hugging Face tokenizers writes it, downloaded whole",
+        code=UNREADABLE,
+    )

@@ -1,0 +1,156 @@
+"""Unigram: SentencePiece models of that type (T5, mT5), and `tokenizer.json` with model Unigram (XLM-R).
+
+The segmentation with the best sum of scores is taken. Scores stay as they are when pieces go, and
+with them the segmentation of all text in which no removed piece occurred.
+"""
+
+from __future__ import annotations
+
+import base64
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from tinydata.tokenizers.base import NORMAL, SPACE
+from tinydata.tokenizers.families import hf_files as companions
+from tinydata.tokenizers.families.matching import Matching
+from tinydata.tokenizers.families.sentencepiece import SentencePiece
+from tinydata.tokenizers.families.tokenizer_json import TokenizerJson
+from tinydata.tokenizers.kernels.matching import Matcher, new_matcher
+
+_NAMES = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model")
+WHY_NOT = "unigram segments a text as a whole"
+
+
+def _spellable(may: np.ndarray, characters: list[str], bytes_too: bool) -> np.ndarray:
+    """may bool[ids] -> without the pieces that only an unknown token could stand in for."""
+    if bytes_too:
+        return may
+    alone = {t for t, m in zip(characters, may.tolist(), strict=True) if not m and len(t) == 1}
+    return may & np.array([set(t) <= alone for t in characters])
+
+
+class SentencePieceUnigram(Matching, SentencePiece):
+    """A SentencePiece model of type unigram."""
+
+    family = "sentencepiece-unigram"
+    why_not = WHY_NOT
+
+    @property
+    def main(self) -> str:  # type: ignore[override]
+        return next((n for n in self.files if n in _NAMES), "spiece.model")
+
+    def characters(self) -> list[str]:
+        texts = [t if kind == NORMAL else "" for t, kind in zip(self._texts, self.kinds.tolist(), strict=False)]
+        return texts + [""] * (self.size - len(texts))
+
+    def as_matched(self, pieces: list[bytes]) -> list[bytes]:
+        return [p.replace(b" ", SPACE.encode()) for p in pieces]
+
+    @cached_property
+    def matcher(self) -> Matcher:  # type: ignore[override]
+        """Normal pieces by their scores, user-defined ones above all: the library prefers them wherever they are."""
+        normal = [p.score for p in self.proto.pieces if p.type == 1]
+        scores = np.zeros(self.size)
+        scores[: len(self.proto.pieces)] = [p.score for p in self.proto.pieces]
+        texts = {i: t for i, t in enumerate(self._texts) if self._types[i] in (1, 4)}
+        for i in np.flatnonzero(self._types == 4).tolist():
+            scores[i] = len(self._texts[i].encode()) * max(normal) - 0.1
+        return new_matcher(texts, self.size, self.unk, self.byte_ids, scores, min(normal), single=True)
+
+    def removable(self) -> np.ndarray:
+        return _spellable(super().removable(), self.characters(), len(self.byte_ids) > 0)
+
+    def more(self, proto: Any) -> dict[str, bytes]:
+        """tokenizer.json with the same pieces and scores: no one class of transformers reads every model."""
+        if "tokenizer_config.json" in self.files:
+            return {}
+        control = {p.piece: i for i, p in enumerate(proto.pieces) if p.type in (2, 3)}
+        roles = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>"}
+        config: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
+        config |= {role: t for role, t in roles.items() if t in control}
+        return {
+            "tokenizer.json": companions.dump(_as_json(proto, control)),
+            "tokenizer_config.json": companions.dump(config),
+        }
+
+
+def _as_json(proto: Any, control: dict[str, int]) -> dict[str, Any]:
+    """A model of type unigram as tokenizer.json: its normalizer spelled out, then one segmentation of all text."""
+    spec = proto.normalizer_spec
+    steps: list[dict[str, Any]] = []
+    if spec.precompiled_charsmap:
+        charsmap = base64.b64encode(spec.precompiled_charsmap).decode()
+        steps.append({"type": "Precompiled", "precompiled_charsmap": charsmap})
+    if spec.remove_extra_whitespaces:
+        steps += [_replaced(Regex=rf"\A +|[ {SPACE}]+\z", by=""), _replaced(Regex=" {2,}", by=" ")]
+    if spec.add_dummy_prefix:
+        steps.append({"type": "Prepend", "prepend": SPACE})
+    if spec.escape_whitespaces:
+        steps.append(_replaced(String=" ", by=SPACE))
+    normal = [p.score for p in proto.pieces if p.type == 1]
+    scores = [len(p.piece.encode()) * max(normal) - 0.1 if p.type == 4 else p.score for p in proto.pieces]
+    fallback = sum(p.type == 6 for p in proto.pieces) == 256
+    decoders: list[dict[str, Any]] = [_replaced(String=SPACE, by=" ")]
+    decoders += [{"type": "ByteFallback"}] * fallback + [{"type": "Fuse"}]
+    if spec.add_dummy_prefix:
+        decoders.append({"type": "Strip", "content": " ", "start": 1, "stop": 0})
+    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+    return {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [{"id": i, "content": t} | flags for t, i in control.items()],
+        "normalizer": {"type": "Sequence", "normalizers": steps} if steps else None,
+        "pre_tokenizer": None,
+        "post_processor": None,
+        "decoder": {"type": "Sequence", "decoders": decoders},
+        "model": {
+            "type": "Unigram",
+            "unk_id": next(i for i, p in enumerate(proto.pieces) if p.type == 2),
+            "vocab": [[p.piece, s] for p, s in zip(proto.pieces, scores, strict=True)],
+            "byte_fallback": fallback,
+        },
+    }
+
+
+def _replaced(by: str, **pattern: str) -> dict[str, Any]:
+    return {"type": "Replace", "pattern": pattern, "content": by}
+
+
+class UnigramJson(Matching, TokenizerJson):
+    """A tokenizer.json with model Unigram; its ids are the places in the list."""
+
+    family = "unigram"
+    why_not = WHY_NOT
+
+    @property
+    def vocab(self) -> dict[str, int]:
+        return {row[0]: i for i, row in enumerate(self.config["model"]["vocab"])}
+
+    def text_of(self, piece: str) -> bytes:
+        return piece.replace(SPACE, " ").encode()
+
+    def characters(self) -> list[str]:
+        return [t if kind == NORMAL else "" for t, kind in zip(self.texts, self.kinds.tolist(), strict=True)]
+
+    def as_matched(self, pieces: list[bytes]) -> list[bytes]:
+        return [p.replace(b" ", SPACE.encode()) for p in pieces]
+
+    @property
+    def unk(self) -> int:
+        unk = self.config["model"].get("unk_id")
+        return -1 if unk is None else unk
+
+    @cached_property
+    def matcher(self) -> Matcher:  # type: ignore[override]
+        rows = self.config["model"]["vocab"]
+        scores = np.zeros(self.size)
+        scores[: len(rows)] = [score for _, score in rows]
+        texts = {i: t for i, t in enumerate(self.characters()) if t}
+        worst = min(score for _, score in rows)
+        return new_matcher(texts, self.size, max(self.unk, 0), self.byte_ids, scores, worst)
+
+    def removable(self) -> np.ndarray:
+        return _spellable(super().removable(), self.characters(), len(self.byte_ids) > 0)

@@ -1,0 +1,219 @@
+"""The door to every tokenizer family: `open_tokenizer(path)`."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from tinydata.core.errors import UNREADABLE, TinydataError, missing_extra
+from tinydata.core.location import Location, list_files, read_bytes
+from tinydata.tokenizers.base import Tokenizer
+from tinydata.tokenizers.base import fingerprint as tokenizer_fingerprint
+from tinydata.tokenizers.families import hf_files as companions
+from tinydata.tokenizers.families.sentencepiece import SentencePieceBPE, _parse
+from tinydata.tokenizers.families.tokenizer_json import broken, check_bpe, read_json
+
+
+def describe(path: str, tok: Tokenizer) -> dict[str, Any]:
+    return {"path": path, "family": tok.family, "size": tok.size, "fingerprint": tokenizer_fingerprint(tok)}
+
+
+_LOADED: dict[tuple[tuple[str, bytes], ...], Tokenizer] = {}
+
+
+def loaded(files: dict[str, bytes], path: str = "") -> Tokenizer:
+    """The tokenizer, loaded once per process."""
+    key = tuple(files.items())
+    if key not in _LOADED:
+        _LOADED[key] = load(files, path)
+    return _LOADED[key]
+
+
+_COMPANIONS = (
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "generation_config.json",
+    "config.json",
+)
+_HUB = "hf://"
+_HUB_FILES = ("tokenizer*", "*.model", "vocab.*", "merges.txt", "*.tiktoken", *_COMPANIONS)
+_MAIN = (
+    "tokenizer.model",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+    "tokenizer.json",
+    "vocab.json",
+    "vocab.txt",
+)
+
+
+def open_tokenizer(path: str) -> Tokenizer:
+    """A directory or a file -> Tokenizer.
+
+    Known: `tokenizer.model`, `tokenizer.json`, `vocab.json` beside `merges.txt`, `vocab.txt`, `NAME.tiktoken`,
+    and `hf://ORG/NAME`.
+    Raises TinydataError for a path that is not there or a family that is not known.
+    """
+    return load(read_tokenizer(path), path)
+
+
+def read_tokenizer(path: str) -> dict[str, bytes]:
+    """Path -> {name: content} of the files that make the tokenizer, the main one first."""
+    where = Location.of(path if not path.startswith(_HUB) else _snapshot(path))
+    if where.is_dir():
+        names = {f.name: f for f in list_files(where)}
+        main = next((n for n in sorted(names) if n.endswith(".tiktoken")), None)
+        main = main or next((n for n in _MAIN if n in names), None)
+        main = main or next((n for n in sorted(names) if n.endswith(".model")), None)
+        if main is None:
+            raise _unknown(path, f"the directory holds {', '.join(sorted(names)[:8]) or 'nothing'}")
+        if main == "vocab.json" and "merges.txt" not in names:
+            raise _no_merges(where)
+        beside = ["merges.txt"] if main == "vocab.json" else ["tokenizer.json"]
+        wanted = [main, *(n for n in (*beside, *_COMPANIONS) if n in names and n != main)]
+        return {n: read_bytes(names[n]) for n in wanted}
+    if not where.exists():
+        raise TinydataError(
+            "there is no tokenizer here",
+            where=str(path),
+            fix="pass a directory or one of tokenizer.model, tokenizer.json, vocab.json (beside merges.txt)",
+            code=UNREADABLE,
+        )
+    files = {where.name: read_bytes(where)}
+    if where.name.endswith(("vocab.json", "encoder.json")):
+        beside_it = where.parent / "merges.txt"
+        if not beside_it.exists():
+            raise _no_merges(where.parent)
+        files["merges.txt"] = read_bytes(beside_it)
+    if where.name.endswith(".tiktoken") and (where.parent / "tokenizer.json").exists():
+        files["tokenizer.json"] = read_bytes(where.parent / "tokenizer.json")
+    return files
+
+
+def _snapshot(path: str) -> str:
+    """`hf://ORG/NAME`, or `hf://ORG/NAME@REVISION`, and maybe `/FILE` -> where the tokenizer is on this machine.
+
+    Only those are downloaded; what huggingface_hub's cache holds is not downloaded again.
+    """
+    try:
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    except ImportError:
+        raise missing_extra("huggingface-hub", "hub") from None
+    org, _, rest = path.removeprefix(_HUB).strip("/").partition("/")
+    name, _, inside = rest.partition("/")
+    name, _, revision = name.partition("@")
+    try:
+        found = snapshot_download(f"{org}/{name}", revision=revision or None, allow_patterns=list(_HUB_FILES))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as e:
+        raise TinydataError(
+            f"cannot get the tokenizer of this Hugging Face repository: {str(e).splitlines()[0]}",
+            where=path,
+            fix="check the name (hf://ORG/NAME), the network and, if it is gated, `hf auth login`; or pass a directory",
+            code=UNREADABLE,
+        ) from None
+    return f"{found}/{inside}" if inside else found
+
+
+def load(files: dict[str, bytes], path: str = "") -> Tokenizer:
+    """{name: content} -> Tokenizer; what a worker does with the files it was sent."""
+    name = next(iter(files))
+    if name.endswith(".json"):
+        from tinydata.tokenizers.families.byte_bpe import ByteLevelBPE
+
+        return ByteLevelBPE.from_vocab_merges(files, path) if "merges.txt" in files else from_json(files, path)
+    if name.endswith(".model"):
+        return read_model(files, path)
+    if name.endswith(".tiktoken"):
+        from tinydata.tokenizers.families.tiktoken import Tiktoken
+
+        return Tiktoken.from_ranks(files, path)
+    if name.endswith("vocab.txt"):
+        from tinydata.tokenizers.families.wordpiece import WordPiece
+
+        return WordPiece.from_vocab(files, path)
+    raise _unknown(path, f"{name} is no format that is known")
+
+
+def _no_merges(where: Location) -> TinydataError:
+    return TinydataError(
+        "merges.txt is missing beside vocab.json",
+        where=str(where),
+        fix="put the two files of the tokenizer into one directory",
+        code=UNREADABLE,
+    )
+
+
+def _unknown(path: str, why: str) -> TinydataError:
+    return TinydataError(
+        f"tokenizer of an unknown kind: {why}",
+        where=str(path),
+        fix="known: tokenizer.model (SentencePiece BPE and unigram), tokenizer.json (BPE, unigram, WordPiece),"
+        " vocab.json + merges.txt, vocab.txt (WordPiece), NAME.tiktoken",
+        code=UNREADABLE,
+    )
+
+
+def from_json(files: dict[str, bytes], path: str) -> Tokenizer:
+    """{name: content}, tokenizer.json first -> the class for its model; raises TinydataError on another one."""
+    from tinydata.tokenizers.families.byte_bpe import ByteLevelBPE
+    from tinydata.tokenizers.families.char_bpe import CharacterBPE
+    from tinydata.tokenizers.families.unigram import UnigramJson
+    from tinydata.tokenizers.families.wordpiece import WordPiece
+
+    config = read_json(next(iter(files.values())), path)
+    model = config.get("model")
+    if not isinstance(model, dict):
+        raise broken("JSON, but with no model in it", path)
+    kind = model.get("type") or ("BPE" if "merges" in model else "nothing known")
+    if kind == "BPE" and _byte_level(config):
+        return ByteLevelBPE.from_config(files, config, path)
+    marked = model.get("continuing_subword_prefix") or model.get("end_of_word_suffix")
+    if kind not in ("Unigram", "WordPiece", "BPE") or (kind == "BPE" and marked):
+        what = kind if kind != "BPE" else f"BPE whose pieces are marked with {marked!r}"
+        raise TinydataError(
+            f"tokenizer of an unknown kind: tokenizer.json with model {what}",
+            where=str(path),
+            fix="known in tokenizer.json: BPE, Unigram, WordPiece; for a SentencePiece model pass its tokenizer.model",
+            code=UNREADABLE,
+        )
+    if kind == "BPE":
+        check_bpe(model, path)
+        return CharacterBPE(files, config)
+    vocab = model.get("vocab")
+    if not vocab or not isinstance(vocab, list if kind == "Unigram" else dict):
+        raise broken("its model has no vocab", path)
+    return (UnigramJson if kind == "Unigram" else WordPiece)(files, config)
+
+
+def _byte_level(config: dict[str, Any]) -> bool:
+    return '"ByteLevel"' in json.dumps([config.get("pre_tokenizer"), config.get("decoder")])
+
+
+def read_model(files: dict[str, bytes], path: str) -> Tokenizer:
+    """{name: content}, the model first -> the class for its type; raises TinydataError on another type.
+
+    Where the tokenizer.json beside it numbers the pieces otherwise (XLM-R: one place later), that one is
+    read: its ids are those that models and token files made with transformers have.
+    """
+    from tinydata.tokenizers.families.unigram import SentencePieceUnigram
+
+    proto = _parse(next(iter(files.values())), path)
+    kind = proto.trainer_spec.model_type
+    if kind not in (1, 2):
+        name = {3: "word", 4: "char"}.get(kind, "unknown")
+        raise TinydataError(
+            f"tokenizer of an unknown kind: a SentencePiece model of type {name}",
+            where=str(path),
+            fix="SentencePiece models of type BPE and unigram are supported",
+            code=UNREADABLE,
+        )
+    if "tokenizer.json" in files:
+        vocab = companions.read(files, "tokenizer.json").get("model", {}).get("vocab", {})
+        ids = {row[0]: i for i, row in enumerate(vocab)} if isinstance(vocab, list) else vocab
+        if any(ids.get(p.piece) != i for i, p in enumerate(proto.pieces)):
+            rest = {n: c for n, c in list(files.items())[1:] if n != "tokenizer.json"}
+            return from_json({"tokenizer.json": files["tokenizer.json"], **rest}, path)
+    return (SentencePieceUnigram if kind == 1 else SentencePieceBPE)(files, proto)

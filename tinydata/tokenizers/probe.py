@@ -1,0 +1,50 @@
+"""Text on which the fast ways are compared with the tokenizer's own library, and the comparison."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+import pyarrow as pa
+
+from tinydata.tokenizers.base import Tokenizer
+from tinydata.tokenizers.text_counter import TextCounter
+
+
+@cache
+def words_first(tok: Tokenizer) -> tuple[bool, str]:
+    """Whether text is counted words first with this tokenizer, and why not."""
+    if tok.cutter is None:
+        return False, tok.why_not
+    if not agrees(tok, PROBE):
+        return False, "its ids on the built-in probe differ from the library's"
+    return True, ""
+
+
+# Text on which words and the library must agree before anything is counted: what regexes,
+# blanks, digits, scripts, combining marks and long runs can do wrong.
+PROBE = [
+    "Hello, world! It's 12,345.678 — they'll've DON'T i'M \u017f 'ſ",
+    "  two  blanks\t\ttabs \n\n newlines\r\n\r\n   end   ",
+    "中文与English混排，全角　空格。日本語のテキスト 한국어 텍스트 ไทย",
+    "naïve café e\u0301 \u00bd ² ٣ Ⅷ x\u200by \u00a0nbsp\u3000ideographic",
+    "for (int i=0;i<10;++i){ a[i] = b[i] ** 2; } // ----------------------------------------",
+    "\U0001f600\U0001f468\u200d\U0001f469 \ufeff \u2581literal▁▁ \x00\x01 \ud7a3",
+    "a" * 100 + " " * 70 + "1" * 40 + "!" * 50,
+    "",
+    " ",
+    "\n",
+    "\u2581",
+]
+
+
+def agrees(tokenizer: Tokenizer, texts: list[str]) -> bool:
+    """Whether words first gives the library's own counts on these texts."""
+    if tokenizer.cutter is None or not texts:
+        return tokenizer.cutter is not None
+    counter = TextCounter(tokenizer, bits=12)
+    counter.add(pa.array(texts, pa.string()), np.zeros(len(texts), np.int32))
+    reference = np.zeros(tokenizer.size, np.int64)
+    for ids in tokenizer.encode(texts):
+        reference += np.bincount(np.array(ids, np.int64), minlength=tokenizer.size)
+    return bool((counter.finish()[0] == reference).all())

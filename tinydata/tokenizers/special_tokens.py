@@ -1,0 +1,128 @@
+"""tokenizer -> the tokens that begin and end a document: as its files say, or as told."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba import njit
+
+from tinydata.core.errors import TinydataError
+from tinydata.tokenizers.base import CONTROL, Tokenizer
+
+# What ends a text in open tokenizers whose files do not say it.
+_ENDS = ("</s>", "<|endoftext|>", "<|end_of_text|>", "<eos>", "<|eos|>", "<｜end▁of▁sentence｜>", "[SEP]")
+
+
+class Edges(NamedTuple):
+    """Ids put around a document; -1: none."""
+
+    bos: int = -1
+    eos: int = -1
+
+
+def edges(tok: Tokenizer, bos: str = "", eos: str = "") -> Edges:
+    """What each document gets. bos, eos: a token's text, `none`, or "" for what the tokenizer says.
+
+    By itself: bos if the tokenizer puts one in front of a text, eos if it has one, since something
+    must separate documents. Raises TinydataError for a token that is not there.
+    """
+    told = _files(tok)
+    first = _id(tok, bos, "--bos") if bos else (_named(tok, told.get("bos_token")) if _adds_bos(tok, told) else -1)
+    last = _id(tok, eos, "--eos") if eos else end_of_text(tok)
+    return Edges(first, last)
+
+
+def end_of_text(tok: Tokenizer) -> int:
+    """Id of the token that ends a text, or -1."""
+    found = _named(tok, _files(tok).get("eos_token"))
+    if found >= 0:
+        return found
+    by_text = {p.decode("utf-8", "replace"): i for i, p in enumerate(tok.pieces) if tok.kinds[i] == CONTROL}
+    return next((by_text[t] for t in _ENDS if t in by_text), -1)
+
+
+def id_facts(tok: Tokenizer) -> dict[str, int]:
+    """What undeclared token ids are judged by: how many ids there are, and which of them ends a text (-1: none)."""
+    return {"vocab": tok.size, "eos": end_of_text(tok)}
+
+
+def _files(tok: Tokenizer) -> dict[str, Any]:
+    """bos_token, eos_token, add_bos_token as the Hugging Face files say."""
+    told: dict[str, Any] = {}
+    for name in ("special_tokens_map.json", "tokenizer_config.json"):
+        if name in tok.files:
+            told |= {k: v for k, v in json.loads(tok.files[name]).items() if v is not None}
+    return told
+
+
+def _adds_bos(tok: Tokenizer, told: dict[str, Any]) -> bool:
+    if "add_bos_token" in told:
+        return bool(told["add_bos_token"])
+    if "tokenizer.json" not in tok.files:
+        return False
+    processor = json.loads(tok.files["tokenizer.json"]).get("post_processor") or {}
+    steps = processor.get("processors", [processor])
+    templates = [s["single"] for s in steps if s.get("type") == "TemplateProcessing"]
+    begin = [t[0]["SpecialToken"]["id"] for t in templates if t and "SpecialToken" in t[0]]
+    if begin:
+        told.setdefault("bos_token", begin[0])
+    return bool(begin)
+
+
+def _named(tok: Tokenizer, token: Any) -> int:
+    """A token as the files write it (text, or an object with `content`) -> its id, or -1."""
+    text = token.get("content") if isinstance(token, dict) else token
+    if not isinstance(text, str):
+        return -1
+    return next((i for i, p in enumerate(tok.pieces) if p == text.encode() and tok.kinds[i] == CONTROL), -1)
+
+
+def _id(tok: Tokenizer, text: str, option: str) -> int:
+    if text == "none":
+        return -1
+    ids = [i for i, p in enumerate(tok.pieces) if p == text.encode()]
+    ids.sort(key=lambda i: tok.kinds[i] != CONTROL)
+    if not ids:
+        special = [tok.pieces[i].decode("utf-8", "replace") for i in np.flatnonzero(tok.kinds == CONTROL)[:8]]
+        raise TinydataError(
+            f"{option}: the tokenizer has no token {text!r}",
+            fix=f"its special tokens are {', '.join(special) or 'none'}; `none` adds nothing",
+        )
+    return ids[0]
+
+
+@njit(cache=True)
+def frame(ids, ends, mask, bos, eos, front, out, flags):
+    """Puts bos and eos (-1: none) around each document, where they are not yet: in place, into ends too.
+
+    ids int[n], ends int64[docs + 1], mask bool[n] or bool[0]; out and flags have room for n + 2 docs.
+    front: the end-of-text token goes in front of the document instead (llm.c).
+    """
+    n = 0
+    a = ends[0]
+    for doc in range(len(ends) - 1):
+        b = ends[doc + 1]
+        lead = bos if not front else eos
+        tail = eos if not front else -1
+        if front and b > a and ids[b - 1] == eos:
+            b -= 1
+        if lead >= 0 and not (b > a and ids[a] == lead):
+            out[n] = lead
+            flags[n] = False
+            n += 1
+        for k in range(a, b):
+            out[n] = ids[k]
+            flags[n] = len(mask) > 0 and mask[k]
+            n += 1
+        if tail >= 0 and not (b > a and ids[b - 1] == tail):
+            out[n] = tail
+            flags[n] = False
+            n += 1
+        a = ends[doc + 1]
+        ends[doc] = n
+    for doc in range(len(ends) - 1, 0, -1):
+        ends[doc] = ends[doc - 1]
+    ends[0] = 0
+    return n

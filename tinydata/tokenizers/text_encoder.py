@@ -1,0 +1,277 @@
+"""documents of text -> ids, words first where that is exact: each word's ids are looked up, or made and remembered.
+
+The cache is direct-mapped and bounded: a word of up to 16 bytes with its ids fills one cache line,
+and a new word takes the line of an old one. What is not cached is encoded in place.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+from numba import njit
+
+from tinydata.core.kernels import buffers, compiled, inlined
+from tinydata.tokenizers.base import Tokenizer
+from tinydata.tokenizers.kernels.bpe import SHORT, encode, encode_short
+from tinydata.tokenizers.kernels.merge_tree import join
+from tinydata.tokenizers.kernels.words import _GOLDEN, _MIX, _load16, _prefetch, _section, _word_end, new_scratch
+from tinydata.tokenizers.probe import PROBE
+from tinydata.tokenizers.text_counter import special_documents
+
+LINE = 8  # uint64 in a line: bytes 0-7, bytes 8-15, ids << 16 | behind the prefix << 8 | length (0: free), ids
+MOST = 10  # ids of a cached word
+WAITING = 16  # words whose lines are fetched from memory while the next ones are cut
+
+
+class Cache(NamedTuple):
+    """Words and their ids."""
+
+    lines: np.ndarray  # uint64[LINE * 2**k]
+    ids: np.ndarray  # the same as int32: two in each uint64
+    waiting: np.ndarray  # uint64[5 * WAITING]: first eight bytes, next eight, prefix << 8 | length, line, start
+
+
+class Whole(NamedTuple):
+    """Words that are looked up before they are merged, and their ids; open addressing by a hash of the bytes."""
+
+    slots: np.ndarray  # int64[2**k]: entry + 1 (0: free)
+    ids: np.ndarray  # int32[n]
+    data: np.ndarray  # uint8[bytes]
+    offsets: np.ndarray  # int64[n + 1]
+
+
+def whole_words(words: dict[bytes, int]) -> Whole:
+    """{bytes: id} -> Whole."""
+    slots = np.zeros(2 << max(len(words), 1).bit_length(), np.int64)
+    data, offsets = join(list(words))
+    _enter(slots, data, offsets)
+    return Whole(slots, np.array(list(words.values()), np.int32), data, offsets)
+
+
+@njit(cache=True)
+def _enter(slots, data, offsets):
+    for e in range(len(offsets) - 1):
+        s = _hash(data, offsets[e], offsets[e + 1]) & np.uint64(len(slots) - 1)
+        while slots[np.int64(s)]:
+            s = (s + np.uint64(1)) & np.uint64(len(slots) - 1)
+        slots[np.int64(s)] = e + 1
+
+
+@inlined()
+def _hash(data, start, stop):
+    h = np.uint64(stop - start)
+    for i in range(start, stop):
+        h = (h ^ np.uint64(data[i])) * _GOLDEN
+        h ^= h >> np.uint64(29)
+    return h
+
+
+@inlined()
+def _whole(data, start, stop, whole):
+    """Id of the word, or -1."""
+    if len(whole.ids) == 0:
+        return np.int32(-1)
+    s = _hash(data, start, stop) & np.uint64(len(whole.slots) - 1)
+    while whole.slots[np.int64(s)]:
+        e = whole.slots[np.int64(s)] - 1
+        a = whole.offsets[e]
+        if whole.offsets[e + 1] - a == stop - start:
+            k = 0
+            while k < stop - start and whole.data[a + k] == data[start + k]:
+                k += 1
+            if k == stop - start:
+                return whole.ids[e]
+        s = (s + np.uint64(1)) & np.uint64(len(whole.slots) - 1)
+    return np.int32(-1)
+
+
+def new_cache(bits: int = 18) -> Cache:
+    """2**bits words: 16 MB at 18. Lines begin where the processor's do."""
+    room = np.zeros((LINE << bits) + LINE, np.uint64)
+    skip = -(room.ctypes.data // 8) % LINE
+    lines = room[skip : skip + (LINE << bits)]
+    return Cache(lines, lines.view(np.int32), np.zeros(5 * WAITING, np.uint64))
+
+
+class TextEncoder:
+    """text -> ids, equal to the library's. Memory: the cache, and 4 bytes of output per byte of text at once."""
+
+    def __init__(self, tokenizer: Tokenizer, words_first: bool = True, bits: int = 18):
+        self.tokenizer = tokenizer
+        self.cutter = tokenizer.cutter if words_first else None
+        self._cache = new_cache(bits) if self.cutter else None
+        self._whole = whole_words(tokenizer.whole_words)
+        self._scratch = new_scratch()
+        self._out = np.empty(0, np.int32)
+
+    def encode(self, texts: pa.StringArray) -> tuple[np.ndarray, np.ndarray]:
+        """string[docs] -> (ids int32[n], ends int64[docs + 1]); the ids are overwritten by the next call."""
+        if self.cutter is None:
+            return _joined(self.tokenizer.encode(texts.to_pylist()))
+        special = special_documents(self.tokenizer, texts)
+        if not special.any():
+            return self._words(texts)
+        rows, whole = texts.to_pylist(), np.zeros(len(texts), np.bool_)
+        for i in np.flatnonzero(special).tolist():
+            odd = any(s in rows[i] for s in self.tokenizer.odd)
+            normal = None if odd else self.tokenizer.normal(rows[i])
+            whole[i] = normal is None
+            rows[i] = rows[i] if normal is None else normal
+        alone = iter(self.tokenizer.encode([rows[i] for i in np.flatnonzero(whole)]))
+        ids, ends = self._words(pa.array(["" if w else t for t, w in zip(rows, whole, strict=True)], pa.string()))
+        return _joined([next(alone) if w else ids[ends[i] : ends[i + 1]] for i, w in enumerate(whole.tolist())])
+
+    def _words(self, texts: pa.StringArray) -> tuple[np.ndarray, np.ndarray]:
+        offsets, data = buffers(texts)
+        need = int(offsets[-1] - offsets[0]) + 2 * len(texts) + 16
+        if len(self._out) < need:
+            self._out = np.empty(need, np.int32)
+        ends = np.zeros(len(texts) + 1, np.int64)
+        t = self.tokenizer
+        how = (self.cutter, t.symbols, t.pairs, self._whole)
+        encode_documents(data, offsets, *how, self._cache, self._scratch, self._out, ends)
+        return self._out[: ends[-1]], ends
+
+
+def _joined(rows: list[Any]) -> tuple[np.ndarray, np.ndarray]:
+    """Ids of each document -> (ids int32[n], ends int64[docs + 1])."""
+    ends = np.zeros(len(rows) + 1, np.int64)
+    np.cumsum([len(r) for r in rows], out=ends[1:])
+    ids = np.empty(int(ends[-1]), np.int32)
+    for row, a, b in zip(rows, ends[:-1].tolist(), ends[1:].tolist(), strict=True):
+        ids[a:b] = row
+    return ids, ends
+
+
+@njit(cache=True)
+def encode_documents(data, offsets, cut, symbols, pairs, whole, cache, scratch, out, ends):
+    """data uint8[bytes], offsets int[docs + 1] -> out int32[n], ends int64[docs + 1].
+
+    out has room for a token a byte, and two more a document: no token is less than a byte but the prefix.
+    """
+    lines, ids, waiting = cache
+    sym, value, chars = scratch
+    n = np.int64(0)
+    for doc in range(len(ends) - 1):
+        i, stop = np.int64(offsets[doc]), np.int64(offsets[doc + 1])
+        prefix = cut.prefix
+        while i < stop:
+            end, token, after = _section(data, i, stop, cut.atom_next, cut.atom_id)
+            if prefix >= 0 and end == i:  # a document that begins with an atom: the prefix alone
+                out[n] = prefix
+                n += 1
+                prefix = -1
+            while i < end:
+                i, n = _fill(
+                    data, i, end, prefix, cut, symbols, pairs, whole, lines, ids, waiting, sym, value, chars, out, n
+                )
+                if i >= end:
+                    break
+                j = _word_end(data, i, end, cut)  # a word too long for the loop above
+                lead = prefix if i == np.int64(offsets[doc]) else -1  # not behind what _fill did
+                prefix = -1
+                room = 2 * (j - i) + 8
+                if room > len(sym):
+                    sym, value, chars = (
+                        np.empty(2 * room, np.int32),
+                        np.empty(2 * room, np.int64),
+                        np.empty(2 * room, np.int32),
+                    )
+                found = _whole(data, i, j, whole)
+                if found >= 0:
+                    out[n] = found
+                    n += 1
+                else:
+                    k = encode(data, i, j, lead, symbols, pairs, sym, value, chars, -1)
+                    out[n : n + k] = sym[:k]
+                    n += k
+                i = j
+            prefix = -1
+            if token >= 0:
+                out[n] = token
+                n += 1
+            i = after
+        ends[doc + 1] = n
+    return n
+
+
+@compiled()
+def _fill(data, i, end, prefix, cut, symbols, pairs, whole, lines, ids, waiting, sym, value, chars, out, n):
+    """Words of [i, end) -> out[n:]; returns (where it stopped: end, or a word of SHORT bytes or more; n)."""
+    mask = np.uint64(len(lines) // LINE - 1)
+    long = False
+    begin = i
+    while i < end and not long:
+        w = 0
+        while w < len(waiting) and i < end:
+            j = _word_end(data, i, end, cut)
+            size = j - i
+            if size >= SHORT:
+                long = True
+                break
+            first = np.uint64(prefix >= 0 and i == begin)
+            meta = (first << np.uint64(8)) | np.uint64(size)
+            waiting[w + 2], waiting[w + 4] = meta, np.uint64(i)
+            if size <= 16:
+                low, high = _load16(data, i, size)
+                h = (low ^ (meta * _MIX)) * _GOLDEN
+                h = (h ^ (h >> np.uint64(32)) ^ high) * _MIX
+                line = ((h ^ (h >> np.uint64(29))) & mask) * np.uint64(LINE)
+                waiting[w], waiting[w + 1], waiting[w + 3] = low, high, line
+                _prefetch(lines, np.int64(line))
+            w += 5
+            i = j
+        for k in range(0, w, 5):
+            n = _word(data, waiting, k, prefix, symbols, pairs, whole, lines, ids, sym, value, chars, out, n)
+    return i, n
+
+
+@inlined()
+def _word(data, waiting, k, prefix, symbols, pairs, whole, lines, ids, sym, value, chars, out, n):
+    """The word that waits at k -> out[n:]; returns the new n."""
+    meta = waiting[k + 2]
+    size = np.int64(meta & np.uint64(0xFF))
+    if size <= 16:
+        low, high = waiting[k], waiting[k + 1]
+        p = np.int64(waiting[k + 3])
+        if lines[p] == low and lines[p + 1] == high and lines[p + 2] & np.uint64(0xFFFF) == meta:
+            count = np.int64(lines[p + 2] >> np.uint64(16))
+            at = 2 * (p + 3)
+            for m in range(count):
+                out[n + m] = ids[at + m]
+            return n + count
+    start = np.int64(waiting[k + 4])
+    lead = prefix if meta >> np.uint64(8) else -1
+    found = _whole(data, start, start + size, whole)
+    if found >= 0:
+        sym[0] = found
+        count = np.int64(1)
+    else:
+        count = np.int64(encode_short(data, start, start + size, lead, symbols, pairs, sym, value, chars))
+    for m in range(count):
+        out[n + m] = sym[m]
+    if size <= 16 and count <= MOST:
+        p = np.int64(waiting[k + 3])
+        lines[p], lines[p + 1] = waiting[k], waiting[k + 1]
+        lines[p + 2] = (np.uint64(count) << np.uint64(16)) | meta
+        for m in range(count):
+            ids[2 * (p + 3) + m] = sym[m]
+    return n + count
+
+
+def agrees(tokenizer: Tokenizer, texts: list[str]) -> bool:
+    """Whether words first gives the library's own ids on these texts."""
+    if tokenizer.cutter is None:
+        return False
+    ids, ends = TextEncoder(tokenizer, bits=8).encode(pa.array(texts, pa.string()))
+    reference = tokenizer.encode(texts)
+    return all(ids[ends[i] : ends[i + 1]].tolist() == row for i, row in enumerate(reference))
+
+
+def exact(tokenizer: Tokenizer) -> str:
+    """Why text must be encoded whole by the library; empty: words first gives the same ids."""
+    if tokenizer.cutter is None:
+        return tokenizer.why_not
+    return "" if agrees(tokenizer, PROBE) else "its ids on the built-in probe differ from the library's"

@@ -1,0 +1,1 @@
+"""The verbs, a folder each. A verb knows no other verb."""

@@ -1,0 +1,1 @@
+"""counts + big tokenizer -> vocabulary."""

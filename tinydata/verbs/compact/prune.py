@@ -1,0 +1,148 @@
+"""tree + counts -> which pieces go, and in which order. See docs/how-it-works.md, "Compacting"."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from tinydata.core.errors import TinydataError
+from tinydata.tokenizers.base import NORMAL, Tokenizer
+from tinydata.tokenizers.families.matching import Matching, cheapest_first
+from tinydata.tokenizers.kernels.merge_tree import Tree
+
+
+class Order(NamedTuple):
+    """Pieces in the order of their removal; `cost[k]` tokens are added by taking off the first k + 1."""
+
+    removed: np.ndarray  # int32[removable]
+    cost: np.ndarray  # int64[removable], cumulative
+
+
+def protected(
+    big: Tokenizer, tree: Tree, counts: np.ndarray, keep_tokens: tuple[str, ...] = (), min_per_domain: int = 0
+) -> np.ndarray:
+    """counts int64[domains, ids] -> bool[ids]: what may not be removed, with all that it is merged from."""
+    lock = ~big.removable()
+    if keep_tokens:
+        lock[_named(big, keep_tokens)] = True
+    if min_per_domain:
+        for row in counts:
+            best = np.argsort(-row, kind="stable")[:min_per_domain]
+            lock[best[row[best] > 0]] = True
+    lock &= tree.reachable | ~big.removable()
+    if isinstance(big, Matching):  # its pieces are made of nothing
+        return lock
+    stack = list(np.flatnonzero(lock))
+    while stack:
+        i = stack.pop()
+        for p in tree.parts[tree.offsets[i] : tree.offsets[i + 1]]:
+            if not lock[p]:
+                lock[p] = True
+                stack.append(p)
+    return lock
+
+
+def _named(big: Tokenizer, tokens: tuple[str, ...]) -> list[int]:
+    """Lines of --keep-tokens -> ids; a token is its text, or #ID."""
+    by_piece: dict[bytes, int] = {}
+    for i, piece in enumerate(big.pieces):
+        by_piece.setdefault(piece, i)
+    out = []
+    for token in tokens:
+        i = int(token[1:]) if token[:1] == "#" and token[1:].isdigit() else by_piece.get(token.encode(), -1)
+        if not 0 <= i < big.size:
+            raise TinydataError(
+                f"--keep-tokens: no token {token!r} in the big tokenizer",
+                fix="one token a line, blanks as they are in text, or #ID",
+            )
+        out.append(i)
+    return out
+
+
+def removal_order(big: Tokenizer, tree: Tree, count: np.ndarray, locked: np.ndarray) -> Order:
+    """Tree, count int64[ids], locked bool[ids] -> Order: leaf removal to the end.
+
+    A family that merges has one tree, and sorting does it; one that matches spells a removed piece
+    with whatever is left (see matching.cheapest_first). Gaps go first, then what is never produced.
+    """
+    if isinstance(big, Matching):
+        turn = np.where(big.gap, -2, np.where(tree.reachable, 0, -1))
+        removed, cost = cheapest_first(big, count, ~locked, turn)
+        return Order(removed, np.cumsum(cost))
+    return _by_tree(big, tree, count, locked)
+
+
+def _by_tree(big: Tokenizer, tree: Tree, count: np.ndarray, locked: np.ndarray) -> Order:
+    """The order of leaf removal, by sorting.
+
+    What a leaf costs when it goes is its count and all that flowed to it from the pieces made of
+    it: how often the tokenizer performs this merge at all. That number does not depend on the
+    order of removal, and no piece has less than what is made of it; so the cheapest pieces are
+    always leaves, and taking them in order of cost is leaf removal, and optimal for this cost.
+    Pieces that encoding never produces cost nothing.
+    """
+    used = merge_uses(big, tree, count)
+    each = np.diff(tree.offsets) - 1
+    cost = np.where(tree.reachable, used * each, 0)
+    size = np.array([len(p) for p in big.pieces])
+    late = np.arange(big.size)  # highest id among a piece and all it is made of
+    for i in np.argsort(size, kind="stable"):
+        late[i] = max(i, late[tree.parts[tree.offsets[i] : tree.offsets[i + 1]]].max(initial=0))
+    may = np.flatnonzero(~locked)
+    turn = _no_sooner(cost, size, tree)
+    # gaps, then what is never produced; equal cost: the later id first, but never a piece before what is made of it
+    order = may[np.lexsort((-size[may], -late[may], turn[may], tree.reachable[may], ~big.gap[may]))]
+    return Order(order.astype(np.int32), np.cumsum(cost[order]))
+
+
+def _no_sooner(cost: np.ndarray, size: np.ndarray, tree: Tree) -> np.ndarray:
+    """cost int64[ids] -> the same, but for a part that costs less than what is made of it.
+
+    That is so only for a piece with a character that is no piece: without it, it is bytes, three
+    or four for the one part.
+    """
+    turn = cost.tolist()
+    parts, offsets = tree.parts.tolist(), tree.offsets.tolist()
+    for i in np.argsort(-size, kind="stable").tolist():
+        if tree.reachable[i]:
+            for p in parts[offsets[i] : offsets[i + 1]]:
+                turn[p] = max(turn[p], turn[i])
+    return np.array(turn, np.int64)
+
+
+def merge_uses(big: Tokenizer, tree: Tree, count: np.ndarray) -> np.ndarray:
+    """count int64[ids] of final tokens -> int64[ids]: how often each piece is made, inside others too."""
+    used = count.tolist()
+    parts, offsets = tree.parts.tolist(), tree.offsets.tolist()
+    for i in sorted(range(big.size), key=lambda i: (tree.reachable[i], -len(big.pieces[i]))):
+        a, b = offsets[i], offsets[i + 1]
+        if b - a > 1 and used[i]:
+            for p in parts[a:b]:
+                used[p] += used[i]
+    return np.array(used, np.int64)
+
+
+def real_size(big: Tokenizer) -> int:
+    """Ids that stand for something; gaps in the id space do not."""
+    return big.size - int(big.gap.sum())
+
+
+def kept(big: Tokenizer, order: Order, size: int) -> np.ndarray:
+    """Order, number of ids to keep -> bool[ids]."""
+    keep = np.ones(big.size, np.bool_)
+    keep[order.removed[: max(big.size - size, 0)]] = False
+    return keep
+
+
+def most_frequent(big: Tokenizer, count: np.ndarray, size: int) -> np.ndarray:
+    """count int64[ids] -> bool[ids]: the paper's selection, what is special or a byte and then the most frequent ids,
+
+    whatever they are merged from.
+    """
+    keep = big.kinds != NORMAL
+    keep &= ~big.gap
+    rest = np.flatnonzero(~keep & ~big.gap)
+    best = rest[np.argsort(-count[rest], kind="stable")]
+    keep[best[: size - int(keep.sum())]] = True
+    return keep

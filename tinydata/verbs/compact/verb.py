@@ -1,0 +1,103 @@
+"""counts + big tokenizer -> vocabulary: the compact tokenizer, the id map, and the trade-off they make."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from tinydata import __version__
+from tinydata.core import schema
+from tinydata.core.location import table_bytes
+from tinydata.core.output import Output
+from tinydata.tokenizers.base import Tokenizer
+from tinydata.tokenizers.open import describe
+from tinydata.verbs.compact.adapt import learned_table
+from tinydata.verbs.compact.card import card
+from tinydata.verbs.compact.plan import Choice, Counts, Goal, choose, open_counts
+
+
+def compact(
+    counts_path: str,
+    tokenizer: str,
+    out: str,
+    goal: Goal,
+    *,
+    d_model: int = 2048,
+    force: bool = False,
+    choice: Choice | None = None,
+    points: list[dict[str, Any]] | None = None,
+) -> dict[str, Any]:
+    """Writes VOCAB to `out`: tokenizer files, idmap.parquet (learned.parquet), card, manifest; returns the manifest."""
+    counts = open_counts(counts_path)
+    choice = choice or choose(counts, tokenizer, goal, d_model=d_model)
+    output = Output(out, header(counts_path, counts, tokenizer, choice.big, goal, d_model), force=force)
+    files = dict(choice.small.files)
+    files["idmap.parquet"] = table_bytes(idmap(choice))
+    if choice.adapted:
+        files["learned.parquet"] = table_bytes(learned_table(choice.big, choice.adapted))
+    result = {
+        "vocabulary": describe(".", choice.small),
+        "trade": choice.trade,
+        "dropped": dropped(choice, counts),
+        **({"adapted": choice.adapted.facts} if choice.adapted else {}),
+        **({"curve": points} if points else {}),
+    }
+    files["README.md"] = card(output.header, result).encode()
+    return output.publish(result, files)
+
+
+def header(
+    counts_path: str, counts: Counts, tokenizer: str, big: Tokenizer, goal: Goal, d_model: int
+) -> dict[str, Any]:
+    return {
+        "tinydata": __version__,
+        "verb": "compact",
+        "inputs": {counts_path: {"files": counts.manifest["files"]}},
+        "options": {**_said(goal), "d_model": d_model},
+        "tokenizer": describe(tokenizer, big),
+    }
+
+
+def _said(goal: Goal) -> dict[str, Any]:
+    """The goal without what was not asked for."""
+    return {k: v for k, v in goal._asdict().items() if v != Goal._field_defaults[k] or k == "method"}
+
+
+def idmap(choice: Choice) -> pa.Table:
+    """IDMAP: a removed id becomes what the compact tokenizer makes of its text."""
+    big, small, keep = choice.big, choice.small, choice.keep
+    origin = choice.adapted.origin if choice.adapted else big.order(np.flatnonzero(keep))
+    new_of = np.full(big.size, -1, np.int32)
+    new_of[origin[origin >= 0]] = np.flatnonzero(origin >= 0)
+    parts = small.spell([b"" if keep[i] else big.pieces[i] for i in range(big.size)])
+    lists = [[int(new_of[i])] if keep[i] else parts[i].tolist() for i in range(big.size)]
+    return pa.table([np.arange(big.size, dtype=np.int32), keep, lists], schema=schema.IDMAP)
+
+
+def dropped(choice: Choice, counts: Counts, top: int = 200) -> list[dict[str, Any]]:
+    """The removed tokens whose going adds most tokens, and what spells them now."""
+    train = counts.train.sum(0)
+    gone = np.flatnonzero(~choice.keep)
+    spelled = choice.small.spell([choice.big.pieces[i] for i in gone])
+    added = train[gone] * (np.array([len(p) for p in spelled], np.int64) - 1)
+    order = np.argsort(-added, kind="stable")[:top]
+    best, parts = gone[order], [spelled[k] for k in order]
+    return [
+        {
+            "id": int(i),
+            "text": _shown(choice.big.pieces[i]),
+            "count": int(train[i]),
+            "parts": [_shown(choice.small.pieces[p]) for p in ps],
+        }
+        for i, ps in zip(best, parts, strict=True)
+        if train[i] > 0
+    ]
+
+
+def _shown(piece: bytes) -> str:
+    try:
+        return piece.decode()
+    except UnicodeDecodeError:
+        return "".join(f"<{b:02X}>" for b in piece)

@@ -1,0 +1,68 @@
+"""What `count` would do: splits and bytes as they are, the rest estimated on a real sample."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from tinydata.core.text import Result, many, seconds, size, visible
+from tinydata.formats.corpus import Plan, _sample, notes
+from tinydata.tokenizers.open import load, read_tokenizer
+from tinydata.tokenizers.probe import words_first
+from tinydata.verbs.count.merge import split_parts
+from tinydata.verbs.count.plan import Settings
+from tinydata.verbs.count.worker import count_batches
+
+
+def count_plan(found: Plan, tokenizer: str, settings: Settings, workers: int) -> Result:
+    """What `count` would do: splits and bytes as they are, the rest estimated on a real sample."""
+    files = read_tokenizer(tokenizer)
+    tok = load(files, tokenizer)
+    total = sum(s.bytes for s in found.splits)
+    sample, disk = _sample(found)
+    _count_sample(sample[:1], files, settings)  # compiles
+    began = time.time()
+    rows = _count_sample(sample, files, settings)
+    took = time.time() - began
+    domains = rows["domains"].to_pydict()
+    text = max(sum(domains["bytes"]), 1)
+    scale = total / disk
+    exact, why = words_first(tok) if found.kind == "text" else (True, "")
+    facts = {
+        "kind": found.kind,
+        "files": len(found.files),
+        "splits": len(found.splits),
+        "bytes": total,
+        "domains_in_sample": len(domains["domain"]),
+        "tokens_estimated": int(sum(domains["tokens"]) * scale),
+        "tokens_per_byte": sum(domains["tokens"]) / text,
+        "seconds_estimated_on_one_core": took * scale,
+        "words_first": exact,
+        "why_not": why,
+    }
+    top = _most_frequent(rows["counts"], tok)
+    lines = [
+        f"{many(facts['files'], 'file')} of {found.kind}, {size(total)} on disk, {many(facts['splits'], 'split')}",
+        f"about {facts['tokens_estimated']:,} tokens, {facts['tokens_per_byte']:.3f} per byte of text"
+        f" (from {size(disk)} of it)",
+        f"about {seconds(took * scale)} on one core",
+        "text is counted words first" if exact and found.kind == "text" else "",
+        f"text is encoded whole, about 10 times slower: {why}" if why else "",
+        f"most frequent in the sample: {top}",
+        *notes(found),
+    ]
+    return facts, "\n".join(line for line in lines if line)
+
+
+def _count_sample(sample: list[Any], files: dict[str, bytes], settings: Settings) -> dict[str, Any]:
+    return split_parts(pa.Table.from_batches(list(count_batches(iter(sample), files=files, settings=settings))))
+
+
+def _most_frequent(counts: Any, tok: Any) -> str:
+    total = np.zeros(tok.size, np.int64)
+    np.add.at(total, counts["token_id"].to_numpy(), counts["count"].to_numpy())
+    best = np.argsort(-total, kind="stable")[:10]
+    return " ".join(visible(tok.pieces[i].decode("utf-8", "replace")) for i in best)

@@ -1,0 +1,119 @@
+"""corpus -> counts: how often each token id occurs, per domain, and in the held-out slice.
+
+splits -> batches of TEXT or TOKENS -> one sparse partial result per task -> merged in a tree ->
+counts.parquet, domains.parquet, heldout.parquet, quarantine.parquet. Exact int64 throughout.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from tinydata import __version__
+from tinydata.core import schema
+from tinydata.core.location import fingerprint, table_bytes
+from tinydata.core.output import Output
+from tinydata.core.quarantine import Unusable, quarantined, reasons
+from tinydata.engines.base import Engine, reduce
+from tinydata.formats.corpus import Plan, check_bad, plan
+from tinydata.tokenizers.base import Tokenizer
+from tinydata.tokenizers.open import describe, loaded, read_tokenizer
+from tinydata.tokenizers.special_tokens import id_facts
+from tinydata.verbs.count.heldout import text_share
+from tinydata.verbs.count.merge import merge, split_parts
+from tinydata.verbs.count.plan import DEFAULTS, Settings
+from tinydata.verbs.count.worker import MAX_DOMAINS, _many_domains, count_batches
+
+
+def count(
+    corpus: list[str],
+    tokenizer: str,
+    out: str,
+    engine: Engine,
+    settings: Settings = DEFAULTS,
+    *,
+    force: bool = False,
+    json_freq: bool = False,
+    partitions: int = 0,
+    found: Plan | None = None,
+    progress: Callable[[int], None] = lambda n: None,
+) -> dict[str, Any]:
+    """Writes COUNTS to `out`; returns its manifest. The same command again continues a killed one.
+
+    Raises TinydataError: nothing to read, too much of it broken, output that exists.
+    """
+    files = read_tokenizer(tokenizer)
+    tok = loaded(files, tokenizer)
+    found = found or plan(corpus, settings.wanted._replace(**id_facts(tok)))
+    output = Output(out, header(corpus, tokenizer, tok, found, settings), force=force)
+    partials = reduce(
+        engine,
+        found.splits,
+        partial(count_batches, files=files, settings=settings, text_share=text_share(found.splits)),
+        merge=merge,
+        parts=output.parts,
+        progress=progress,
+        partitions=partitions,
+        label=f"tinydata count {', '.join(corpus)}",
+    )
+    partials = pa.concat_tables([partials, quarantined([Unusable(p, 0, r) for p, r in found.unreadable])])
+    tables = split_parts(partials)
+    whole = sorted(set(partials.filter(pc.equal(partials["part"], "check"))["path"].to_pylist()))
+    _check(tables, settings, found)
+    result = {**summary(tables, found), "encoded_whole": whole}
+    contents = {f"{name}.parquet": table_bytes(t) for name, t in tables.items() if name != "quarantine" or len(t)}
+    if json_freq:
+        contents["total_token_freq.json"] = paper_json(tables["counts"])
+    return output.publish(result, contents)
+
+
+def header(corpus: list[str], path: str, tok: Tokenizer, found: Plan, settings: Settings) -> dict[str, Any]:
+    """The part of the manifest that is known beforehand: it decides whether a run may be resumed."""
+    return {
+        "tinydata": __version__,
+        "verb": "count",
+        "inputs": {f.path: fingerprint(f) for f in found.files},
+        "options": {
+            "corpus": corpus,
+            "heldout": settings.heldout,
+            **settings.wanted.told,
+        },
+        "kind": found.kind,
+        "tokenizer": describe(path, tok),
+    }
+
+
+def _check(tables: dict[str, pa.Table], settings: Settings, found: Plan) -> None:
+    """Raises TinydataError if nothing was read or too much was bad."""
+    good = pc.sum(tables["domains"]["documents"]).as_py() or 0
+    if len(tables["domains"]) > MAX_DOMAINS:  # of all tasks together
+        raise _many_domains(", ".join(f.path for f in found.files[:3]))
+    check_bad(tables["quarantine"], good, settings.max_bad, found)
+
+
+def summary(tables: dict[str, pa.Table], found: Plan) -> dict[str, Any]:
+    """What the manifest says of the result."""
+    domains = tables["domains"]
+    total = {c: pc.sum(domains[c]).as_py() for c in schema.DOMAINS.names[1:]}
+    return {
+        "totals": {
+            **total,
+            "domains": len(domains),
+            "distinct_tokens": pc.count_distinct(tables["counts"]["token_id"]).as_py(),
+        },
+        "quarantined": reasons(tables["quarantine"]),
+        "skipped_files": found.skipped,
+    }
+
+
+def paper_json(counts: pa.Table) -> bytes:
+    """COUNTS -> `total_token_freq.json` as the paper's scripts exchange it: {"token id": count}."""
+    total = counts.group_by("token_id").aggregate([("count", "sum")]).sort_by("token_id")
+    return json.dumps(
+        dict(zip(map(str, total["token_id"].to_pylist()), total["count_sum"].to_pylist(), strict=True))
+    ).encode()

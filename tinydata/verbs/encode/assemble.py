@@ -1,0 +1,145 @@
+"""The second step of `encode`: parts -> shards of about as many tokens each, in the corpus's order or shuffled."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from tinydata.core import schema
+from tinydata.core.gather import gather
+from tinydata.core.location import Location, read_table
+from tinydata.engines.base import Tell
+from tinydata.formats.writing import FEWEST, PIECE, STEM, Piece, writer
+from tinydata.verbs.encode.worker import ENDINGS, Job
+
+
+class Shard(NamedTuple):
+    """Shard `number` of `many`. In the corpus's order it holds the documents that begin in its `size` tokens;
+    shuffled, those whose keys fall into its equal share of all keys."""
+
+    number: int
+    many: int
+    size: int
+    parts: list[tuple[int, int]]  # number of the part, tokens before it
+    tokens: int  # about
+
+
+def arrange(done: list[dict[str, Any]], size: int, seed: int) -> list[Shard]:
+    """Sums of all parts, tokens per shard -> shards, none of them empty."""
+    tokens = [d["tokens"] for d in done]
+    starts = [0, *np.cumsum(tokens).tolist()]
+    documents = sum(d["documents"] for d in done)
+    if seed >= 0:
+        many = max(1, min(-(-starts[-1] // size), documents // FEWEST))
+        every = [(k, starts[k]) for k, d in enumerate(done) if d["documents"]]
+        return [Shard(n, many, 0, every, starts[-1] // many) for n in range(many)]
+    size = max(size, *(d["longest"] for d in done), 1)  # so that some document begins in each
+    last = max((starts[k] + d["last"] for k, d in enumerate(done) if d["last"] >= 0), default=0)
+    many = last // size + 1
+    shards = []
+    for n in range(many):
+        first, stop = bisect_left(starts, n * size, 1) - 1, bisect_right(starts, (n + 1) * size, 0, len(done))
+        inside = [(k, starts[k]) for k in range(first, stop) if done[k]["documents"]]
+        shards.append(Shard(n, many, size, inside, min(size, starts[-1] - n * size)))
+    return shards
+
+
+class Tidy:
+    """Deletes each part when the last shard that is made of it is done: disks hold the tokens once, not twice.
+
+    Shuffled, every shard is made of every part, and nothing can go before the end.
+    """
+
+    def __init__(self, parts: Location, shards: list[Shard]):
+        self._parts = parts
+        self._made_of = {s.number: [part for part, _ in s.parts] for s in shards if s.size}
+        self._waiting = Counter(part for made_of in self._made_of.values() for part in made_of)
+
+    def __call__(self, done: set[int]) -> None:
+        """done: numbers of shards, each heard of once."""
+        for number in done:
+            for part in self._made_of.get(number, ()):
+                self._waiting[part] -= 1
+                if not self._waiting[part]:
+                    for ending in ENDINGS:
+                        (self._parts / f"{part:07d}{ending}").delete()
+
+
+def write_shard(job: Job, masked: bool, shard: Shard, number: int, tell: Tell) -> dict[str, Any]:
+    """Puts one shard together from the parts; returns its files and sums."""
+    stem = STEM.get(job.to, "shard-{:05d}").format(number)
+    sums = {"documents": 0, "tokens": 0}
+
+    def counted() -> Iterator[Piece]:
+        for piece in (_shuffled if job.seed >= 0 else _in_order)(job, masked, shard):
+            sums["documents"] += len(piece.lengths)
+            sums["tokens"] += len(piece.ids)
+            tell(piece.ids.nbytes)
+            yield piece
+
+    files = writer(job.to)(Location.of(job.place), stem, job.dtype, masked, counted())
+    return {"name": stem, "files": files, **sums}
+
+
+def _in_order(job: Job, masked: bool, shard: Shard) -> Iterator[Piece]:
+    for part, before in shard.parts:
+        table = _documents(job, part)
+        lengths = table["length"].to_numpy()
+        ends = np.cumsum(lengths)
+        begins = before + ends - np.maximum(lengths, 1)  # an empty document goes with the token before it
+        which = np.clip(begins // shard.size, 0, shard.many - 1)
+        a, b = np.searchsorted(which, [shard.number, shard.number + 1]).tolist()
+        while a < b:
+            first = int(ends[a] - lengths[a])
+            c = max(a + 1, int(np.searchsorted(ends[:b], first + PIECE, side="right")))
+            yield Piece(*_tokens(job, part, masked, first, int(ends[c - 1])), lengths[a:c], _labels(table, a, c))
+            a = c
+
+
+def _shuffled(job: Job, masked: bool, shard: Shard) -> Iterator[Piece]:
+    """All documents of the shard, in memory."""
+    found, keys = [], []
+    for part, _ in shard.parts:
+        table = _documents(job, part)
+        lengths, key = table["length"].to_numpy(), table["key"].to_numpy()
+        ends = np.cumsum(lengths)
+        which = ((key >> np.uint64(32)) * np.uint64(shard.many)) >> np.uint64(32)
+        a, b = np.searchsorted(which, [shard.number, shard.number + 1]).tolist()
+        if a < b:
+            span = _tokens(job, part, masked, int(ends[a] - lengths[a]), int(ends[b - 1]))
+            found.append(Piece(*span, lengths[a:b], _labels(table, a, b)))
+            keys.append(key[a:b])
+    order = np.argsort(np.concatenate(keys), kind="stable")
+    lengths = np.concatenate([p.lengths for p in found])
+    ids = gather(np.concatenate([p.ids for p in found]), lengths, order)
+    mask = gather(np.concatenate([p.flags for p in found]), lengths, order) if masked else None
+    documents = pa.concat_tables([p.documents for p in found]).take(pa.array(order))
+    yield Piece(ids, mask, lengths[order], documents)
+
+
+def _documents(job: Job, part: int) -> pa.Table:
+    return read_table(Location.of(job.parts) / f"{part:07d}.docs")
+
+
+def _labels(table: pa.Table, a: int, b: int) -> pa.Table:
+    return table.select(schema.DOCUMENTS.names).slice(a, b - a)
+
+
+def _tokens(job: Job, part: int, masked: bool, a: int, b: int) -> tuple[np.ndarray, np.ndarray | None]:
+    """Tokens [a, b) of a part, and their mask."""
+    where = Location.of(job.parts)
+    size = job.dtype.itemsize
+    with (where / f"{part:07d}.ids").open() as f:
+        f.seek(a * size)
+        ids = np.frombuffer(f.read_buffer((b - a) * size), job.dtype)
+    beside = where / f"{part:07d}.mask"
+    if not masked or not beside.exists():
+        return ids, None
+    with beside.open() as f:
+        f.seek(a)
+        return ids, np.frombuffer(f.read_buffer(b - a), np.bool_)

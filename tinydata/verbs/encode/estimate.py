@@ -1,0 +1,55 @@
+"""What `encode` would do: its input as it is, the rest estimated on a real sample."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from tinydata.core.text import Result, many, seconds, size
+from tinydata.formats.corpus import Plan, _sample
+
+
+def encode_plan(found: Plan, corpus: list[str], vocab: str, tokenizer: str, settings: Any) -> Result:
+    """What `encode` would do: its input as it is, the rest estimated on a real sample."""
+    from tinydata.verbs.encode.plan import job_of, open_target
+    from tinydata.verbs.encode.worker import Part
+
+    target = open_target(vocab, corpus, found.kind, settings, tokenizer)
+    total = sum(s.bytes for s in found.splits)
+    text = found.kind == "text"
+    job = job_of(target, text, settings)
+    batches, disk = _sample(found)
+    for warm in (True, False):
+        part, began = Part(job), time.time()
+        for batch in batches[:1] if warm else batches:
+            part.add(batch)
+    took, scale = time.time() - began, total / disk
+    first: list[int] = next((i[:12].tolist() for i in part.ids if len(i)), [])
+    facts = {
+        "kind": found.kind,
+        "files": len(found.files),
+        "splits": len(found.splits),
+        "bytes": total,
+        "tokens_estimated": int(part.tokens * scale),
+        "shards_estimated": max(1, -(-int(part.tokens * scale) // settings.shard_tokens)),
+        "bytes_written_estimated": int(part.tokens * scale * job.dtype.itemsize),
+        "seconds_estimated_on_one_core": took * scale,
+        "to": settings.to,
+        "dtype": job.dtype.name,
+        "bos": target.edges.bos,
+        "eos": target.edges.eos,
+        "rewritten": bool(target.idmap),
+        "first_ids": first,
+    }
+    around = [n for n, i in (("bos", target.edges.bos), ("eos", target.edges.eos)) if i >= 0]
+    named = " and ".join(f"{n} {target.tok.pieces[getattr(target.edges, n)].decode()!r}" for n in around)
+    how = {(True, False): "encoded", (False, True): "rewritten through the id map", (False, False): "taken as they are"}
+    lines = [
+        f"{many(facts['files'], 'file')} of {found.kind}, {size(total)} on disk, {many(facts['splits'], 'split')}",
+        f"{'text is' if text else 'ids are'} {how[text, bool(target.idmap)]}; each document gets {named or 'no token'}",
+        f"about {facts['tokens_estimated']:,} tokens as {facts['dtype']}, {size(facts['bytes_written_estimated'])},"
+        f" in about {many(facts['shards_estimated'], 'shard')} of {settings.to} (from {size(disk)} of it)",
+        f"about {seconds(took * scale)} on one core",
+        f"the first ids: {' '.join(map(str, first))}",
+    ]
+    return facts, "\n".join(lines)

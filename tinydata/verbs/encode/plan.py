@@ -1,0 +1,190 @@
+"""corpus -> shards: text is encoded, ids of the big tokenizer are rewritten, ids of this one pass through.
+
+Two steps, each of which may run anywhere and be killed at any time. Units (runs of splits, which
+depend on the data alone) are encoded to parts; then shards, whose bounds are known only when all
+documents' lengths are, are put together from the parts. So shards are the same whatever ran where.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from tinydata import __version__
+from tinydata.core.errors import TinydataError
+from tinydata.core.location import Location, fingerprint, read_bytes
+from tinydata.core.output import MANIFEST, read_manifest
+from tinydata.engines.base import Unit
+from tinydata.formats.base import Split, Wanted
+from tinydata.formats.corpus import Plan
+from tinydata.tokenizers.base import Tokenizer
+from tinydata.tokenizers.base import fingerprint as tokenizer_fingerprint
+from tinydata.tokenizers.open import describe, loaded, read_tokenizer
+from tinydata.tokenizers.special_tokens import Edges, edges, end_of_text, id_facts
+from tinydata.verbs.encode.worker import Job
+
+UNIT_BYTES = 64 << 20  # of input; the least that is done again after a kill
+SHARD_TOKENS = 1 << 27  # 256 MB of uint16
+
+
+class Settings(NamedTuple):
+    """What decides the result, and nothing else."""
+
+    wanted: Wanted = Wanted()
+    to: str = "megatron"
+    shard_tokens: int = SHARD_TOKENS
+    seed: int = -1  # of the global shuffle; -1: the corpus's own order
+    bos: str = ""  # a token, `none`, or what the tokenizer says
+    eos: str = ""
+    max_bad: float = 0.001  # share of documents that may be unusable
+
+
+DEFAULTS = Settings()
+
+
+class Target(NamedTuple):
+    """What ids become."""
+
+    tok: Tokenizer
+    files: dict[str, bytes]
+    idmap: bytes  # idmap.parquet; empty: the ids are the tokenizer's own, or there is text
+    learned: bytes  # learned.parquet, where there is one
+    big: dict[str, bytes]  # files of the tokenizer the ids are of, where it was found
+    edges: Edges
+
+
+def job_of(target: Target, text: bool, settings: Settings, parts: str = "", place: str = "") -> Job:
+    ids = (target.files, target.idmap, target.learned, target.big)
+    return Job(*ids, text, target.edges, settings.to, settings.seed, parts, place)
+
+
+def _units(splits: list[Split]) -> list[Unit]:
+    """Consecutive splits of UNIT_BYTES together: what is written, and resumed, as one."""
+    units: list[Unit] = []
+    group: list[Split] = []
+    size = 0
+    for k, split in enumerate(splits, 1):
+        group.append(split)
+        size += split.bytes
+        if size >= UNIT_BYTES or k == len(splits):
+            units.append(Unit(len(units), group, size))
+            group, size = [], 0
+    return units
+
+
+def header(corpus: list[str], vocab: str, target: Target, found: Plan, settings: Settings) -> dict[str, Any]:
+    """The part of the manifest that is known beforehand: it decides whether a run may be resumed."""
+    told = {k: v for k, v in settings._asdict().items() if k not in ("wanted", "max_bad") and v != ""}
+    return {
+        "tinydata": __version__,
+        "verb": "encode",
+        "inputs": {f.path: fingerprint(f) for f in found.files},
+        "options": {
+            "corpus": corpus,
+            **{k: v for k, v in told.items() if (k, v) != ("seed", -1)},
+            **settings.wanted.told,
+        },
+        "kind": found.kind,
+        "rewritten": bool(target.idmap),
+        "tokenizer": describe(vocab, target.tok),
+    }
+
+
+# -- what it becomes --------------------------------------------------------------------------
+
+
+def open_target(vocab: str, corpus: list[str], kind: str, settings: Settings, tokenizer: str = "") -> Target:
+    """VOCAB or a tokenizer -> Target; raises TinydataError where it does not fit the corpus or the format."""
+    files = read_tokenizer(vocab)
+    tok = loaded(files, vocab)
+    around = edges(tok, settings.bos, settings.eos)
+    if kind == "ids":  # they have what they have, unless told
+        around = Edges(around.bos if settings.bos else -1, around.eos if settings.eos else -1)
+    if settings.to == "llmc":
+        around = Edges(-1, around.eos if settings.eos else end_of_text(tok))
+        if around.eos < 0 or settings.bos not in ("", "none"):
+            raise TinydataError(
+                "llm.c tells documents apart by the end-of-text token in front of each: "
+                + ("it has no place for --bos" if around.eos >= 0 else "the tokenizer, or --eos, names none"),
+                where=vocab,
+                fix="leave --bos out" if around.eos >= 0 else "name one with --eos",
+            )
+    if kind == "text":
+        return Target(tok, files, b"", b"", {}, around)
+    where = _home(vocab) / "idmap.parquet"
+    made_by = {m["tokenizer"]["fingerprint"]: m["tokenizer"] for m in (_shards_manifest(c) for c in corpus) if m}
+    own = tokenizer_fingerprint(tok)
+    if not where.exists():
+        _only(made_by, {own}, vocab)
+        return Target(tok, files, b"", b"", {}, around)
+    big = read_manifest(where.parent.path, "compact")["tokenizer"]
+    _only(made_by, {own, big["fingerprint"]}, vocab)
+    if own in made_by:
+        return Target(tok, files, b"", b"", {}, around)
+    taught = where.parent / "learned.parquet"
+    merges = read_bytes(taught) if taught.exists() else b""
+    return Target(tok, files, read_bytes(where), merges, _big_files(tokenizer, big), around)
+
+
+def _home(vocab: str) -> Location:
+    """The directory of a vocabulary, also of one that is named by its tokenizer file."""
+    where = Location.of(vocab)
+    return where if where.is_dir() else where.parent
+
+
+def informed(wanted: Wanted, vocab: str, tokenizer: str = "") -> Wanted:
+    """Wanted, with what is known of the tokenizer that made the ids, if it is ids: undeclared ones are judged by it."""
+    home = _home(vocab)
+    if not (home / "idmap.parquet").exists():
+        return wanted._replace(**id_facts(loaded(read_tokenizer(vocab), vocab)))
+    big = read_manifest(home.path, "compact")["tokenizer"]
+    files = _big_files(tokenizer, big)
+    return wanted._replace(**id_facts(loaded(files))) if files else wanted._replace(vocab=big["size"])
+
+
+def _shards_manifest(path: str) -> dict[str, Any] | None:
+    """Manifest of a directory of shards that tinydata made."""
+    where = Location.of(path)
+    if any(c in path for c in "*?[") or not (where / MANIFEST).exists():
+        return None
+    try:
+        return read_manifest(path, "encode")
+    except TinydataError:
+        return None
+
+
+def _only(made_by: dict[str, Any], wanted: set[str], vocab: str) -> None:
+    """Raises TinydataError if shards of the corpus are of several tokenizers, or of one that is not wanted."""
+    if len(made_by) > 1:
+        raise TinydataError(
+            f"the shards are of different tokenizers: {', '.join(t['path'] for t in made_by.values())}",
+            fix="encode those of each tokenizer apart",
+        )
+    for made in made_by.values():
+        if made["fingerprint"] not in wanted:
+            raise TinydataError(
+                f"the ids are of another tokenizer: {made['path']} ({made['family']}, {made['size']:,} ids)",
+                where=vocab,
+                fix="pass the vocabulary that was made from that tokenizer",
+            )
+
+
+def _big_files(told: str, big: dict[str, Any]) -> dict[str, bytes]:
+    """Files of the tokenizer that made the ids: the one told, or where it was; {} for `none`, or if it is gone."""
+    if told == "none":
+        return {}
+    try:
+        files = read_tokenizer(told or big["path"])
+        same = tokenizer_fingerprint(loaded(files, told or big["path"])) == big["fingerprint"]
+    except TinydataError:
+        if told:
+            raise
+        return {}
+    if same:
+        return files
+    if told:
+        raise TinydataError(
+            f"the vocabulary was made from another tokenizer: {big['path']} ({big['family']}, {big['size']:,} ids)",
+            where=told,
+            fix="pass that one, or leave --tokenizer out",
+        )
+    return {}

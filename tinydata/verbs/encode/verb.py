@@ -1,0 +1,130 @@
+"""corpus + vocabulary -> shards; ids of the big tokenizer are rewritten without the text."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from tinydata.core import schema
+from tinydata.core.errors import TinydataError
+from tinydata.core.location import table_bytes
+from tinydata.core.output import Output
+from tinydata.core.quarantine import Unusable, reasons
+from tinydata.engines.base import Engine, Stage, Unit, map, silent
+from tinydata.formats.corpus import Plan, check_bad, plan
+from tinydata.tokenizers.base import CONTROL, Tokenizer
+from tinydata.tokenizers.special_tokens import end_of_text
+from tinydata.verbs.encode.assemble import Tidy, arrange, write_shard
+from tinydata.verbs.encode.plan import DEFAULTS, Settings, Target, _units, header, informed, job_of, open_target
+from tinydata.verbs.encode.worker import SAMPLE, Job, encode_unit
+
+ENOUGH = 1_000  # tokens of a sample that says something
+FOREIGN = 0.1  # share of tokens by which a corpus may differ from what its tokenizer makes of its text
+
+
+def encode(
+    corpus: list[str],
+    vocab: str,
+    out: str,
+    engine: Engine,
+    settings: Settings = DEFAULTS,
+    *,
+    tokenizer: str = "",
+    force: bool = False,
+    partitions: int = 0,
+    found: Plan | None = None,
+    stage: Stage = silent,
+) -> dict[str, Any]:
+    """Writes SHARDS to `out`; returns the manifest. The same command again continues a killed one.
+
+    vocab: what `tinydata compact` wrote, or any tokenizer. tokenizer: the one that made the ids, if
+    it is not where the vocabulary says; `none` compares nothing with it. stage: shows progress of (name, bytes in all).
+
+    Raises TinydataError: nothing to read, too much of it broken, ids of another tokenizer, output
+    that exists.
+    """
+    found = found or plan(corpus, informed(settings.wanted, vocab, tokenizer))
+    target = open_target(vocab, corpus, found.kind, settings, tokenizer)
+    output = Output(out, header(corpus, vocab, target, found, settings), force=force)
+    output.place.make_dir()
+    places = (output.parts.absolute, output.place.absolute)
+    text = found.kind == "text"
+    job = job_of(target, text, settings, *places)
+    label = f"tinydata encode {', '.join(corpus)}"
+    ways: dict[str, Any] = {"parts": output.parts, "partitions": partitions, "label": label}
+    units = _units(found.splits)
+    with stage("encode", sum(u.bytes for u in units)) as progress:
+        done = map(engine, units, partial(encode_unit, job), kind="part", progress=progress, **ways)
+    bad = _quarantine(done, found)
+    check_bad(bad, sum(d["documents"] for d in done), settings.max_bad, found)
+    _check_old(done, corpus)
+    shards = arrange(done, settings.shard_tokens, settings.seed)
+    todo = [Unit(s.number, s, s.tokens * job.dtype.itemsize) for s in shards]
+    masked = any(d["masked"] for d in done)
+    with stage("shards", sum(u.bytes for u in todo)) as progress:
+        ways |= {"progress": progress, "finished": Tidy(output.parts, shards)}
+        made = map(engine, todo, partial(write_shard, job, masked), kind="shard", **ways)
+    files = {"quarantine.parquet": table_bytes(bad)} if len(bad) else {}
+    if settings.to == "megatron":  # the trainer's own: it needs no tokenizer to count bits per byte
+        files["pieces.parquet"] = table_bytes(pieces(target.tok))
+    result = {**summary(done, made, target, job, found), "quarantined": reasons(bad)}
+    return output.publish(result, files, {n: s for m in made for n, s in m["files"].items()})
+
+
+def _check_old(done: list[dict[str, Any]], corpus: list[str]) -> None:
+    """Raises TinydataError if the ids of the sample are not what the big tokenizer makes of their text."""
+    old, anew = (sum(d["sample"][k] for d in done) for k in ("tokens_old", "tokens_old_anew"))
+    if old >= ENOUGH and abs(old - anew) > FOREIGN * max(old, anew):
+        raise TinydataError(
+            f"these ids are hardly of the big tokenizer: of what a sample says by it, it makes {anew:,} tokens itself,"
+            f" and there are {old:,}",
+            where=", ".join(corpus),
+            fix="pass the vocabulary made from the tokenizer of these ids; or --tokenizer none, if they are right so",
+        )
+
+
+def _quarantine(done: list[dict[str, Any]], found: Plan) -> pa.Table:
+    """-> QUARANTINE."""
+    bad = [Unusable(p, 0, r) for p, r in found.unreadable]
+    bad += [Unusable(*row) for d in done for row in d["bad"]]
+    rows = [
+        dict(zip(schema.QUARANTINE.names, (b.path, b.position, b.doc_id, b.reason, b.excerpt), strict=True))
+        for b in bad
+    ]
+    return pa.Table.from_pylist(rows, schema.QUARANTINE).sort_by([("path", "ascending"), ("position", "ascending")])
+
+
+def pieces(tok: Tokenizer) -> pa.Table:
+    """-> PIECES. Bytes of a text are the sum over its ids, where the tokenizer neither normalises nor adds a blank."""
+    special = (tok.kinds == CONTROL) | tok.gap
+    size = np.where(special, 0, [len(p) for p in tok.pieces])
+    return pa.table([np.arange(tok.size), size, special], names=schema.PIECES.names).cast(schema.PIECES)
+
+
+def summary(
+    done: list[dict[str, Any]], made: list[dict[str, Any]], target: Target, job: Job, found: Plan
+) -> dict[str, Any]:
+    """What the manifest says of the result."""
+    domains: dict[str, list[int]] = {}
+    for d in done:
+        for name, sums in d["domains"].items():
+            domains[name] = [a + b for a, b in zip(domains.get(name, [0, 0, 0]), sums, strict=True)]
+    unit = "bytes" if job.text else "tokens_before"
+    total = {k: sum(d[k] for d in done) for k in ("documents", "tokens", "masked")}
+    sample = {k: sum(d["sample"][k] for d in done) for k in SAMPLE}
+    return {
+        "totals": {**total, unit: sum(s[1] for s in domains.values())},
+        "domains": {n: {"documents": s[0], unit: s[1], "tokens": s[2]} for n, s in sorted(domains.items())},
+        "shards": [{k: m[k] for k in ("name", "documents", "tokens")} for m in made],
+        "dtype": job.dtype.name,
+        "bos": target.edges.bos,
+        "eos": target.edges.eos,
+        "end_of_text": end_of_text(target.tok),
+        "unknown": target.tok.unk,
+        "sample": sample if target.big else None,
+        "encoded_whole": sorted({d["differed"] for d in done if d["differed"]}),
+        "skipped_files": found.skipped,
+    }

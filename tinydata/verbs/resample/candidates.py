@@ -1,0 +1,357 @@
+"""SCORES -> the rows a sample is drawn from: read once, judged by the guards, kept as a digest for the next pass.
+
+Parts of SCORES are small files; runs of them, GROUP rows or more, are read as one. What the passes need of a
+group (9 to 30 bytes a row) is kept beside the unfinished output, uncompressed, and mapped into memory: reading
+it again costs a tenth of reading Parquet.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from tinydata.core.errors import UNREADABLE, TinydataError
+from tinydata.core.kernels import compiled
+from tinydata.core.location import Location
+from tinydata.core.output import read_manifest
+from tinydata.verbs.resample.gumbel import unit_losses
+
+GROUP = 1 << 20  # rows
+REASONS = ("", "no loss", "repeats", "periodic", "short", "unknown", "prior", "no reference")  # why it cannot be drawn
+GUARDS = ("periodic", "short", "unknown", "prior")
+STEP = 2048  # of a nat: what priors are rounded to
+_NLL = 65536.0  # of a nat: what sums of losses are rounded to, so that they are the same in any order
+_FEWEST = 32  # sequences of a domain from which its median says something
+_LEAST = 0.05  # nats: a spread below this is taken for this
+
+
+class Part(NamedTuple):
+    path: str
+    first: int  # sequence number of its first row
+    rows: int
+
+
+class Scores(NamedTuple):
+    """A directory of SCORES."""
+
+    path: str
+    manifest: dict[str, Any]
+    parts: list[Part]  # in order
+
+
+class Source(NamedTuple):
+    """What a worker needs to know to read candidates."""
+
+    groups: list[list[Part]]
+    domains: list[str]
+    seq_len: int
+    unit: str  # sequence, document, batch
+    batch: int  # sequences
+    limits: dict[str, float]  # guard -> its value; "repeats" too
+    reference: list[Part]
+    cache: str  # directory for digests; "": none
+
+    def rows(self, group: int) -> int:
+        return sum(p.rows for p in self.groups[group])
+
+
+class Rows(NamedTuple):
+    """The rows of one group, in order."""
+
+    sequence: np.ndarray  # int64
+    domain: np.ndarray  # int16: its place in Source.domains
+    reason: np.ndarray  # uint8: index into REASONS, the prior not judged yet
+    tokens: np.ndarray  # unsigned
+    repeats: np.ndarray  # unsigned
+    loss: np.ndarray  # float32: mean, less that of the reference
+    prior: np.ndarray  # uint16 [n or 0], of a nat / STEP
+    spread: np.ndarray  # uint16 [n or 0]: standard deviation of the same
+    nll: np.ndarray  # int64 [n or 0], of a nat / 65536
+    unit: np.ndarray  # int64 [n or 0]: documents
+
+
+def open_scores(path: str) -> Scores:
+    manifest = read_manifest(path, "score")
+    where = Location.of(Location.of(path).absolute)
+    parts = sorted((Part((where / p["name"]).path, p["first"], p["sequences"]) for p in manifest["parts"]), key=_first)
+    for a, b in pairwise(parts):
+        if b.first < a.first + a.rows:
+            raise _disorder(
+                b.path, f"it begins at sequence {b.first}, and {Location.of(a.path).name} is not over by then"
+            )
+    return Scores(path, manifest, parts)
+
+
+def _first(part: Part) -> int:
+    return part.first
+
+
+def groups(parts: list[Part]) -> list[list[Part]]:
+    """Consecutive parts, GROUP rows or more together."""
+    out: list[list[Part]] = []
+    size = GROUP
+    for part in parts:
+        if not part.rows:
+            continue
+        if size >= GROUP:
+            out.append([])
+            size = 0
+        out[-1].append(part)
+        size += part.rows
+    return out
+
+
+def _disorder(path: str, why: str) -> TinydataError:
+    return TinydataError(
+        f"the rows are not in the order of sequences: {why}",
+        where=path,
+        fix="make the scores anew with `tinydata score`, or sort them by sequence",
+        code=UNREADABLE,
+    )
+
+
+# -- reading ----------------------------------------------------------------------------------
+
+
+def read(source: Source, group: int) -> Rows:
+    """From its digest, which is made if it is not there."""
+    digest = Location.of(source.cache) / f"rows-{group:07d}.arrow" if source.cache else None
+    if digest is None or not digest.exists():
+        rows = _from_scores(source, source.groups[group])
+        if digest is not None:
+            digest.write(_packed(rows))
+        return rows
+    held = pa.memory_map(digest.absolute) if digest.local else pa.BufferReader(digest.open().read_buffer())
+    batch = pa.ipc.open_file(held).get_batch(0)
+    size, first = int(batch.schema.metadata[b"rows"]), int(batch.schema.metadata[b"first"])
+    found = [batch.column(name).values.to_numpy() for name in Rows._fields]
+    whole = [np.full(size, c[0]) if len(c) == 1 else c for c in found]
+    return Rows(*whole)._replace(sequence=whole[0] + np.arange(first, first + size))
+
+
+def _packed(rows: Rows) -> pa.Buffer:
+    """Each column a list in the one row of an Arrow file: of one value, if all are the same; sequences as gaps."""
+    first, size = int(rows.sequence[0]), len(rows.sequence)
+    slim = rows._replace(sequence=_narrow(rows.sequence - np.arange(first, first + size)))
+    short = [c[:1] if len(c) and (c == c[0]).all() else c for c in slim]
+    lists = [pa.LargeListArray.from_arrays(pa.array([0, len(c)]), pa.array(c)) for c in short]
+    batch = pa.RecordBatch.from_arrays(lists, names=list(Rows._fields))
+    batch = batch.replace_schema_metadata({"first": str(first), "rows": str(size)})
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, batch.schema) as out:
+        out.write_batch(batch)
+    return sink.getvalue()
+
+
+def _narrow(values: np.ndarray) -> np.ndarray:
+    """Whole numbers from 0 on -> the same in as few bytes as hold them."""
+    top = int(values.max(initial=0))
+    return values.astype(next(t for t in (np.uint8, np.uint16, np.uint32, np.int64) if top <= np.iinfo(t).max))
+
+
+def _from_scores(source: Source, parts: list[Part]) -> Rows:
+    limits = source.limits
+    names = ["sequence", "domain", "status", "mean", "tokens", "repeats"]
+    names += [n for n in ("periodic", "unknown") if n in limits]
+    names += ["prior", "prior_sd"] if "prior" in limits else []
+    names += ["nll"] if source.unit != "sequence" else []
+    names += ["document"] if source.unit == "document" else []
+    columns = _columns(parts, names)
+    sequence, tokens = columns["sequence"], columns["tokens"]
+    if len(sequence) != sum(p.rows for p in parts) or sequence[0] != parts[0].first or (np.diff(sequence) <= 0).any():
+        raise _disorder(parts[0].path, "they do not begin with the manifest's number, or do not rise")
+    loss = columns["mean"].astype(np.float32)
+    nll = columns.get("nll", np.empty(0))
+    good = _coded(columns["status"], {"ok": 1}) == 1
+    reason = np.where(good & np.isfinite(loss) & (tokens > 0), 0, 1).astype(np.uint8)
+    if source.reference:
+        known, less, less_nll = _reference(source, sequence)
+        loss = loss - less
+        nll = nll - less_nll if len(nll) else nll
+        _mark(reason, "no reference", ~known)
+    if "periodic" in limits:
+        _mark(reason, "periodic", columns["periodic"] >= limits["periodic"])
+    if "short" in limits:
+        _mark(reason, "short", tokens < limits["short"] * source.seq_len)
+    if "unknown" in limits:
+        _mark(reason, "unknown", columns["unknown"] > limits["unknown"] * tokens)
+    if "repeats" in limits:
+        _mark(reason, "repeats", columns["repeats"] >= limits["repeats"])
+    codes = {name: k for k, name in enumerate(source.domains)}
+    return Rows(
+        sequence,
+        _coded(columns["domain"], codes, parts[0].path).astype(np.int16),
+        reason,
+        _narrow(np.maximum(tokens, 0)),
+        _narrow(np.maximum(columns["repeats"], 0)),
+        np.where(reason == 1, np.float32(0), loss),
+        _steps(columns.get("prior", np.empty(0))),
+        _steps(columns.get("prior_sd", np.empty(0))),
+        np.rint(np.where(reason == 1, 0, nll) * _NLL).astype(np.int64) if len(nll) else np.empty(0, np.int64),
+        columns.get("document", np.empty(0, np.int64)),
+    )
+
+
+def _mark(reason: np.ndarray, name: str, which: np.ndarray) -> None:
+    reason[which & (reason == 0)] = REASONS.index(name)
+
+
+def _steps(prior: np.ndarray) -> np.ndarray:
+    return np.clip(np.rint(np.nan_to_num(prior) * STEP), 0, 65535).astype(np.uint16)
+
+
+def _columns(parts: list[Part], names: list[str]) -> dict[str, Any]:
+    """Columns of some parts end to end: numpy, nulls as 0; domain and status as dictionary arrays."""
+    tables = []
+    for part in parts:
+        try:
+            with Location.of(part.path).open() as f:
+                file = pq.ParquetFile(f, read_dictionary=["domain", "status"])
+                tables.append(file.read(columns=names, use_threads=False))
+        except (OSError, pa.ArrowException) as e:
+            raise TinydataError(
+                f"the scores cannot be read: {e}", where=part.path, fix="make them anew with `tinydata score --force`"
+            ) from None
+    whole = pa.concat_tables(tables)
+    labels = ("domain", "status")
+    return {n: whole[n] if n in labels else _filled(whole[n]) for n in names}
+
+
+def _filled(column: pa.ChunkedArray) -> np.ndarray:
+    return (column.fill_null(0) if column.null_count else column).to_numpy()
+
+
+def _coded(column: pa.ChunkedArray, codes: dict[str, int], path: str = "") -> np.ndarray:
+    """Labels -> their codes int64; -1: not one of them. With a path they must be."""
+    out = []
+    for chunk in column.chunks:
+        found = np.array([codes.get(name or "", -1) for name in chunk.dictionary.to_pylist()] or [-1])
+        index = pc.fill_null(chunk.indices, 0) if chunk.null_count else chunk.indices
+        values = found[index.to_numpy()]
+        if chunk.null_count:
+            values = np.where(chunk.is_null().to_numpy(zero_copy_only=False), codes.get("", -1), values)
+        out.append(values)
+    values = np.concatenate(out)
+    if path and (values < 0).any():
+        raise TinydataError(
+            "a domain is not in the manifest of the scores", where=path, fix="make them anew with `tinydata score`"
+        )
+    return values
+
+
+def _reference(source: Source, sequence: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """-> for each sequence: whether the reference has a loss of it, its mean and its sum."""
+    first, last = int(sequence[0]), int(sequence[-1])
+    nexts = [p.first for p in source.reference[1:]] + [last + 1]
+    parts = [p for p, end in zip(source.reference, nexts, strict=True) if p.first <= last and end > first and p.rows]
+    known = np.zeros(len(sequence), np.bool_)
+    mean, nll = np.zeros(len(sequence), np.float32), np.zeros(len(sequence))
+    if parts:
+        other = _columns(parts, ["sequence", "status", "mean", "nll"])
+        at = np.minimum(np.searchsorted(other["sequence"], sequence), len(other["sequence"]) - 1)
+        good = (_coded(other["status"], {"ok": 1, "held out": 1}) == 1) & np.isfinite(other["mean"])
+        known = (other["sequence"][at] == sequence) & good[at]
+        mean, nll = np.where(known, other["mean"][at], 0), np.where(known, other["nll"][at], 0)
+    return known, mean.astype(np.float32), nll
+
+
+# -- judging ----------------------------------------------------------------------------------
+
+
+def unjudged(domains: int) -> np.ndarray:
+    """-> bounds int64[domains, 4] within which every prior lies."""
+    return np.tile(np.array([0, 65535, 0, 65535]), (domains, 1))
+
+
+def bounds(counts: np.ndarray, distance: float) -> np.ndarray:
+    """counts int64[domains, 2, 65536] of prior and its deviation -> what is not excluded int64[domains, 4].
+
+    Within `distance` robust standard deviations (1.4826 x median absolute deviation) of the domain's median; a domain
+    of fewer than 32 sequences is not judged.
+    """
+    out = unjudged(len(counts))
+    for d, both in enumerate(counts):
+        for k, count in enumerate(both):
+            total = int(count.sum())
+            if total < _FEWEST:
+                continue
+            median = int(np.searchsorted(np.cumsum(count), (total + 1) // 2))
+            away = np.bincount(np.abs(np.arange(len(count)) - median), weights=count, minlength=1)
+            mad = int(np.searchsorted(np.cumsum(away), (total + 1) // 2))
+            far = int(np.ceil(distance * max(1.4826 * mad, _LEAST * STEP)))
+            out[d, 2 * k : 2 * k + 2] = median - far, median + far
+    return out
+
+
+@compiled()
+def tally_priors(prior, spread, reason, domain, counts):
+    """uint16[n] each -> counts int64[domains, 2, 65536] of the rows with reason 0."""
+    for i in range(len(prior)):
+        if reason[i] == 0:
+            counts[domain[i], 0, prior[i]] += 1
+            counts[domain[i], 1, spread[i]] += 1
+
+
+@compiled()
+def _outliers(prior, spread, domain, bounds, code, reason):
+    for i in range(len(prior)):
+        b = bounds[domain[i]]
+        inside = b[0] <= prior[i] <= b[1] and b[2] <= spread[i] <= b[3]
+        if reason[i] == 0 and not inside:
+            reason[i] = code
+
+
+class Judged(NamedTuple):
+    """Rows of a group with every guard applied and the loss of their unit."""
+
+    rows: Rows
+    reason: np.ndarray  # uint8
+    loss: np.ndarray  # float32: of the unit
+    unit: np.ndarray  # int64
+    units: int  # that begin here and can be drawn
+
+
+def judged(source: Source, group: int, limits: np.ndarray) -> Judged:
+    """limits: what `bounds` gave."""
+    rows = read(source, group)
+    reason = _reasons(rows, limits)
+    if source.unit == "sequence":
+        return Judged(rows, reason, rows.loss, rows.sequence, int((reason == 0).sum()))
+    unit = _units(source, rows)
+    before = _beyond(source, group, -1, int(unit[0]), limits)
+    after = _beyond(source, group, 1, int(unit[-1]), limits)
+    loss = np.empty(len(unit), np.float32)
+    begun = unit_losses(unit, rows.nll, rows.tokens, reason, before, after, loss)
+    return Judged(rows, reason, loss, unit, int(begun))
+
+
+def _reasons(rows: Rows, limits: np.ndarray) -> np.ndarray:
+    reason = rows.reason.copy()
+    if len(rows.prior):
+        _outliers(rows.prior, rows.spread, rows.domain, limits, np.uint8(REASONS.index("prior")), reason)
+    return reason
+
+
+def _units(source: Source, rows: Rows) -> np.ndarray:
+    return rows.unit if source.unit == "document" else rows.sequence // source.batch
+
+
+def _beyond(source: Source, group: int, step: int, unit: int, limits: np.ndarray) -> tuple[int, int]:
+    """(nll, tokens) of what can be drawn of this unit in the groups before (step -1) or behind (1)."""
+    nll = tokens = 0
+    k = group + step
+    while 0 <= k < len(source.groups):
+        rows = read(source, k)
+        same = _units(source, rows) == unit
+        mine = same & (_reasons(rows, limits) == 0)
+        nll += int(rows.nll[mine].sum())
+        tokens += int(rows.tokens[mine].sum(dtype=np.int64))
+        if not same.all():
+            break
+        k += step
+    return nll, tokens

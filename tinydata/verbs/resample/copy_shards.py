@@ -1,0 +1,245 @@
+"""A round's kept sequences -> shards of their own, in any format that is written: the worker gathers and writes itself.
+
+Sequence n of the new shards is the n-th kept one, in the order of their numbers or shuffled: its T inputs, token for
+token, and behind the last one the one token more that is its last target. Documents keep their bounds, and one that is
+cut begins anew. Where a sequence does not follow the one before it, the target in between would be invented: it is the
+first token of the new sequence, and bears no loss.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tinydata.core import schema
+from tinydata.core.gather import gather
+from tinydata.core.hashing import shuffle_keys
+from tinydata.core.location import Location, read_bytes
+from tinydata.engines.base import Tell, Unit
+from tinydata.formats.dataset import Stream
+from tinydata.formats.writing import FEWEST, PIECE, STEM, Piece, writer
+
+ORDERS = ("concatenated", "shuffled")
+UNMASKED = ("llmc",)  # formats that have no place for masks
+BY_SIGN = ("internevo",)  # and those where a masked id is a negative one: id 0 cannot be masked
+
+
+class Target(NamedTuple):
+    """What is made of a round."""
+
+    to: str = "megatron"
+    order: str = "concatenated"
+    shard_tokens: int = 1 << 27
+
+
+class Copy(NamedTuple):
+    """What a worker needs to know to write shards."""
+
+    stream: Stream
+    seq_len: int
+    keep: list[tuple[str, int]]  # files of KEEP and their rows
+    target: Target
+    seed: int
+    place: str
+
+    @property
+    def kept(self) -> int:
+        return sum(n for _, n in self.keep)
+
+    @property
+    def masked(self) -> bool:
+        return self.target.to not in UNMASKED
+
+
+class Bounds(NamedTuple):
+    """Documents of some kept sequences end to end, cut where these do not follow one another."""
+
+    lengths: np.ndarray  # int64[p]: tokens
+    document: np.ndarray  # int64[p]: its number in the base
+    domain: list[str]
+    sequence: np.ndarray  # int64[p]: place of the sequence it begins in
+
+
+def units(copy: Copy) -> list[Unit]:
+    """A unit per shard: in the order of numbers, a range of the kept; shuffled, one of as many shares of all hashes."""
+    each = max(1, copy.target.shard_tokens // copy.seq_len)
+    many = -(-copy.kept // each)
+    if copy.target.order == "shuffled":
+        many = max(1, min(many, copy.kept // FEWEST))
+        each = -(-copy.kept // many)
+    size = copy.seq_len * copy.stream.dtype.itemsize
+    return [Unit(n, (n, many), size * min(each, copy.kept - n * each)) for n in range(many)]
+
+
+def write_shard(copy: Copy, about: tuple[int, int], number: int, tell: Tell) -> dict[str, Any]:
+    """Writes one shard; returns its files and sums."""
+    n, many = about
+    stem = STEM.get(copy.target.to, "shard-{:05d}").format(number)
+    sums: dict[str, Any] = {"documents": 0, "tokens": 0, "masked": 0}
+    domains: dict[str, list[int]] = {}
+
+    def counted() -> Iterator[Piece]:
+        pieces = _shuffled(copy, n, many) if copy.target.order == "shuffled" else _in_order(copy, n, many)
+        for piece in pieces:
+            sums["documents"] += len(piece.lengths)
+            sums["tokens"] += len(piece.ids)
+            sums["masked"] += int(piece.flags.sum())
+            _add(domains, piece)
+            tell(piece.ids.nbytes)
+            yield piece
+
+    files = writer(copy.target.to)(Location.of(copy.place), stem, copy.stream.dtype, copy.masked, counted())
+    return {"name": stem, "files": files, "domains": domains, **sums}
+
+
+def _add(domains: dict[str, list[int]], piece: Piece) -> None:
+    """Documents and tokens of each domain."""
+    coded = piece.documents["domain"].combine_chunks().dictionary_encode()
+    index = coded.indices.to_numpy()
+    for k, name in enumerate(coded.dictionary.to_pylist()):
+        mine = index == k
+        was = domains.get(name, [0, 0])
+        domains[name] = [was[0] + int(mine.sum()), was[1] + int(piece.lengths[mine].sum())]
+
+
+def result(copy: Copy, done: list[dict[str, Any]]) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """Sums of all shards -> what a manifest of shards says, and the files that go with them."""
+    source = copy.stream.source
+    domains: dict[str, list[int]] = {}
+    for d in done:
+        for name, sums in d["domains"].items():
+            domains[name] = [a + b for a, b in zip(domains.get(name, [0, 0]), sums, strict=True)]
+    same = ("dtype", "bos", "eos", "end_of_text", "unknown", "kind", "rewritten")
+    facts = {
+        "totals": {k: sum(d[k] for d in done) for k in ("documents", "tokens", "masked")},
+        "domains": {n: {"documents": s[0], "tokens": s[1]} for n, s in sorted(domains.items())},
+        "shards": [{k: d[k] for k in ("name", "documents", "tokens")} for d in done],
+        **{k: source[k] for k in same if k in source},
+    }
+    pieces = copy.stream.shards_at / "pieces.parquet"
+    wanted = copy.target.to == "megatron" and pieces.exists()
+    return facts, {"pieces.parquet": read_bytes(pieces)} if wanted else {}
+
+
+# -- gathering --------------------------------------------------------------------------------
+
+
+def _kept(copy: Copy, a: int, b: int) -> np.ndarray:
+    """int64: the kept sequences a to b, counted in order."""
+    found = [np.empty(0, np.int64)]
+    first = 0
+    for name, rows in copy.keep:
+        if first < b and first + rows > a:
+            numbers = _numbers(copy, name)
+            found.append(numbers[max(a - first, 0) : b - first])
+        first += rows
+    return np.concatenate(found)
+
+
+def _numbers(copy: Copy, name: str) -> np.ndarray:
+    with (Location.of(copy.place) / name).open() as f:
+        return pq.read_table(f, columns=["sequence"], use_threads=False)["sequence"].to_numpy()
+
+
+def _in_order(copy: Copy, n: int, many: int) -> Iterator[Piece]:
+    each = max(1, copy.target.shard_tokens // copy.seq_len)
+    a, b = n * each, min((n + 1) * each, copy.kept)
+    mine = _kept(copy, max(a - 1, 0), b)
+    before = int(mine[0]) if a else -2
+    mine = mine[1:] if a else mine
+    step = max(1, PIECE // copy.seq_len)
+    for at in range(0, len(mine), step):
+        some = mine[at : at + step]
+        last = b == copy.kept and at + step >= len(mine)
+        follows = np.diff(some, prepend=before) == 1
+        yield _piece(copy, some, follows, last)
+        before = int(some[-1])
+
+
+def _shuffled(copy: Copy, n: int, many: int) -> Iterator[Piece]:
+    """The sequences whose hash falls into this shard's share of all hashes, by hash; all of them in memory."""
+    found, hashes = [np.empty(0, np.int64)], [np.empty(0, np.uint64)]
+    for name, _ in copy.keep:
+        numbers = _numbers(copy, name)
+        key = shuffle_keys(numbers.view(np.uint64), np.uint64(copy.seed))
+        mine = ((key >> np.uint64(32)) * np.uint64(many)) >> np.uint64(32) == n
+        found.append(numbers[mine])
+        hashes.append(key[mine])
+    numbers, order = np.concatenate(found), np.argsort(np.concatenate(hashes), kind="stable")
+    if not len(numbers):
+        return
+    ids, flags, bounds = _gathered(copy, numbers, np.zeros(len(numbers), np.bool_))
+    T, per = copy.seq_len, np.bincount(bounds.sequence, minlength=len(numbers))
+    lengths = gather(bounds.lengths, per, order)
+    document, domain = gather(bounds.document, per, order), pa.array(bounds.domain, pa.string())
+    rows = gather(np.arange(len(bounds.lengths)), per, order)
+    ids, flags = ids.reshape(-1, T)[order].ravel(), None if flags is None else flags.reshape(-1, T)[order].ravel()
+    documents = _documents(document, domain.take(pa.array(rows)))
+    if n == many - 1:
+        ids, flags, lengths = _ended(copy, int(numbers[order[-1]]), ids, flags, lengths)
+    yield Piece(ids, flags, lengths, documents)
+
+
+def _piece(copy: Copy, numbers: np.ndarray, follows: np.ndarray, last: bool) -> Piece:
+    ids, flags, bounds = _gathered(copy, numbers, follows)
+    lengths = bounds.lengths
+    if last:
+        ids, flags, lengths = _ended(copy, int(numbers[-1]), ids, flags, lengths)
+    return Piece(ids, flags, lengths, _documents(bounds.document, pa.array(bounds.domain, pa.string())))
+
+
+def _documents(number: np.ndarray, domain: pa.Array) -> pa.Table:
+    """A document is named by its number in the base."""
+    return pa.table([pa.array(number).cast(pa.string()), domain], schema=schema.DOCUMENTS)
+
+
+def _gathered(copy: Copy, numbers: np.ndarray, follows: np.ndarray) -> tuple[np.ndarray, np.ndarray | None, Bounds]:
+    """numbers int64[n], rising; follows bool[n]: each is the next to what is written before it -> ids, mask, bounds."""
+    T, stream = copy.seq_len, copy.stream
+    ids = np.ascontiguousarray(stream.rows(numbers, T)[:, :T]).ravel()
+    seams = ~follows & (ids[::T] != 0) if copy.target.to in BY_SIGN else ~follows
+    return ids, _flags(copy, numbers, seams) if copy.masked else None, _bounds(stream, T, numbers, follows)
+
+
+def _flags(copy: Copy, numbers: np.ndarray, seams: np.ndarray) -> np.ndarray:
+    """bool[n * T]: tokens without a loss, those at the seams among them."""
+    T, stream = copy.seq_len, copy.stream
+    flags = np.zeros((len(numbers), T), np.bool_)
+    if stream.masked:
+        for row, i in zip(flags, numbers.tolist(), strict=True):
+            bears = stream.bears_loss(i * T, (i + 1) * T)
+            assert bears is not None
+            row[:] = ~bears
+    flags[seams, 0] = True
+    return flags.ravel()
+
+
+def _bounds(stream: Stream, T: int, numbers: np.ndarray, follows: np.ndarray) -> Bounds:
+    """Where documents begin among these sequences."""
+    found = stream.documents(int(numbers[0]) * T, (int(numbers[-1]) + 1) * T)
+    at = np.minimum(np.searchsorted(numbers, found.starts // T), len(numbers) - 1)
+    inside = numbers[at] == found.starts // T
+    begins = (at * T + found.starts % T)[inside]
+    cuts = np.flatnonzero(~follows) * T
+    begins = np.union1d(np.union1d(begins, cuts), [0])
+    place = begins // T
+    which = found.at(numbers[place] * T + begins % T)
+    lengths = np.diff(begins, append=len(numbers) * T)
+    names = np.array(found.domains, object)[found.domain[which]].tolist()
+    return Bounds(lengths, found.first + which, names, place)
+
+
+def _ended(
+    copy: Copy, number: int, ids: np.ndarray, flags: np.ndarray | None, lengths: np.ndarray
+) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
+    """With the last target of the last sequence behind it."""
+    end = (number + 1) * copy.seq_len
+    ids = np.concatenate([ids, copy.stream.read(end, end + 1)])
+    if flags is not None:
+        bears = copy.stream.bears_loss(end, end + 1)
+        flags = np.append(flags, False if bears is None else not bears[0])
+    return ids, flags, np.append(lengths[:-1], lengths[-1] + 1)

@@ -1,0 +1,66 @@
+"""The hardest of what was kept, and of what the guards excluded, as text: what a user should look at."""
+
+from __future__ import annotations
+
+from itertools import zip_longest
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from tinydata.core import schema
+from tinydata.core.errors import TinydataError
+from tinydata.formats.dataset import Stream
+from tinydata.tokenizers.base import Tokenizer, fingerprint
+from tinydata.tokenizers.decoder import decoder
+from tinydata.tokenizers.open import load, read_tokenizer
+
+HARDEST = 10  # of each kind
+LETTERS = 400
+
+Found = dict[str, list[list[Any]]]  # "" for kept, or the reason: [[sequence, domain, loss]], hardest first
+
+
+def examples(found: list[Found], domains: list[str], stream: Stream | None, seq_len: int) -> pa.Table:
+    """What each group found -> EXAMPLES: ten that were kept, and ten that were not, from all guards in turn."""
+    best: Found = {}
+    for some in found:
+        for reason, rows in some.items():
+            best[reason] = sorted(best.get(reason, []) + rows, key=lambda r: (-r[2], r[0]))[:HARDEST]
+    kept = [("hardest kept", "", row) for row in best.pop("", [])]
+    turns = zip_longest(*([("excluded", reason, row) for row in rows] for reason, rows in sorted(best.items())))
+    others = [one for turn in turns for one in turn if one][:HARDEST]
+    others.sort(key=lambda one: (-one[2][2], one[2][0]))
+    chosen = [*kept, *others]
+    texts = _texts(np.array([row[0] for _, _, row in chosen], np.int64), stream, seq_len)
+    lines = [
+        (kind, row[0], domains[row[1]], row[2], reason, text)
+        for (kind, reason, row), text in zip(chosen, texts, strict=True)
+    ]
+    columns = zip(*lines, strict=True) if lines else [()] * len(schema.EXAMPLES)
+    return pa.table([pa.array(c, f.type) for c, f in zip(columns, schema.EXAMPLES, strict=True)], schema.EXAMPLES)
+
+
+def _texts(numbers: np.ndarray, stream: Stream | None, seq_len: int) -> list[str]:
+    """The beginning of each sequence; its ids where the tokenizer is gone, nothing where the shards are."""
+    if stream is None:
+        return [""] * len(numbers)
+    tok = _tokenizer(stream.tokenizer)
+    out = []
+    for i in numbers.tolist():
+        ids = stream.read(i * seq_len, (i + 1) * seq_len)[: 4 * LETTERS].astype(np.int64)
+        if tok is None or not 0 <= ids.min() <= ids.max() < tok.size:
+            text = " ".join(map(str, ids.tolist()))
+        else:
+            text = decoder(tok).texts(ids, np.array([0, len(ids)]), np.array([0]))[0].as_py()
+        out.append(text[:LETTERS])
+    return out
+
+
+def _tokenizer(facts: dict[str, Any]) -> Tokenizer | None:
+    """The shards' own, if it is still where it was, and still the same."""
+    try:
+        tok = load(read_tokenizer(facts["path"]), facts["path"])
+    except TinydataError:
+        return None
+    return tok if fingerprint(tok) == facts["fingerprint"] else None

@@ -1,0 +1,37 @@
+"""One pass over all candidates on an engine, and the sum of its partial results."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from tinydata.core.output import Output
+from tinydata.engines.base import Engine, Stage, Unit, Units, grouped, map
+from tinydata.verbs.resample.candidates import Source
+
+ROW = 24  # bytes of a row, for progress and for the size of tasks
+
+
+class Passes(NamedTuple):
+    """How passes over the groups are run."""
+
+    engine: Engine
+    partitions: int
+    stage: Stage
+    label: str
+
+    def run(self, name: str, source: Source, work: Any) -> list[Any]:
+        """work(groups, tell) -> what it returned for each task, in any order."""
+        units = _units(source)
+        tasks = [Units(g, "", "") for g in grouped(units, self.engine.slots, self.partitions)]
+        with self.stage(name, sum(u.bytes for u in units)) as progress:
+            return [found for _, found in self.engine.run(tasks, work, progress=progress, label=self.label)]
+
+    def map(self, kind: str, output: Output, units: list[Unit], do: Any) -> list[dict[str, Any]]:
+        """Does each unit once, also if the run is killed -> what each returned, in order."""
+        with self.stage(kind, sum(u.bytes for u in units)) as progress:
+            ways: dict[str, Any] = {"partitions": self.partitions, "label": self.label}
+            return map(self.engine, units, do, kind=kind, parts=output.parts, progress=progress, **ways)
+
+
+def _units(source: Source) -> list[Unit]:
+    return [Unit(k, k, source.rows(k) * ROW) for k in range(len(source.groups))]

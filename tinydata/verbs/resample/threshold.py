@@ -1,0 +1,118 @@
+"""The k-th largest Gumbel key of all units, found without a sort: counts in ever narrower windows."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+
+from tinydata.engines.base import Tell, Units
+from tinydata.verbs.resample import gumbel as curves
+from tinydata.verbs.resample.candidates import Judged, judged
+from tinydata.verbs.resample.gumbel import LIMIT, STEPS, keys, sift
+from tinydata.verbs.resample.passes import Passes
+from tinydata.verbs.resample.plan import _FAR, COLLECTED, Draw, Plan
+from tinydata.verbs.resample.predict import _log_weights
+
+
+class Near(NamedTuple):
+    """Keys around a threshold: how many are above the window, and those in it, in steps and, if few, themselves."""
+
+    above: np.ndarray  # int64 [strata]
+    counts: np.ndarray  # int64 [strata, STEPS]
+    keys: np.ndarray | None  # int64 [n, 3]: stratum, key, sequence
+
+
+def _drawn(draw: Draw, group: int) -> tuple[Judged, np.ndarray]:
+    """-> the rows of a group, and their keys."""
+    found = judged(draw.source, group, draw.limits)
+    out = np.empty(len(found.reason), np.int64)
+    seed = np.uint64(draw.seed)
+    keys(found.loss, found.reason, found.rows.domain, found.unit, draw.stratum_of, draw.scales, seed, out)
+    return found, out
+
+
+def count_keys(draw: Draw, low: np.ndarray, high: np.ndarray, step: np.ndarray, task: Units, tell: Tell) -> Near:
+    """One pass: keys against a window low..high int64[strata] of each stratum."""
+    above, counts = np.zeros(len(low), np.int64), np.zeros((len(low), STEPS), np.int64)
+    inside: list[np.ndarray] | None = [np.empty((0, 3), np.int64)]
+    size = 0
+    for unit in task.units:
+        found, key = _drawn(draw, unit.about)
+        at = np.empty(len(key), np.int64)
+        n = sift(key, found.rows.domain, draw.stratum_of, low, high, step, above, counts, at)
+        size += n
+        at = at[:n]
+        if size > COLLECTED:
+            inside = None
+        elif inside is not None:
+            stratum = draw.stratum_of[found.rows.domain[at]]
+            inside.append(np.stack([stratum, key[at], found.rows.sequence[at]], axis=1))
+        tell(unit.bytes)
+    return Near(above, counts, None if inside is None else np.concatenate(inside))
+
+
+def search(plan: Plan, passes: Passes) -> Draw:
+    """Finds each stratum's threshold: the key, and among equal keys the sequence, of the last row that is kept.
+
+    The losses predict it, so one pass over a narrow window nearly always does; where the window misses, or holds
+    too many keys, it moves, or narrows to a step. In the end the number kept is exact, whatever was predicted.
+    """
+    draw, strata = plan.draw, len(plan.keep)
+    threshold, last = np.full(strata, LIMIT + 1), np.full(strata, -1)  # nothing
+    eligible = np.zeros(strata, np.int64)
+    np.add.at(eligible, draw.stratum_of, plan.losses.counts.sum(1))
+    whole = np.array(plan.keep) >= eligible
+    threshold[whole], last[whole] = -LIMIT, np.iinfo(np.int64).max
+    low, high = _windows(plan)
+    todo = [s for s in range(strata) if 0 < plan.keep[s] < eligible[s]]
+    while todo:
+        closed = np.ones(strata, np.bool_)
+        closed[todo] = False
+        low[closed] = high[closed] = LIMIT + 2
+        step = np.maximum(1, -(-(high - low) // STEPS))
+        found = passes.run("keys", draw.source, partial(count_keys, draw, low, high, step))
+        above = sum(n.above for n in found)
+        counts = sum(n.counts for n in found)
+        told = [n.keys for n in found if n.keys is not None]
+        everything = np.concatenate(told) if len(told) == len(found) else None
+        for s in list(todo):
+            rank = plan.keep[s] - int(above[s])  # among the keys inside
+            if rank <= 0:
+                low[s], high[s] = high[s], LIMIT + 1
+            elif rank > counts[s].sum():
+                low[s], high[s] = -LIMIT, low[s]
+            elif everything is not None:
+                mine = everything[everything[:, 0] == s]
+                at = np.lexsort((mine[:, 2], -mine[:, 1]))[rank - 1]
+                threshold[s], last[s] = mine[at, 1:]
+                same = mine[mine[:, 1] == threshold[s]]
+                cut = {"kept": int((same[:, 2] <= last[s]).sum()), "of": len(same)}
+                plan.facts["strata"][s]["last_unit"] = cut
+                todo.remove(s)
+            else:
+                from_top = np.cumsum(counts[s][::-1])
+                k = STEPS - 1 - int(np.searchsorted(from_top, rank))
+                low[s], high[s] = low[s] + k * step[s], min(low[s] + (k + 1) * step[s], high[s])
+    return draw._replace(threshold=threshold, last=last)
+
+
+def _windows(plan: Plan) -> tuple[np.ndarray, np.ndarray]:
+    """-> low, high int64[strata]: keys between which the threshold is expected, by the counts of losses."""
+    draw, losses = plan.draw, plan.losses
+    low, high = np.full(len(plan.keep), -LIMIT), np.full(len(plan.keep), LIMIT + 1)
+    for s, k in enumerate(plan.keep):
+        counts = losses.counts[draw.stratum_of == s].sum(0)
+        total = int(counts.sum())
+        if not 0 < k < total:
+            continue
+        together = max(1.0, total / max(losses.units, 1)) if draw.source.unit != "sequence" else 1.0
+        far = _FAR * math.sqrt(together * k * (1 - k / total)) + 16 * together + 100
+        weights = _log_weights(losses.middles, draw.scales[s])
+        for ends, rank in ((low, k + far), (high, k - far)):
+            t = curves.threshold(weights, counts, rank)
+            if math.isfinite(t):
+                ends[s] = int(min(max(t * 2.0**32, -LIMIT), LIMIT))
+    return low, np.maximum(high, low + 1)

@@ -1,0 +1,142 @@
+"""scores -> the next round: exactly as many sequences as asked for, drawn without replacement."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from tinydata import __version__
+from tinydata.core.errors import TinydataError
+from tinydata.core.location import Location, read_bytes, table_bytes
+from tinydata.core.output import MANIFEST, Output
+from tinydata.engines.base import Engine, Stage, silent
+from tinydata.formats.dataset import Stream, open_base
+from tinydata.verbs.resample.candidates import Scores, open_scores
+from tinydata.verbs.resample.copy_shards import Copy, Target, result, units, write_shard
+from tinydata.verbs.resample.examples import examples
+from tinydata.verbs.resample.passes import Passes, _units
+from tinydata.verbs.resample.plan import Draw, Plan, Settings
+from tinydata.verbs.resample.predict import predict
+from tinydata.verbs.resample.threshold import search
+from tinydata.verbs.resample.worker import write_group
+
+
+def resample(
+    scores: str,
+    out: str,
+    engine: Engine,
+    settings: Settings,
+    *,
+    reference: str = "",
+    data: str = "",
+    target: Target | None = None,
+    force: bool = False,
+    partitions: int = 0,
+    stage: Stage = silent,
+) -> dict[str, Any]:
+    """Writes a ROUND to `out`; returns its manifest. The same command again continues a killed one.
+
+    data: the shards that were scored, if they have moved. target: the kept sequences are copied to shards, too.
+
+    Raises TinydataError: scores or shards that cannot be used, output that exists.
+    """
+    opened = open_scores(scores)
+    stream = _base(opened, data, needed=target is not None)
+    output = Output(out, header(opened, reference, settings, target), force=force)
+    output.place.make_dir()
+    place = output.place.absolute
+    passes = Passes(engine, partitions, stage, f"tinydata resample {scores}")
+    plan = predict(opened, passes, settings, reference, cache=output.parts.absolute)
+    draw = search(plan, passes)
+    done = passes.map("keep", output, _units(draw.source), partial(write_group, draw, place))
+    facts = summary(plan, draw, done, output.place)
+    if data and stream:
+        facts["base"] = stream.facts
+    table = examples([d["hardest"] for d in done], draw.source.domains, stream, draw.source.seq_len)
+    files, streamed = {"examples.parquet": table_bytes(table)}, {d["name"]: d["file"] for d in done}
+    if target and stream:
+        keep = [(d["name"], d["sequences"]) for d in done]
+        copy = Copy(stream, draw.source.seq_len, keep, target, settings.seed, place)
+        made = passes.map("shard", output, units(copy), partial(write_shard, copy))
+        more, beside = result(copy, made)
+        facts, files = {**facts, **more}, {**files, **beside}
+        streamed |= {n: s for m in made for n, s in m["files"].items()}
+    return output.publish(facts, files, streamed)
+
+
+def _base(opened: Scores, data: str, needed: bool) -> Stream | None:
+    """The shards that were scored; None if they are gone and need not be there."""
+    try:
+        return open_base(opened.manifest["base"], opened.path, data, "scores were", "--data")
+    except TinydataError:
+        if needed or data:
+            raise
+        return None
+
+
+def foresee(
+    scores: str,
+    engine: Engine,
+    settings: Settings,
+    *,
+    reference: str = "",
+    partitions: int = 0,
+    stage: Stage = silent,
+) -> dict[str, Any]:
+    """What `resample` would keep, as its manifest's `selection` says it; nothing is written."""
+    passes = Passes(engine, partitions, stage, f"tinydata resample {scores}")
+    return predict(open_scores(scores), passes, settings, reference).facts
+
+
+def header(scores: Scores, reference: str, settings: Settings, target: Target | None = None) -> dict[str, Any]:
+    """The part of the manifest that is known beforehand: it decides whether a run may be resumed."""
+    told = settings._asdict() | {"exclude": dict(settings.exclude)} | (target._asdict() if target else {})
+    return {
+        "tinydata": __version__,
+        "verb": "resample",
+        "inputs": {p: _sha256(p) for p in filter(None, [scores.path, reference])},
+        "options": {**told, **({"reference": reference} if reference else {})},
+    }
+
+
+def _sha256(path: str) -> str:
+    """Of the manifest of a directory."""
+    return hashlib.sha256(read_bytes(Location.of(path) / MANIFEST)).hexdigest()
+
+
+def summary(plan: Plan, draw: Draw, done: list[dict[str, Any]], place: Location) -> dict[str, Any]:
+    """What the manifest says of the result."""
+    manifest, facts = plan.scores.manifest, plan.facts
+    kept = sum(d["sequences"] for d in done)
+    deciles, domains = (np.sum([d[k] for d in done], axis=0).tolist() for k in ("deciles", "domains"))
+    for fact, n in zip(facts["deciles"], deciles, strict=True):
+        fact["kept"] = n / max(fact["sequences"], 1)
+    for name, n in zip(draw.source.domains, domains, strict=True):
+        facts["domains"][name]["kept"] = n
+    for s, fact in enumerate(facts["strata"]):
+        fact["threshold"] = {"key": int(draw.threshold[s]), "sequence": int(draw.last[s])}
+    facts["histogram"]["kept"] = np.sum([d["bars"] for d in done], axis=0).tolist()
+    facts["loss"]["kept"] = sum(d["loss"] for d in done) / max(kept, 1)
+    selected = hashlib.sha256()
+    for d in done:
+        with (place / d["name"]).open() as f:
+            selected.update(pq.read_table(f, columns=["sequence"], use_threads=False)["sequence"].to_numpy())
+    return {
+        "round": manifest["round"] + 1,
+        "seq_len": manifest["seq_len"],
+        "base": manifest["base"],
+        "scores": {"path": plan.scores.path, "manifest": _sha256(plan.scores.path)},
+        "tokenizer": manifest["tokenizer"],
+        "kept": {
+            "sequences": kept,
+            "tokens": sum(d["tokens"] for d in done),
+            "expected": sum(d["expected"] for d in facts["domains"].values()),
+            "sha256": selected.hexdigest(),
+        },
+        "selection": facts,
+        "parts": [{k: d[k] for k in ("name", "first", "sequences")} for d in done],
+    }

@@ -1,0 +1,1 @@
+"""shards + frozen model -> scores."""

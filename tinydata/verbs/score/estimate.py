@@ -1,0 +1,35 @@
+"""What `score` would do, and how long it takes by a few batches that are scored."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+
+from tinydata.verbs.score.plan import Plan, Settings, _absolute
+from tinydata.verbs.score.scorer import device_of, new
+from tinydata.verbs.score.worker import AHEAD, score_rows
+
+SAMPLE_SECONDS = 3.0  # of scoring, for the estimate of --dry-run
+
+
+def speed(found: Plan, settings: Settings) -> float:
+    """Tokens a second of one device: a few batches from all over the data, really scored."""
+    if found.scorer is None:
+        return 0.0
+    stream, T = found.stream, found.seq_len
+    device = device_of(settings.scorer, settings.device)
+    scorer = new(settings.scorer, _absolute(settings.model), device, T, settings.rows)
+    rows = scorer.rows * AHEAD
+    size, done, began = stream.size(T), 0, 0.0
+    for k, a in enumerate(np.linspace(0, max(size - rows, 0), 17).astype(int).tolist()):
+        if k == 1:  # the first one loads and compiles
+            began = time.monotonic()
+        numbers = stream.numbers(a, min(a + rows, size))
+        documents = stream.documents(int(numbers[0]) * T, (int(numbers[-1]) + 1) * T + 1)
+        bears = stream.bearing(numbers, T)
+        score_rows(scorer, numbers, stream.rows(numbers, T), bears, documents, lambda n: None)
+        done += len(numbers) * T * (k > 0)
+        if k and time.monotonic() - began > SAMPLE_SECONDS:
+            break
+    return done / max(time.monotonic() - began, 1e-9)

@@ -1,0 +1,180 @@
+"""shards or a round -> SCORES: the loss of every sequence under a frozen model, and what it looks like without one.
+
+Two passes: how often each id occurs (for `prior`), then the units, runs of consecutive sequences that depend on the
+data alone. A unit is scored by one worker and written as one file, so the table is the same whatever ran where, and a
+killed run goes on at the next unit. `losses`: the same table from what the trainer logged, without a model.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+from uuid import uuid4
+
+from tinydata import __version__
+from tinydata.core.errors import UNREADABLE, TinydataError
+from tinydata.core.location import Location, fingerprint
+from tinydata.core.output import MANIFEST, Output
+from tinydata.engines.base import Unit
+from tinydata.formats.dataset import Stream
+from tinydata.verbs.score import run_log as losses
+from tinydata.verbs.score.scorer import new
+from tinydata.verbs.score.worker import Job
+
+UNIT_TOKENS = (1 << 18, 1 << 26)  # a thousandth of the data, between these: the least that is done again after a kill
+
+
+class Settings(NamedTuple):
+    """What decides the result; `device` only says where."""
+
+    model: str = ""  # a run, one of its checkpoints, or a Hugging Face directory
+    losses: str = ""  # or a run, whose logged losses are taken
+    scorer: str = "trainer.scorer:load"
+    seq_len: int = 0  # 0: as the model was trained
+    rows: int = 0  # sequences at once; 0: as many as the scorer likes
+    base: str = ""  # the shards of a round, if they are not where they were
+    device: str = "auto"
+
+
+class Plan(NamedTuple):
+    """What is scored, by what, in which pieces."""
+
+    stream: Stream
+    scorer: Any  # on this machine, for its facts; None with `losses`
+    log: str  # directory of a run that logged its losses on these sequences; ""
+    seq_len: int
+    units: list[Unit]  # about: (a, b), sequences of the dataset
+
+    @property
+    def tokens(self) -> int:
+        return sum(u.bytes for u in self.units)
+
+
+class Scored(NamedTuple):
+    manifest: dict[str, Any]
+    workers: list[dict[str, Any]]  # host, pid, device, loads of the model: for .run.json, since runs differ in it
+
+
+def plan(data: str, settings: Settings) -> Plan:
+    """Raises TinydataError: no shards, nothing in them, a model of another tokenizer, a log of other shards."""
+    stream = Stream.open(data, settings.base)
+    scorer = None
+    if settings.losses:
+        run = Location.of(settings.losses)
+        T = settings.seq_len or losses.recipe(run)["model"]["seq_len"]
+        why = losses.matches(run, stream, T)
+        if why:
+            raise TinydataError(f"{why}", where=settings.losses, fix="name the run that was trained on these shards")
+        log = (run / "losses").absolute
+    else:
+        scorer = new(settings.scorer, _absolute(settings.model), settings.device, settings.seq_len, settings.rows)
+        T = scorer.seq_len
+        _check_tokenizer(stream, scorer, settings)
+        log = scorer.losses if scorer.losses and not _why_not(scorer.losses, stream, T) else ""
+    size = stream.size(T)
+    if not size:
+        raise TinydataError(
+            f"{stream.tokens:,} tokens make no sequence of {T}",
+            where=data,
+            fix="encode more, or use a smaller --seq-len",
+            code=UNREADABLE,
+        )
+    return Plan(stream, scorer, log, T, units(size, T))
+
+
+def units(size: int, seq_len: int) -> list[Unit]:
+    """Sequences in the dataset -> runs of them; a unit's `bytes` are tokens."""
+    low, high = UNIT_TOKENS
+    step = -(-min(max(size * seq_len // 1024, low), high) // seq_len)
+    spans = [(a, min(a + step, size)) for a in range(0, size, step)]
+    return [Unit(k, (a, b), (b - a) * seq_len) for k, (a, b) in enumerate(spans)]
+
+
+def _why_not(log: str, stream: Stream, seq_len: int) -> str:
+    try:
+        return losses.matches(Location.of(log).parent, stream, seq_len)
+    except TinydataError as e:  # a log alone, without the run's recipe: nothing is known of it
+        return e.what
+
+
+def _trained_here(model: str, stream: Stream) -> bool:
+    """Whether a model is of a run, or a checkpoint of one, that was trained on these shards."""
+    where = Location.of(_absolute(model))
+    runs = [r for r in (where, where.parent.parent) if (r / losses.RECIPE).exists()]
+    return any(losses.recipe(r)["data"]["fingerprint"] == stream.fingerprint for r in runs)
+
+
+def _absolute(model: str) -> str:
+    """A path as another process needs it; what is no path here stays as it is."""
+    return Location.of(model).absolute if Location.of(model).exists() else model
+
+
+def _check_tokenizer(stream: Stream, scorer: Any, settings: Settings) -> None:
+    own, theirs = scorer.tokenizer or {}, stream.tokenizer
+    if own.get("fingerprint", theirs["fingerprint"]) != theirs["fingerprint"]:
+        raise TinydataError(
+            f"the model is of another tokenizer than the shards: {own.get('path', '?')} ({own.get('size', 0):,} ids)"
+            f" and {theirs['path']} ({theirs['size']:,} ids)",
+            where=f"{settings.model}, {stream.path}",
+            fix="encode the corpus with the model's tokenizer, or name a model that was trained on these shards",
+        )
+
+
+def header(data: str, found: Plan, settings: Settings) -> dict[str, Any]:
+    """The part of the manifest that is known beforehand: it decides whether a run may be resumed."""
+    stream = found.stream
+    where = Location.of(data) / MANIFEST
+    told = {k: v for k, v in settings._asdict().items() if v and k != "device"}
+    own: dict[str, Any] = {}
+    if stream.listed:
+        kept = stream.manifest["kept"]
+        own = {"fingerprint": kept["sha256"], "tokens": kept["tokens"], "verb": stream.manifest["verb"]}
+    return {
+        "tinydata": __version__,
+        "verb": "score",
+        "inputs": {where.path: fingerprint(where)},
+        "options": {"data": data, **told},
+        "data": {**stream.facts, "path": data, "absolute": Location.of(data).absolute, **own},
+        "base": stream.facts,
+        "seq_len": found.seq_len,
+        "tokenizer": stream.tokenizer,
+        "round": stream.round,
+        "model": _model(found, settings),
+    }
+
+
+def _model(found: Plan, settings: Settings) -> dict[str, Any]:
+    """Facts about the model that hold on any machine."""
+    if found.scorer is None:
+        return {"path": settings.losses}
+    return {k: v for k, v in found.scorer.facts.items() if k not in ("device", "precision")} | {"path": settings.model}
+
+
+def _step(found: Plan) -> int:
+    """Of the model; 0 if it is no run's."""
+    return (found.scorer.facts.get("step") or 0) if found.scorer else 0
+
+
+def job_of(found: Plan, settings: Settings, output: Output) -> Job:
+    stream = found.stream
+    return Job(
+        run=uuid4().hex,
+        data=Location.of(stream.path).absolute,
+        base=stream.shards_at.path if stream.listed else "",
+        place=output.place.absolute,
+        parts=output.parts.absolute,
+        scorer=settings.scorer,
+        model="" if settings.losses else _absolute(settings.model),
+        device=settings.device,
+        seq_len=found.seq_len,
+        rows=settings.rows,
+        unknown=stream.source.get("unknown", -1),
+        logged=bool(found.log),
+        trained=_step(found) > 0 and _trained_here(settings.model, stream),
+        step=_step(found),
+    )
+
+
+def _ends(found: Plan) -> list[tuple[int, int]]:
+    """First and last sequence of each unit, by their numbers in the shards."""
+    spans = [u.about for u in found.units]
+    return [(int(found.stream.numbers(a, a + 1)[0]), int(found.stream.numbers(b - 1, b)[0])) for a, b in spans]

@@ -1,0 +1,96 @@
+"""The losses a run logged while it trained (`--log-sequence-loss`), by sequence instead of by step.
+
+RUN/losses/step-*.parquet have a row for every sequence of every batch, in order; recipe.json says of which shards.
+They are sorted once, where `score` is started, into a file for each of its units.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from tinydata.core.errors import UNREADABLE, TinydataError
+from tinydata.core.location import Location, read_bytes, read_table, table_bytes
+from tinydata.formats.dataset import Stream
+
+TENTHS = 10
+RECIPE = "recipe.json"
+
+
+class Logged(NamedTuple):
+    """Of n sequences, when each was trained on for the last time."""
+
+    times: np.ndarray  # int32[n]: how often it was trained on; 0: never, and the rest means nothing
+    tokens: np.ndarray  # int32[n]
+    nll: np.ndarray  # float64[n]
+    most: np.ndarray  # float32[n]
+    tenth: np.ndarray  # int32[n]: of the run, by rows
+
+
+def matches(run: Location, stream: Stream, seq_len: int) -> str:
+    """Why a run's log is not about these sequences; "" if it is."""
+    found = recipe(run)
+    if found["data"]["fingerprint"] != stream.fingerprint:
+        return f"the run was trained on other shards: {found['data'].get('directory', '?')}"
+    if found["model"]["seq_len"] != seq_len:
+        return f"the run's sequences have {found['model']['seq_len']} tokens, not {seq_len}"
+    return ""
+
+
+def recipe(run: Location) -> dict[str, Any]:
+    try:
+        return json.loads(read_bytes(run / RECIPE))
+    except (TinydataError, ValueError) as e:
+        raise TinydataError(
+            f"no readable {RECIPE}: {getattr(e, 'what', e)}",
+            where=str(run),
+            fix="name the directory that `python -m trainer.run -o` was given",
+            code=UNREADABLE,
+        ) from None
+
+
+def sort(folder: Location, parts: Location, spans: list[tuple[int, int]], until: int = 0) -> int:
+    """RUN/losses -> parts/logged-NUMBER.parquet for each unit's first and last sequence; returns the last step.
+
+    until: rows of later steps are left out; 0: none are. Memory: 28 bytes per row.
+    """
+    files = [f for f in folder.children() if f.name.endswith(".parquet")] if folder.exists() else []
+    if not files:
+        raise TinydataError(
+            "the run logged no losses",
+            where=str(folder),
+            fix="train it with --log-sequence-loss, or score with --model",
+        )
+    table = pa.concat_tables([read_table(f) for f in files]).combine_chunks()
+    if until:
+        table = table.filter(pa.array(table["step"].to_numpy() <= until))
+    sequence = table["sequence"].to_numpy()
+    order = np.argsort(sequence, kind="stable")
+    found, counts = np.unique(sequence, return_counts=True)
+    last = order[np.cumsum(counts) - 1]
+    rows = table.take(pa.array(last)).select(["sequence", "tokens", "nll", "max"])
+    rows = rows.append_column("tenth", pa.array((last * TENTHS // max(len(order), 1)).astype(np.int32)))
+    rows = rows.append_column("times", pa.array(counts.astype(np.int32)))
+    for number, span in enumerate(spans):
+        a, b = np.searchsorted(found, [span[0], span[1] + 1]).tolist()
+        (parts / _name(number)).write(table_bytes(rows.slice(a, b - a), "none"))
+    return int(table["step"].to_numpy().max(initial=0))
+
+
+def _name(unit: int) -> str:
+    return f"logged-{unit:07d}.parquet"
+
+
+def logged_of(parts: Location, unit: int, numbers: np.ndarray) -> Logged:
+    """What `sort` left for a unit -> Logged of its sequences, numbers int64[n] rising."""
+    table = read_table(parts / _name(unit))
+    at = np.searchsorted(numbers, table["sequence"].to_numpy())
+    here = (at < len(numbers)) & (numbers[np.minimum(at, len(numbers) - 1)] == table["sequence"].to_numpy())
+    kinds = {"times": np.int32, "tokens": np.int32, "nll": np.float64, "max": np.float32, "tenth": np.int32}
+    out = [np.zeros(len(numbers), kind) for kind in kinds.values()]
+    for array, name in zip(out, kinds, strict=True):
+        array[at[here]] = table[name].to_numpy()[here]
+    return Logged(*out)

@@ -1,0 +1,147 @@
+"""shards + frozen model -> scores.parquet: the loss of every sequence, in manifest order."""
+
+from __future__ import annotations
+
+from collections import Counter
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tinydata.core.location import Location
+from tinydata.core.output import Output
+from tinydata.engines.base import Engine, Stage, Tell, Unit, grouped, map, silent
+from tinydata.formats.dataset import Stream
+from tinydata.verbs.score import run_log as losses
+from tinydata.verbs.score.features import count, rarity
+from tinydata.verbs.score.plan import Plan, Scored, Settings, _ends, _step, header, job_of, plan
+from tinydata.verbs.score.worker import BLOCK, OK, RARITY, score_unit
+
+SPAN = 1 << 24  # tokens that are counted as one
+
+
+def score(
+    data: str,
+    out: str,
+    engine: Engine,
+    settings: Settings,
+    *,
+    force: bool = False,
+    partitions: int = 0,
+    planned: Plan | None = None,
+    stage: Stage = silent,
+) -> Scored:
+    """Writes SCORES to `out`. The same command again continues a killed one. stage: shows progress in tokens."""
+    found = planned or plan(data, settings)
+    output = Output(out, header(data, found, settings), force=force)
+    output.place.make_dir()
+    job = job_of(found, settings, output)
+    with stage("count", found.stream.tokens) as progress:
+        _count(found.stream, engine, output.parts, progress)
+    last = losses.sort(Location.of(found.log), output.parts, _ends(found), _step(found)) if found.log else 0
+    with stage("score", found.tokens) as progress:
+        done = map(
+            engine,
+            found.units,
+            partial(score_unit, job),
+            kind="scores",
+            parts=output.parts,
+            progress=progress,
+            partitions=partitions or len(found.units),
+            label=f"tinydata score {data}",
+        )
+    result = summary(found, done, last)
+    return Scored(output.publish(result, {}, {n: s for d in done for n, s in d["files"].items()}), _workers(done))
+
+
+class _Spans(NamedTuple):
+    """Ranges of the stream, counted one after another."""
+
+    stream: Stream
+    spans: list[Unit]
+
+    @property
+    def bytes(self) -> int:
+        return sum(s.bytes for s in self.spans)
+
+
+def _count(stream: Stream, engine: Engine, parts: Location, progress: Tell) -> None:
+    """Writes the rarity of each id, of all shards, to `parts`, unless it is there."""
+    if (parts / RARITY).exists():
+        progress(stream.tokens)
+        return
+    starts = range(0, stream.tokens, SPAN)
+    spans = [Unit(k, (a, min(a + SPAN, stream.tokens)), min(SPAN, stream.tokens - a)) for k, a in enumerate(starts)]
+    tasks = [_Spans(stream, group) for group in grouped(spans, engine.slots)]
+    counts = np.zeros(stream.tokenizer["size"], np.int64)
+    for _, some in engine.run(tasks, partial(_counted, len(counts)), progress=progress, label="count ids"):
+        counts += some
+    (parts / RARITY).write(rarity(counts).tobytes())
+
+
+def _counted(size: int, task: _Spans, tell: Tell) -> np.ndarray:
+    """-> counts int64[size]"""
+    counts = np.zeros(size, np.int64)
+    for span in task.spans:
+        first, stop = span.about
+        for a in range(first, stop, BLOCK):
+            count(task.stream.read(a, min(a + BLOCK, stop)), counts)
+        tell(span.bytes)
+    return counts
+
+
+def summary(found: Plan, done: list[dict[str, Any]], last: int) -> dict[str, Any]:
+    """What the manifest says of the result. Sums go from unit to unit, so they are the same in every run."""
+    statuses: Counter[str] = Counter()
+    domains: dict[str, list[Any]] = {}
+    for d in done:
+        statuses.update(d["statuses"])
+        for name, row in d["domains"].items():
+            domains[name] = [a + b for a, b in zip(domains.get(name, [0, 0, 0.0]), row, strict=True)]
+    tokens, nll = (sum(row[k] for row in domains.values()) for k in (1, 2))
+    held = [sum(d["held"][k] for d in done) for k in (0, 1)]
+    result: dict[str, Any] = {
+        "totals": {
+            "sequences": sum(d["sequences"] for d in done),
+            "ok": statuses[OK],
+            "tokens": tokens,
+            "nll": nll,
+            "loss": nll / tokens if tokens else None,
+            "held_out_loss": held[1] / held[0] if held[0] else None,
+        },
+        "statuses": dict(sorted(statuses.items())),
+        "domains": {n: {"sequences": r[0], "tokens": r[1], "nll": r[2]} for n, r in sorted(domains.items())},
+        "parts": [{k: d[k] for k in ("name", "first", "sequences")} for d in done],
+        "precision": sorted({d["precision"] for d in done} - {""}),
+    }
+    if found.log:
+        result["logged_until"] = last
+    if found.log and found.scorer is not None:
+        result["forgetting"] = forgetting(done)
+    return result
+
+
+def forgetting(done: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Loss, nats/token, when trained and now, of the sequences by the tenth of the run they were last trained in."""
+    rows = np.sum([d["forgetting"] for d in done], axis=0)
+    return [
+        {
+            "tenth": k + 1,
+            "sequences": int(n),
+            "when_trained": then / tokens if tokens else None,
+            "now": now / tokens if tokens else None,
+        }
+        for k, (n, tokens, then, now) in enumerate(rows.tolist())
+    ]
+
+
+def _workers(done: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Each process that scored, with the number of times it loaded the model, and its units."""
+    found: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for w in (d["worker"] for d in done if d["worker"]):
+        seen = found.setdefault((w["host"], w["pid"]), {**w, "devices": [], "units": 0})
+        seen["loads"] = max(seen["loads"], w["loads"])
+        seen["units"] += 1
+        seen["devices"] = sorted({*seen["devices"], w["device"]})
+        seen.pop("device", None)
+    return [found[k] for k in sorted(found)]

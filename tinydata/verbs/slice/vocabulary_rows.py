@@ -1,0 +1,142 @@
+"""Which tensors of a model have a row per token id, and what to do with each."""
+
+from __future__ import annotations
+
+import re
+from fnmatch import fnmatchcase
+from typing import NamedTuple
+
+from tinydata.core.errors import TinydataError
+from tinydata.verbs.slice.hf_config import sizes
+from tinydata.verbs.slice.hf_model import Model
+from tinydata.verbs.slice.safetensors import PLAIN, Tensor
+
+# Modules whose weight and bias have a row per token id; a prefix may stand before each.
+_MODULES = (
+    "embed_tokens",  # Llama, Qwen, Gemma, OPT, BART, T5
+    "wte",  # GPT-2, GPT-J, Falcon's ancestors
+    "embed_in",  # GPT-NeoX
+    "embed_out",
+    "shared",  # T5, BART
+    "word_embeddings",  # BERT, BLOOM, ChatGLM
+    "tok_embeddings",  # InternLM, ModernBERT
+    "backbone.embeddings",  # Mamba
+    "lm_head",
+    "lm_head.decoder",  # RoBERTa
+    "cls.predictions",
+    "cls.predictions.decoder",
+    "vocab_projector",  # DistilBERT
+    "output_layer",  # ChatGLM
+)
+_WHOLE = ("output.weight", "language_model.output.weight", "final_logits_bias")  # InternLM2, BART
+_PACKED = re.compile(r"(qweight|qzeros|scales|g_idx|SCB|weight[._].+|(input_)?scale.*|absmax|quant_.*)$")
+
+
+class Options(NamedTuple):
+    rows: tuple[str, ...] = ()  # names of tensors, or patterns, that have a row per token id
+    not_rows: tuple[str, ...] = ()  # … that have not
+    multiple_of: int = 1  # of the embedding's rows
+
+
+def vocabulary_size(model: Model) -> int:
+    """Rows that embedding and head have: what config.json says, or where it does not, the tensors themselves."""
+    said = sizes(model.configs["config.json"])
+    have = sorted({t.rows for t in model.tensors if _known(t.name) and t.name.endswith(".weight")})
+    for key in ("padded_vocab_size", "vocab_size"):
+        if key in said and (said[key] in have or not have):
+            return said[key]
+    fitting = [n for n in have if n in said.values()]
+    if "vocab_size" not in said and len(fitting or have) == 1:
+        return (fitting or have)[0]
+    raise TinydataError(
+        f"the vocabulary's size is not clear: config.json says {_listed(said)}, and embedding and head have"
+        f" {', '.join(f'{n:,}' for n in have) or 'no'} rows",
+        where=model.path,
+        fix="set vocab_size in config.json to the rows that the embedding has",
+    )
+
+
+def _listed(said: dict[str, int]) -> str:
+    return ", ".join(f"{k} {v:,}" for k, v in said.items()) or "nothing"
+
+
+def _known(name: str) -> bool:
+    module, _, leaf = name.rpartition(".")
+    tail = any(module == m or module.endswith(f".{m}") for m in _MODULES)
+    return name in _WHOLE or (tail and leaf in ("weight", "bias"))
+
+
+def _matches(name: str, patterns: tuple[str, ...]) -> bool:
+    return any(fnmatchcase(name, p) for p in patterns)
+
+
+def with_rows(model: Model, before: int, options: Options) -> set[str]:
+    """Names of the tensors with a row per token id: by name and shape, or as the options say.
+
+    Raises TinydataError for a tensor whose name and shape say different things, and for quantised ones.
+    """
+    for pattern in (*options.rows, *options.not_rows):
+        if not any(fnmatchcase(t.name, pattern) for t in model.tensors):
+            raise TinydataError(
+                f"no tensor is called {pattern}", where=model.path, fix=f"names are like {model.tensors[0].name}"
+            )
+    found: set[str] = set()
+    unsure = []
+    for t in model.tensors:
+        if _matches(t.name, options.not_rows):
+            continue
+        asked = _matches(t.name, options.rows)
+        if asked or _known(t.name):
+            _check_rows(t, before, model)
+            found.add(t.name)
+        elif _packed(t):
+            raise _quantised(t, model)
+        elif before in t.shape:
+            unsure.append(t)
+    if unsure:
+        first = unsure[0]
+        more = f" (and {len(unsure) - 1} more: {', '.join(t.name for t in unsure[1:4])})" if unsure[1:] else ""
+        raise TinydataError(
+            f"{first.name} {list(first.shape)} has as many rows as the vocabulary, {before:,}, and a name that"
+            f" says nothing{more}",
+            where=model.path,
+            fix=f"pass --rows {first.name} if it has a row per token id, --not-rows {first.name} if not (a table of"
+            " positions, say); both take patterns with *",
+        )
+    if not found:
+        raise TinydataError(
+            f"no tensor is known to have a row per token id ({before:,} of them)",
+            where=model.path,
+            fix="name embedding and head with --rows",
+        )
+    return found
+
+
+def _packed(t: Tensor) -> bool:
+    """A companion of a quantised embedding or head; one scale for the whole tensor is none."""
+    if t.elements == 1:
+        return False
+    for module in _MODULES:
+        at = f".{t.name}".rfind(f".{module}.")
+        if at >= 0 and _PACKED.fullmatch(f".{t.name}"[at + len(module) + 2 :]):
+            return True
+    return False
+
+
+def _check_rows(t: Tensor, before: int, model: Model) -> None:
+    if t.dtype not in PLAIN:
+        raise _quantised(t, model)
+    if t.rows != before:
+        raise TinydataError(
+            f"{t.name} {list(t.shape)} should have {before:,} rows, one per token id",
+            where=model.path,
+            fix=f"set vocab_size in config.json to what the model really has, or pass --not-rows {t.name}",
+        )
+
+
+def _quantised(t: Tensor, model: Model) -> TinydataError:
+    return TinydataError(
+        f"embedding or head is quantised: {t.name} is {t.dtype} {list(t.shape)}, whose rows cannot be moved",
+        where=model.path,
+        fix="slice the model before it is quantised, then quantise the result",
+    )

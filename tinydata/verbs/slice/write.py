@@ -1,0 +1,134 @@
+"""Write the sliced model: kept rows are copied from file to file, the rest byte for byte."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from tinydata import __version__
+from tinydata.core.location import fingerprint, to_json
+from tinydata.core.output import Output
+from tinydata.verbs.slice.hf_model import INDEX
+from tinydata.verbs.slice.plan import Plan, _head, _new, plan
+from tinydata.verbs.slice.safetensors import CHUNK, Reader, Tensor, from_float32, laid_out, to_float32
+from tinydata.verbs.slice.vocabulary_rows import Options
+
+
+def write(
+    plan: Plan, out: str, *, force: bool = False, progress: Callable[[int], None] = lambda n: None
+) -> dict[str, Any]:
+    """Writes the model directory; returns its manifest. `progress` is told of bytes of weights."""
+    model = plan.model
+    output = Output(out, header(plan), force=force)
+    streamed: dict[str, dict[str, Any]] = {}
+    try:
+        output.place.make_dir()
+        for shard in model.shards:
+            with (output.place / shard.file.name).stream() as sink, Reader(shard.file) as reader:
+                sink.write(_head(shard, plan.rows, plan.after))
+                for t in laid_out(shard.tensors):
+                    for content in _data(reader, t, plan):
+                        sink.write(content)
+                        progress(len(content))
+            streamed[shard.file.name] = sink.sum
+        for name, file in {**plan.copied, **plan.tokenizer}.items():
+            with (output.place / name).stream() as sink, Reader(file) as reader:
+                for content in reader.chunks(0, file.size):
+                    sink.write(content)
+            streamed[name] = sink.sum
+        files = {name: _dump(config) for name, config in plan.configs.items()}
+        if model.weights is not None:
+            files[INDEX] = to_json(_index(plan))
+        return output.publish(plan.result, files, streamed)
+    except BaseException:
+        output.abandon()
+        raise
+
+
+def header(plan: Plan) -> dict[str, Any]:
+    """What the manifest begins with."""
+    read = {s.file.name: s.file for s in plan.model.shards} | {n: plan.model.files[n] for n in plan.configs}
+    return {
+        "tinydata": __version__,
+        "verb": "slice",
+        "inputs": {
+            plan.model.path: {"files": {n: fingerprint(f) for n, f in sorted(read.items())}},
+            plan.vocabulary.path: {"files": plan.vocabulary.manifest["files"]},
+        },
+        "options": {k: list(v) if isinstance(v, tuple) else v for k, v in plan.options._asdict().items()},
+        "tokenizer": plan.vocabulary.manifest["tokenizer"],
+    }
+
+
+def _dump(config: dict[str, Any]) -> bytes:
+    return json.dumps(config, indent=2, ensure_ascii=False).encode() + b"\n"
+
+
+def _index(plan: Plan) -> dict[str, Any]:
+    """model.safetensors.index.json with the new sizes."""
+    index = dict(plan.model.weights or {})
+    tensors = [t for s in plan.model.shards for t in _new(s, plan.rows, plan.after)]
+    metadata = dict(index.get("metadata") or {})
+    metadata["total_size"] = sum(t.bytes for t in tensors)
+    if "total_parameters" in metadata:
+        metadata["total_parameters"] = plan.result["parameters"]["after"]
+    return {**index, "metadata": metadata}
+
+
+def _data(reader: Reader, t: Tensor, plan: Plan) -> Iterator[Any]:
+    """A tensor as it is written, in pieces of about CHUNK bytes."""
+    if t.name not in plan.rows:
+        yield from reader.chunks(t.start, t.bytes)
+        return
+    vocabulary = plan.vocabulary
+    n = len(vocabulary.source)
+    step = max(CHUNK * t.rows // t.bytes, 1)
+    total: Any = 0
+    for first in range(0, n, step):
+        ids = vocabulary.source[first : first + step]
+        rows = reader.rows(t, np.maximum(ids, 0))
+        new = np.flatnonzero(ids < 0)
+        if len(new):
+            rows[new] = _means(reader, t, [vocabulary.learned[int(first + k)] for k in new], step)
+        if plan.after > n:
+            total = total + to_float32(rows, t.dtype).sum(0, dtype=np.float64)
+        yield rows.data.cast("B")
+    for first in range(n, plan.after, step):
+        mean = from_float32((total / n).astype(np.float32)[None], t.dtype)
+        yield np.repeat(mean, min(step, plan.after - first), 0).data.cast("B")
+
+
+def _means(reader: Reader, t: Tensor, parts: list[np.ndarray], step: int) -> np.ndarray:
+    """The mean of the rows of each list of old ids, in float32, `step` rows at a time: uint8[lists, bytes of a row]."""
+    out = np.empty((len(parts), t.bytes // t.rows), np.uint8)
+    ends = np.cumsum([len(p) for p in parts])
+    first = 0
+    while first < len(parts):
+        before = int(ends[first - 1]) if first else 0
+        last = max(int(np.searchsorted(ends, before + step, side="right")), first + 1)
+        rows = to_float32(reader.rows(t, np.concatenate(parts[first:last])), t.dtype)
+        lengths = np.array([len(p) for p in parts[first:last]])
+        begin = np.cumsum(lengths) - lengths
+        total = rows[begin]
+        for k in range(1, int(lengths.max())):  # one after the other: numpy's own sums depend on the shape
+            longer = lengths > k
+            total[longer] += rows[begin[longer] + k]
+        out[first:last] = from_float32(total / lengths[:, None].astype(np.float32), t.dtype)
+        first = last
+    return out
+
+
+def slice_model(
+    model: str,
+    vocabulary: str,
+    out: str,
+    options: Options | None = None,
+    *,
+    force: bool = False,
+    progress: Callable[[int], None] = lambda n: None,
+) -> dict[str, Any]:
+    """Model directory + VOCAB -> the sliced model in `out`; returns the manifest."""
+    return write(plan(model, vocabulary, options), out, force=force, progress=progress)

@@ -1,0 +1,1 @@
+"""Shards -> batches: which sequences, in which order, how they reach the device."""

@@ -1,1 +1,0 @@
-"""What the programs evaluate, bench, sweep and curve measure and draw."""

@@ -1,0 +1,1 @@
+"""One run: its settings, its step, its checkpoints, what it writes down."""

@@ -1,0 +1,237 @@
+"""Checkpoints that any number of processes may write and any other number read (torch's DCP); whole or not there.
+
+    RUN/checkpoints/step-00000100/   .metadata, *.distcp: weights and AdamW's moments; state.json: all the rest
+    RUN/latest                       the name of the newest
+
+A save is staged to memory, written by a thread into step-….tmp, and renamed when every rank's part is on the
+disk. Only tensors go through DCP, and its one pickled file is read by an unpickler that knows its classes alone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import shutil
+import warnings
+from collections.abc import Iterator
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+import torch.distributed as dist
+import torch.distributed.checkpoint as dcp
+from torch import Tensor, nn
+from torch.distributed.checkpoint.metadata import Metadata, TensorStorageMetadata
+
+from trainer.errors import UNREADABLE, TrainerError
+from trainer.huggingface import architecture as hf
+from trainer.huggingface import weights
+from trainer.model.transformer import Model, ModelConfig
+
+FOLDER, LATEST, STATE = "checkpoints", "latest", "state.json"
+
+
+class Checkpoints:
+    """Those of one run. All ranks call the same methods; rank 0 renames and deletes."""
+
+    def __init__(self, run: Path, keep: int, first: bool):
+        self.folder, self.run, self.keep, self.first = run / FOLDER, run, keep, first
+        self._group = dist.new_group(backend="gloo")  # a group of its own: its thread must not meet training's messages
+        self._saving: Future[Any] | None = None
+        self._name = ""
+
+    def save(self, step: int, model: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+        """Returns when everything is staged; one save at a time."""
+        self.wait()
+        self._name = f"step-{step:08d}"
+        part = self.folder / f"{self._name}.tmp"
+        if self.first:
+            shutil.rmtree(part, ignore_errors=True)
+            part.mkdir(parents=True)
+            write_json(part / STATE, state)
+        dist.barrier(self._group)
+        saving = dcp.async_save(_tensors(model, optimizer), checkpoint_id=part, process_group=self._group)
+        assert isinstance(saving, Future)
+        self._saving = saving
+
+    def poll(self) -> None:
+        """Finishes a save whose writing is over. Rank 0's part is over when everybody's is."""
+        if self._saving is not None and self._saving.done():
+            self.wait()
+
+    def wait(self) -> None:
+        if self._saving is None:
+            return
+        saving, self._saving = self._saving, None
+        saving.result()
+        if self.first:
+            whole = self.folder / self._name
+            shutil.rmtree(whole, ignore_errors=True)  # of an earlier run of the same command, which this one repeats
+            (self.folder / f"{self._name}.tmp").rename(whole)
+            replace_text(self.run / LATEST, self._name)
+            self._purge()
+
+    def _purge(self) -> None:
+        done = sorted(p for p in self.folder.glob("step-*") if p.suffix != ".tmp")
+        for old in done[: -self.keep] if self.keep else []:
+            old.rename(old.with_suffix(".tmp"))  # so that a kill half-way leaves nothing that looks whole
+            shutil.rmtree(old.with_suffix(".tmp"))
+
+
+def latest(run: Path) -> Path | None:
+    """The newest whole checkpoint of a run."""
+    done = sorted(p for p in (run / FOLDER).glob("step-*") if p.suffix != ".tmp" and (p / ".metadata").exists())
+    return done[-1] if done else None
+
+
+def read_state(checkpoint: Path) -> dict[str, Any]:
+    try:
+        return json.loads((checkpoint / STATE).read_text())
+    except (OSError, ValueError) as e:
+        raise TrainerError(
+            f"no readable {STATE}: {e}", where=str(checkpoint), fix="name another checkpoint", code=UNREADABLE
+        ) from None
+
+
+def restore(checkpoint: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Weights and moments, in place, whatever the number of ranks that wrote them."""
+    _load(checkpoint, _tensors(model, optimizer))
+    for p, s in optimizer.state.items():
+        assert p.dtype == s["exp_avg"].dtype == s["exp_avg_sq"].dtype == torch.float32
+
+
+def begin_moments(optimizer: torch.optim.Optimizer) -> None:
+    """AdamW makes them in its first step; if that is skipped, a checkpoint would be without."""
+    for group in optimizer.param_groups:
+        for p in group["params"]:
+            zeros = {"exp_avg": torch.zeros_like(p), "exp_avg_sq": torch.zeros_like(p)}
+            optimizer.state[p] = {"step": torch.zeros((), device=p.device), **zeros}
+
+
+def about(path: str | Path) -> tuple[ModelConfig, dict[str, Any]]:
+    """A run, one checkpoint of it, or a Hugging Face directory -> the model's shape, and what is known of it.
+
+    What is known: the checkpoint's step, tokens, tokenizer, recipe; of a Hugging Face directory, its tinydata.json.
+    """
+    path = Path(path)
+    if (path / "config.json").exists():
+        beside = path / "tinydata.json"
+        return hf.read_config(path), json.loads(beside.read_text()) if beside.exists() else {}
+    state = read_state(checkpoint_of(path))
+    return ModelConfig(**state["model"]), state
+
+
+def checkpoint_of(path: Path) -> Path:
+    """A run -> its newest checkpoint; a checkpoint is its own."""
+    found = path if (path / STATE).exists() else latest(path)
+    if found is None:
+        raise TrainerError(
+            "neither a run, nor a checkpoint, nor a Hugging Face directory",
+            where=str(path),
+            fix="name what `python -m trainer.run -o` was given",
+            code=UNREADABLE,
+        )
+    return found
+
+
+def load_model(path: str | Path, dtype: torch.dtype = torch.float32) -> tuple[Model, dict[str, Any]]:
+    """What `about` tells of, with its weights, in this machine's memory, and what is known of it."""
+    path = Path(path)
+    if (path / "config.json").exists():
+        return weights.load(path, dtype), about(path)[1]
+    path = checkpoint_of(path)  # once: a run that goes on may have another in a moment
+    config, facts = about(path)
+    with torch.device("meta"):
+        model = Model(config)
+    model.to_empty(device="cpu")
+    model.fill_buffers()
+    _load(path, {f"model.{n}": p.data for n, p in model.named_parameters()}, alone=True)
+    model.to(dtype)
+    model.inv_freq = model.inv_freq.float()
+    return model, facts
+
+
+def weights_of(path: str | Path) -> Iterator[tuple[str, Tensor]]:
+    """(name, tensor) of every parameter, in order; of a Hugging Face directory, one is in memory at a time."""
+    if (Path(path) / "config.json").exists():
+        yield from weights.Weights.open(path).items()
+    else:
+        yield from load_model(path)[0].state_dict().items()
+
+
+def _tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Everything that DCP keeps, by name; lr and betas are the recipe's, not state."""
+    out: dict[str, Tensor] = {}
+    for name, p in model.named_parameters():
+        out[f"model.{name}"] = p.data
+        for key, value in optimizer.state.get(p, {}).items():
+            out[f"optimizer.{name}.{key}"] = value
+    return out
+
+
+def _load(checkpoint: Path, tensors: dict[str, Tensor], alone: bool = False) -> None:
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "torch.distributed is disabled")  # which is meant
+            dcp.load(tensors, storage_reader=_Reader(checkpoint), no_dist=alone)
+    except (Exception, dcp.CheckpointException) as e:
+        why = str(e).strip().splitlines()[-1][:300]
+        raise TrainerError(
+            f"cannot be read: {why}",
+            where=str(checkpoint),
+            fix="remove it, and the one before is the newest; or name another",
+            code=UNREADABLE,
+        ) from e
+
+
+class _Reader(dcp.FileSystemReader):
+    """Refuses what is not a tensor: anything else DCP would unpickle."""
+
+    def __init__(self, checkpoint: Path):
+        super().__init__(checkpoint)
+        with (checkpoint / ".metadata").open("rb") as f:
+            self._checked = _Unpickler(f).load()
+        if not isinstance(self._checked, Metadata):
+            raise pickle.UnpicklingError("its .metadata is something else")
+        for name, entry in self._checked.state_dict_metadata.items():
+            if not isinstance(entry, TensorStorageMetadata):
+                raise pickle.UnpicklingError(f"{name} is no tensor")
+
+    def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
+        return self._checked
+
+
+class _Unpickler(pickle.Unpickler):
+    CLASSES: ClassVar = {
+        "torch.distributed.checkpoint.metadata": {
+            "Metadata", "TensorStorageMetadata", "TensorProperties", "ChunkStorageMetadata", "MetadataIndex",
+            "StorageMeta", "_MEM_FORMAT_ENCODING",
+        },
+        "torch.distributed.checkpoint.filesystem": {"_StorageInfo"},
+        "torch.serialization": {"_get_layout"},
+        "torch": {"Size", "float32", "bfloat16", "float16", "float64", "int64", "int32"},
+        "collections": {"OrderedDict"},
+        "pathlib": {"PosixPath"},  # where the writer put it; 3.13 pickles it by its private module
+        "pathlib._local": {"PosixPath"},
+    }  # fmt: skip
+
+    def find_class(self, module: str, name: str) -> Any:
+        if name not in self.CLASSES.get(module, ()):
+            raise pickle.UnpicklingError(f"{module}.{name} does not belong into a checkpoint")
+        return super().find_class(module, name)
+
+
+def write_json(path: Path, value: Any) -> None:
+    replace_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+
+def replace_text(path: Path, text: str) -> None:
+    """The file is the old one or the new one, never half."""
+    part = path.with_name(path.name + ".part")
+    with part.open("w", encoding="utf-8") as f:
+        f.write(text)
+        f.flush()
+        os.fsync(f.fileno())
+    part.rename(path)

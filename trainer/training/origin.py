@@ -1,0 +1,100 @@
+"""A checkpoint's path -> what belongs to its model besides weights: tokenizer, special ids, data, metrics."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from trainer.errors import TrainerError
+from trainer.huggingface.tokenizer import Tokenizer, read_tokenizer
+from trainer.training import metrics
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Nothing of it need be known."""
+
+    facts: dict[str, Any] = field(default_factory=dict)  # step, tokens, tokenizer, data, train, model
+    tokenizer: Tokenizer | None = None
+    manifest: dict[str, Any] = field(default_factory=dict)  # of the shards, if they are still there
+    metrics: list[dict[str, Any]] = field(default_factory=list)  # lines of metrics.jsonl
+    config: dict[str, Any] = field(default_factory=dict)  # config.json of a Hugging Face directory
+
+    @property
+    def eos(self) -> int | None:
+        """The id that ends a document: as the data have it, else the model's configuration, else the tokenizer."""
+        for found in (self.manifest.get("eos"), self.manifest.get("end_of_text"), self.config.get("eos_token_id")):
+            first = found[0] if isinstance(found, list) else found
+            if first is not None and first >= 0:
+                return first
+        return self.tokenizer.eos if self.tokenizer else None
+
+    @property
+    def bos(self) -> int | None:
+        """The id that a document begins after: its own begin token, else the end of the one before, as GPT-2's."""
+        if self.manifest:
+            own = self.manifest.get("bos", -1)
+            return own if own >= 0 else self.eos
+        if self.config.get("bos_token_id") is not None:
+            return self.config["bos_token_id"]
+        return self.tokenizer.bos if self.tokenizer else None
+
+    @property
+    def pad(self) -> int | None:
+        return self.tokenizer.pad if self.tokenizer and self.tokenizer.pad is not None else self.eos
+
+
+def origin(path: str | Path, facts: dict[str, Any], vocab: int, tokenizer: str = "") -> Origin:
+    """path: a run, one of its checkpoints, or a Hugging Face directory; facts: what `load_model` says of it.
+
+    `tokenizer`: where it is instead of where the run found it. Raises TrainerError if it is another one.
+    """
+    path, config = Path(path), _json(Path(path) / "config.json")
+    run = path.parent.parent if path.parent.name == "checkpoints" else path
+    lines = metrics.read(run) if (run / metrics.FILE).exists() else []
+    if "step" in facts:
+        lines = [line for line in lines if line["step"] <= facts["step"]]
+    found = _tokenizer(path, facts, vocab, tokenizer)
+    shards = None if config else (facts.get("data") or {}).get("directory")  # an export's names no place
+    return Origin(facts, found, _json(Path(shards) / "manifest.json") if shards else {}, lines, config)
+
+
+def _tokenizer(path: Path, facts: dict[str, Any], vocab: int, told: str) -> Tokenizer | None:
+    """The one that was told, or that lies in the Hugging Face directory, or that the run's shards were made with."""
+    made = facts.get("tokenizer") or {}
+    place = told or (made.get("path") if not (path / "config.json").exists() else "") or str(path)
+    try:
+        found = read_tokenizer(place)
+    except TrainerError as e:
+        if told:
+            raise
+        print(f"warning: {e.what}: {place}; name one with --tokenizer", file=sys.stderr)
+        return None
+    _check(found, made, vocab, place)
+    return found
+
+
+def _check(found: Tokenizer, made: dict[str, Any], vocab: int, place: str) -> None:
+    if made.get("fingerprint", found.fingerprint) != found.fingerprint:
+        raise TrainerError(
+            f"the model was trained on ids of another tokenizer: {made.get('family')}, {made.get('size'):,} ids, "
+            f"fingerprint {made['fingerprint']}",
+            where=f"{place} ({found.family}, {found.size:,} ids, fingerprint {found.fingerprint})",
+            fix="--tokenizer DIR: the one that the shards were made with",
+        )
+    if found.size > vocab:
+        raise TrainerError(
+            f"the tokenizer has {found.size:,} ids, the model {vocab:,}",
+            where=place,
+            fix="--tokenizer DIR: the one that the model was trained with",
+        )
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
