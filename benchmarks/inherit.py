@@ -66,7 +66,7 @@ def main() -> None:
 def prepare(out: Path, steps: int) -> None:
     """Vocabulary, shards, the source trained and exported."""
     corpus, tokenizer = str(SHARED / CORPUS), str(SHARED / TOKENIZER)
-    cli = ("-m", "tinydata.cli.main")
+    cli = ("-m", "tinydata")
     make(out, "counts", *cli, "count", corpus, "--tokenizer", tokenizer, "-o", "counts")
     make(out, "vocab", *cli, "compact", "counts", "--tokenizer", tokenizer, "--vocab", str(VOCAB), "-o", "vocab")
     make(out, "shards", *cli, "encode", corpus, "--vocab", "vocab", "-o", "shards")

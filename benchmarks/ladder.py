@@ -131,7 +131,7 @@ def prepare(at: Ladder) -> None:
 
 def cli(at: Ladder, done: str, *args: str) -> str:
     """A verb of tinydata, unless what it makes is there."""
-    make(at.out, done, "-c", "from tinydata.cli import main; main()", *args, "-o", done)
+    make(at.out, done, "-c", "from tinydata.cli.main import main; main()", *args, "-o", done)
     return done
 
 

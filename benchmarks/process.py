@@ -72,7 +72,7 @@ def call(function: str, *args: Any) -> Run:
 
 def tinydata(*args: str) -> Run:
     """A tinydata command in a fresh process."""
-    return command([sys.executable, "-c", "from tinydata.cli import main; main()", *args])
+    return command([sys.executable, "-c", "from tinydata.cli.main import main; main()", *args])
 
 
 def make(folder: Path, done: str, *args: str) -> None:

@@ -114,7 +114,7 @@ def test_help_imports_nothing_heavy() -> None:
     """Of any verb; the heavy imports stand inside the commands."""
     code = f"""
 import sys
-from tinydata.cli import main
+from tinydata.cli.main import main
 for verb in {VERBS!r}:
     for args in (["--help"], [verb, "--help"], [verb, "--no-such-option"]):
         try:
@@ -129,7 +129,7 @@ print([name for name in {HEAVY!r} if name in sys.modules], file=sys.stderr)
 
 def test_help_takes_little_time() -> None:
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    fresh("from tinydata.cli import main; main(['--help'])")
+    fresh("from tinydata.cli.main import main; main(['--help'])")
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.3
 
@@ -151,7 +151,7 @@ def prepared(
     random_model(root / "run", 48_000)
     (root / "bin").mkdir()
     script = root / "bin" / "tinydata"
-    script.write_text(f"#!/bin/sh\nexec {sys.executable} -c 'from tinydata.cli import main; main()' \"$@\"\n")
+    script.write_text(f"#!/bin/sh\nexec {sys.executable} -c 'from tinydata.cli.main import main; main()' \"$@\"\n")
     script.chmod(0o755)
     environment = {**os.environ, "PATH": f"{script.parent}{os.pathsep}{os.environ['PATH']}"}
 
@@ -516,7 +516,7 @@ def test_verbose_shows_the_trace(here: Path, run: Run) -> None:
 
 # -- Spark that cannot be ---------------------------------------------------------------------
 
-START = "import sys; from tinydata.cli import main; main(sys.argv[1:])"
+START = "import sys; from tinydata.cli.main import main; main(sys.argv[1:])"
 
 
 @pytest.mark.parametrize(("bent", "environment", "what", "fix"), [

@@ -632,7 +632,7 @@ import sys, time
 from tinydata import encode
 encode.UNIT_BYTES = 1
 from tinydata.tokenizers import encode as kernel
-from tinydata.cli import main
+from tinydata.cli.main import main
 if __name__ == "__main__":
     main(sys.argv[1:])
 """

@@ -305,7 +305,7 @@ def undisturbed(slow: tuple[list[str], Path]) -> dict[str, bytes]:
 
 def command(slow: tuple[list[str], Path], out: str, *more: str) -> dict[str, Any]:
     """Arguments of subprocess for `tinydata count` in a process group of its own, as a shell starts it."""
-    code = "import sys; from tinydata.cli import main; main(sys.argv[1:])"
+    code = "import sys; from tinydata.cli.main import main; main(sys.argv[1:])"
     args = [sys.executable, "-c", code, "count", *slow[0], "-o", out, *more]
     return {"args": args, "cwd": slow[1], "stderr": subprocess.PIPE, "text": True, "start_new_session": True}
 
@@ -583,12 +583,12 @@ def test_executors_without_tinydata(spark: Any, corpus: Path, tokenizer: str, tm
     """A Python for the workers that has nothing installed: the error says what they need."""
     venv.create(tmp_path / "bare", with_pip=False)
     environment = {**os.environ, "PYSPARK_PYTHON": str(tmp_path / "bare" / "bin" / "python")}
-    code = "import sys; from tinydata.cli import main; main(sys.argv[1:])"
+    code = "import sys; from tinydata.cli.main import main; main(sys.argv[1:])"
     command = [sys.executable, "-c", code, "count", *arguments(corpus, tokenizer, tmp_path / "counts")]
     done = subprocess.run([*command, "--engine", "spark"], env=environment, capture_output=True, text=True)
     assert done.returncode == ENGINE, done.stderr
     assert re.search(r"\nerror: the executors' Python has no (tinydata|pyarrow|numpy)\n  fix:   install", done.stderr)
-    assert 'File "' + str(Path(verb.__file__).parent / "cli.py") not in done.stderr
+    assert 'File "' + str(Path(cli.__file__).parent) not in done.stderr
 
 
 @pytest.mark.cluster

@@ -173,7 +173,7 @@ def test_same_bytes(made: Path, tmp_path: Path) -> None:
     done, page = build(made, "counts", "vocab")
     assert build(made, "counts", "vocab") == (done, page)
     dirs = [str(made / n) for n in ("counts", "vocab")]
-    code = f"from tinydata.report.page import report; report({dirs!r}, {str(tmp_path / 'again.html')!r})"
+    code = f"from tinydata.pages.page import report; report({dirs!r}, {str(tmp_path / 'again.html')!r})"
     subprocess.run([sys.executable, "-c", code], check=True)
     assert (tmp_path / "again.html").read_text(encoding="utf-8") == page
 
@@ -366,7 +366,7 @@ def test_missing_extra(made: Path, monkeypatch: pytest.MonkeyPatch, package: str
 
 
 def test_import_is_light() -> None:
-    code = "import sys, tinydata.report.page; print([m for m in ('jinja2', 'vl_convert', 'numba') if m in sys.modules])"
+    code = "import sys, tinydata.pages.page; print([m for m in ('jinja2', 'vl_convert', 'numba') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert done.stdout.strip() == "[]"
 

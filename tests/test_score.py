@@ -318,7 +318,7 @@ def test_a_gpu_for_each_worker(poisoned: list[str], plain: dict[str, bytes], tmp
 
 def command(*args: str, **environment: str) -> dict[str, Any]:
     """`tinydata score` with the scorer of these tests, in a process group of its own."""
-    code = "import sys; from tinydata.cli import main; main(sys.argv[1:])"
+    code = "import sys; from tinydata.cli.main import main; main(sys.argv[1:])"
     path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
     line = [sys.executable, "-c", code, "score", "--scorer", SCORER, *args]
     return {"args": line, "env": {**os.environ, "PYTHONPATH": path, **environment}, "start_new_session": True}

@@ -46,7 +46,7 @@ def test_ranges_and_sequences(shards: Path, tokens: np.ndarray) -> None:
 
 
 def test_the_trainer_reads_the_same(shards: Path) -> None:
-    data = pytest.importorskip("trainer.data", reason="the trainer needs torch: pip install 'tinydata[train]'")
+    data = pytest.importorskip("trainer.data.order", reason="the trainer needs torch: pip install 'tinydata[train]'")
     ours, theirs = Stream.open(str(shards)), data.Shards.open(shards)
     sequences = data.Sequences(theirs, T, 8)
     numbers = np.arange(sequences.total)

@@ -664,7 +664,15 @@ def no_room(megabytes: int) -> Callable[[], None]:
 
 def test_a_full_disk_leaves_nothing(small: tuple[str, str], tmp_path: Path) -> None:
     """Files may have 2 MB, the weights would have 5."""
-    command = [sys.executable, "-c", "from tinydata.cli import main; main()", "slice", small[0], "--vocab", small[1]]
+    command = [
+        sys.executable,
+        "-c",
+        "from tinydata.cli.main import main; main()",
+        "slice",
+        small[0],
+        "--vocab",
+        small[1],
+    ]
     done = subprocess.run(
         [*command, "-o", str(tmp_path / "out")], capture_output=True, text=True, preexec_fn=no_room(2)
     )
@@ -690,7 +698,7 @@ def test_a_model_that_breaks_off_while_it_is_read(
 
 PEAK = """
 import re, sys
-from tinydata.slice import slice_model
+from tinydata.verbs.slice.write import slice_model
 done = []
 slice_model(*sys.argv[1:], progress=done.append)
 print(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1], sum(done))

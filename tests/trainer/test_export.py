@@ -286,8 +286,8 @@ _KILLED = """
 import resource, signal, sys
 from pathlib import Path
 from trainer.export import export_model
-from trainer.model import Model, ModelConfig
-from trainer.huggingface.origin import Origin
+from trainer.model.transformer import Model, ModelConfig
+from trainer.training.origin import Origin
 model = Model(ModelConfig(97, 32, 3, 4, 4, 8, 48))
 signal.signal(signal.SIGXFSZ, getattr(signal, sys.argv[2]))
 resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))

@@ -228,7 +228,7 @@ def fingerprints(d: Made) -> dict[str, str]:
 
 
 def of_shards(manifest: dict[str, Any]) -> str:
-    """Of the tokens, as trainer.data.Shards.fingerprint has it: of the sha256 of their files."""
+    """Of the tokens, as trainer.data.shards.Shards.fingerprint has it: of the sha256 of their files."""
     names = [f"{s['name']}.{end}" for s in manifest["shards"] for end in ("bin", "loss")]
     found = [manifest["files"][n]["sha256"] for n in names if n in manifest["files"]]
     return hashlib.sha256("".join(found).encode()).hexdigest()[:32] if found else of_files(manifest["files"])
@@ -241,7 +241,7 @@ def of_files(files: dict[str, Any]) -> str:
 
 
 def of_weights(where: Location) -> str:
-    """Of names, sizes and ends of the safetensors files, as trainer.identity has it."""
+    """Of names, sizes and ends of the safetensors files, as trainer.training.identity has it."""
     files = [f for f in where.children() if f.name.endswith(".safetensors")]
     lines = "".join(f"{f.name} {fingerprint(f)['fingerprint']}\n" for f in files)
     return hashlib.sha256(lines.encode()).hexdigest()[:32]

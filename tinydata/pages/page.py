@@ -87,7 +87,7 @@ def render(title: str, facts: list[Facts], warnings: Notes, sections: list[Secti
     from markupsafe import Markup
 
     def template(name: str) -> str:
-        return resources.files("tinydata.report").joinpath(name).read_text(encoding="utf-8")
+        return resources.files("tinydata.pages").joinpath(name).read_text(encoding="utf-8")
 
     environment = jinja2.Environment(
         loader=jinja2.FunctionLoader(template),

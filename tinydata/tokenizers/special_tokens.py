@@ -43,7 +43,7 @@ def end_of_text(tok: Tokenizer) -> int:
     return next((by_text[t] for t in _ENDS if t in by_text), -1)
 
 
-def id_facts(tok: Tokenizer) -> dict[str, int]:
+def id_facts(tok: Tokenizer) -> dict[str, Any]:
     """What undeclared token ids are judged by: how many ids there are, and which of them ends a text (-1: none)."""
     return {"vocab": tok.size, "eos": end_of_text(tok)}
 

@@ -6,7 +6,7 @@ activation   Minitron's: mean |activation| over a sequence, L2 over sequences; a
              output, hidden by the outputs of all norms. One layer in memory at a time.
 taylor       sum over sequences of |d loss / d z|, z = 1 a factor on the unit: first-order change of the loss if
              the unit goes, which is |sum of w * dL/dw| over what it writes with. The whole source in memory.
-mask         trainer.inheritance.masks: z learned.
+mask         trainer.inheritance.learned_mask: z learned.
 uniform      evenly spaced, random by seed: what the others must beat.
 """
 
