@@ -28,6 +28,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tinydata import cli
 from tinydata.core.errors import ENGINE, FIXABLE, INTERRUPTED, QUARANTINED, TinydataError
 from tinydata.core.location import table_bytes
 from tinydata.core.quarantine import Unusable, quarantined
@@ -38,7 +39,6 @@ from tinydata.formats.base import Columns, Split
 from tinydata.formats.corpus import plan, read
 from tinydata.tokenizers.open import open_tokenizer, read_tokenizer
 from tinydata.verbs.count import merge, worker
-from tinydata.verbs.count import plan as verb
 from tinydata.verbs.count import verb as count_verb
 from tinydata.verbs.count.plan import Settings
 

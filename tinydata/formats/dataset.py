@@ -1,9 +1,9 @@
 """Shards, or a round of them, as one stream of tokens and as numbered sequences: what `score` and `resample` read.
 
 Sequence i of length T is tokens [iT, (i+1)T + 1) of all shards in the manifest's order: T inputs, and the same moved
-by one as targets; `trainer.data.order.Sequences` counts them the same way. A round that was not
-copied is a list of kept sequences of its base, and keeps the base's numbers. Nothing but the manifest is read until a range is asked for, and
-then only of the shards that the range touches; a copy in another process is opened anew from its path.
+by one as targets; `trainer.data.order.Sequences` counts them the same way. A round that was not copied is a list of
+kept sequences of its base, and keeps the base's numbers. Nothing but the manifest is read until a range is asked for,
+and then only of the shards that the range touches; a copy in another process is opened anew from its path.
 """
 
 from __future__ import annotations
