@@ -15,7 +15,7 @@ tokenizer=${1:+$(realpath "$1")}
 # 0. install (once): a virtual environment of its own, nothing outside this directory
 [ -x .venv/bin/python ] || python3 -m venv .venv
 [ -e ".venv/demo-$extras" ] ||
-  .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-dev.txt -e ".[$extras]"
+  .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[$extras]"
 touch ".venv/demo-$extras"
 PATH=$root/.venv/bin:$PATH
 run() { printf '\n$ %s\n' "$*" && "$@"; }

@@ -3,9 +3,11 @@
 #   bash tests/run.sh [PYTEST ARGUMENTS]
 set -euo pipefail
 cd "$(dirname "$0")/.."
-[ -x .venv/bin/python ] || python3 -m venv .venv
-.venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-dev.txt -e '.[dev]'
-PATH=$PWD/.venv/bin:$PATH
+venv=${VENV:-.venv} constraints=${CONSTRAINTS-constraints.txt} # tests/newest.sh sets them: none is the newest of all
+[ -x "$venv/bin/python" ] || python3 -m venv "$venv"
+if [ -n "$constraints" ]; then how=(-c "$constraints"); else how=(--upgrade --upgrade-strategy eager); fi
+"$venv/bin/python" -m pip install --quiet --disable-pip-version-check "${how[@]}" -e '.[dev]'
+PATH=$PWD/$venv/bin:$PATH
 ruff check .
 ruff format --check .
 mypy

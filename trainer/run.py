@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +105,7 @@ class Training:
             self.sequences, seed=config.seed, sample=self.sample, batch=rows, rank=self.w.rank, world=self.w.size,
             vocab=self.model_of.vocab, documents=config.mask_documents, pin=config.device == "cuda",
         )  # fmt: skip
-        with stop_signals() as stopped, quiet_collector() as collect:
+        with closing(batches), stop_signals() as stopped, quiet_collector() as collect:
             self.meter.start(self.tokens)
             while self.step < config.steps and not stopped.any:
                 numbers, batch = next(batches)
@@ -125,7 +126,6 @@ class Training:
                 collect(self.step)
                 if self.step == first + config.validate_every + 2 and config.compile == "on":
                     torch._logging.set_logs(recompiles=True)  # by now there is a graph for all; a new one says why
-        batches.close()
         return self.finish()
 
     def lr(self) -> float:

@@ -172,6 +172,27 @@ def test_custom_code_saves_and_trains(tmp_path: Path, offline: None):
         assert torch.equal(hf.load(tmp_path / "again")(ids()), model(ids()))
 
 
+def test_what_the_layer_hands_on_reaches_llamas_attention(tmp_path: Path, offline: None, monkeypatch: Any):
+    """transformers renames the cache now and then: code that had to know its name would lose the past with it."""
+    from transformers.models.llama.modeling_llama import LlamaAttention
+
+    got: list[Any] = []
+
+    def renamed(self: Any, hidden_states: Any, name_of_tomorrow: Any = None) -> Any:
+        got.append(name_of_tomorrow)
+        return self.o_proj(self.q_proj(hidden_states)), None
+
+    for changes in (PI, PI | {"qk_norm": True}):
+        export_model(random_model(replace(BASE, **changes)), Origin(), tmp_path / f"out {len(got)}", torch.float32)
+        attention = loaded(tmp_path / f"out {len(got)}").model.layers[0].self_attn
+        with monkeypatch.context() as patch:
+            patch.setattr(LlamaAttention, "forward", renamed)
+            attention(hidden_states=torch.zeros(1, 2, BASE.width), name_of_tomorrow="the past")
+            with pytest.raises(TypeError, match="name_of_yesterday"):
+                attention(hidden_states=torch.zeros(1, 2, BASE.width), name_of_yesterday="the past")
+    assert got == ["the past", "the past"]
+
+
 def test_bfloat16_is_what_is_stored(tmp_path: Path):
     model = random_model(BASE)
     export_model(model, Origin(), tmp_path / "out")

@@ -1,21 +1,14 @@
 """PanGu-π's two parts on transformers' Llama: the code that travels inside an exported model.
 
-Loaded with AutoModelForCausalLM.from_pretrained(DIRECTORY, trust_remote_code=True). Of the layers, only
-what differs from Llama is here; caches, masks, sdpa, eager and generation are transformers' own.
+Loaded with AutoModelForCausalLM.from_pretrained(DIRECTORY, trust_remote_code=True). Only what differs from Llama is
+here, around Llama's own attention and not instead of it: what its layers hand to their attention (caches, masks, …)
+goes through as it is, so that no release of transformers which gives one of them another name can lose it here.
 """
 
 import torch
 from torch import nn
 from transformers.models.llama.configuration_llama import LlamaConfig
-from transformers.models.llama.modeling_llama import (
-    ALL_ATTENTION_FUNCTIONS,
-    LlamaAttention,
-    LlamaForCausalLM,
-    LlamaMLP,
-    LlamaRMSNorm,
-    apply_rotary_pos_emb,
-    eager_attention_forward,
-)
+from transformers.models.llama.modeling_llama import LlamaAttention, LlamaForCausalLM, LlamaMLP, LlamaRMSNorm
 
 
 class TinydataConfig(LlamaConfig):
@@ -38,27 +31,38 @@ class TinydataAttention(LlamaAttention):
         for proj in (self.q_proj, self.k_proj, self.v_proj):
             proj.register_parameter("bias", proj.bias if config.qkv_bias else None)
         self.o_proj.register_parameter("bias", self.o_proj.bias if config.out_bias else None)
-        self.q_norm = LlamaRMSNorm(self.head_dim, config.rms_norm_eps) if config.qk_norm else nn.Identity()
-        self.k_norm = LlamaRMSNorm(self.head_dim, config.rms_norm_eps) if config.qk_norm else nn.Identity()
+        self.q_norm = LlamaRMSNorm(self.head_dim, config.rms_norm_eps) if config.qk_norm else None
+        self.k_norm = LlamaRMSNorm(self.head_dim, config.rms_norm_eps) if config.qk_norm else None
         self.shortcut = Shortcut(config.hidden_size, config.shortcut) if config.shortcut else None
 
-    def forward(self, hidden_states, position_embeddings=None, attention_mask=None, past_key_values=None, **kwargs):
-        shape = (*hidden_states.shape[:-1], -1, self.head_dim)
-        q = self.q_norm(self.q_proj(hidden_states).view(shape)).transpose(1, 2)
-        k = self.k_norm(self.k_proj(hidden_states).view(shape)).transpose(1, 2)
-        v = self.v_proj(hidden_states).view(shape).transpose(1, 2)
-        q, k = apply_rotary_pos_emb(q, k, *position_embeddings)
-        cache = kwargs.pop("past_key_value", None) if past_key_values is None else past_key_values  # before 4.56
-        if cache is not None:
-            k, v = cache.update(k, v, self.layer_idx)
-        how = self.config._attn_implementation
-        attend = eager_attention_forward if how == "eager" else ALL_ATTENTION_FUNCTIONS[how]
-        kwargs["dropout"] = self.attention_dropout if self.training else 0.0
-        out, weights = attend(self, q, k, v, attention_mask, scaling=self.scaling, **kwargs)
-        out = self.o_proj(out.reshape(*hidden_states.shape[:-1], -1))
+    def forward(self, hidden_states, *args, **kwargs):
+        attention = self if self.q_norm is None else NormedHeads(self)
+        out, *rest = LlamaAttention.forward(attention, hidden_states, *args, **kwargs)
         if self.shortcut is not None:
             out = out + self.shortcut(hidden_states)
-        return out, weights
+        return out, *rest
+
+
+class NormedHeads:
+    """What Llama's forward takes for its attention, where each head's query and key are to be normed.
+
+    Norming inside q_proj would be simpler, and lost without a word where a quantizer or LoRA replaces that module.
+    """
+
+    def __init__(self, attention):
+        self.attention = attention
+
+    def __getattr__(self, name):
+        return getattr(self.attention, name)
+
+    def q_proj(self, x):
+        return self.normed(self.attention.q_norm, self.attention.q_proj(x))
+
+    def k_proj(self, x):
+        return self.normed(self.attention.k_norm, self.attention.k_proj(x))
+
+    def normed(self, norm, x):
+        return norm(x.unflatten(-1, (-1, self.attention.head_dim))).flatten(-2)
 
 
 class Shortcut(nn.Module):
