@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
+import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
+from typing import NoReturn
 
 FIXABLE = 1
 UNREADABLE = 3
@@ -20,10 +24,24 @@ class TrainerError(Exception):
         return f"error: {self.what}{where}\n  fix:   {self.fix}"
 
 
-def main(program: Callable[[], int | None]) -> None:
-    """Runs a program; a TrainerError becomes its text on stderr and its exit code."""
+def main(program: Callable[[], int | None]) -> NoReturn:
+    """Runs a program and ends the process; a TrainerError becomes its text on stderr and its exit code."""
     try:
-        sys.exit(program() or 0)
+        code = program() or 0
     except TrainerError as e:
         print(e, file=sys.stderr)
-        sys.exit(e.code)
+        code = e.code
+    leave(code)
+
+
+def leave(code: int) -> NoReturn:
+    """Ends the process with this exit code, after exit handlers and buffers, without tearing the interpreter down.
+
+    The threads of torch's gloo backend outlive `destroy_process_group`. One that needs the interpreter while it is
+    being torn down is ended in the middle of C++, and the process aborts (exit code -6) instead of saying `code`.
+    """
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(BrokenPipeError):  # whoever read it has left
+            stream.flush()
+    os._exit(code)
