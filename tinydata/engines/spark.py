@@ -26,15 +26,17 @@ _FIELDS = pa.schema([("task", pa.int64()), ("content", pa.binary())])
 
 
 class SparkEngine:
-    """A session: spark-submit's, or one on this machine (`local[workers]`). close() ends what was started here.
+    """A session: the one given, spark-submit's, or one on this machine (`local[workers]`).
+
+    close() ends what was started here.
 
     pandas: rows go through mapInPandas. Tasks are the same: what a row holds is a few hundred bytes.
     """
 
     name = "spark"
 
-    def __init__(self, workers: int = 0, *, pandas: bool = False):
-        self._session, self._owned = connect(workers)
+    def __init__(self, workers: int = 0, *, pandas: bool = False, session: Any = None):
+        self._session, self._owned = (session, False) if session is not None else connect(workers)
         self._pandas = pandas
         self.slots = self._session.sparkContext.defaultParallelism
         try:

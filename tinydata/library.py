@@ -1,0 +1,371 @@
+"""The verbs as functions: what the command line does, with the same defaults, for a script or a notebook.
+
+Each verb that writes returns a small object with its directory (`path`) and its manifest (`manifest`), which shows
+itself in a notebook; tables are pyarrow's. Wherever a function takes another verb's result, the path of its
+directory does as well. The same call again, after a kill, continues where it was; where the directory is finished,
+TinydataError says so, and `force=True` replaces it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import pyarrow as pa
+
+from tinydata.core.location import Location, read_table
+from tinydata.core.output import read_manifest
+from tinydata.core.progress import progress
+from tinydata.core.text import table as text_table
+from tinydata.engines.connect import connect
+from tinydata.formats.base import Wanted
+from tinydata.tokenizers.open import open_tokenizer
+
+Path = str | os.PathLike[str]
+
+
+@dataclass(frozen=True, repr=False)
+class Artifact:
+    """A directory that a verb wrote, and the manifest that says what made it."""
+
+    path: str
+    manifest: dict[str, Any] = field(compare=False)
+
+    def __fspath__(self) -> str:
+        return self.path
+
+    def read(self, name: str) -> pa.Table:
+        """A Parquet table of the directory by its name, "counts" for counts.parquet."""
+        return read_table(Location.of(self.path) / f"{name}.parquet")
+
+    def _facts(self) -> dict[str, Any]:
+        totals = self.manifest.get("totals")
+        return dict(totals) if isinstance(totals, Mapping) else {}
+
+    def __repr__(self) -> str:
+        rows = [{"name": k, "value": v} for k, v in self._facts().items() if not isinstance(v, dict | list)]
+        title = f"{type(self).__name__} at {self.path}"
+        return "\n".join([title, text_table(rows, {"name": "", "value": ""})] if rows else [title])
+
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        return f"<pre>{escape(repr(self))}</pre>"
+
+
+class Counts(Artifact):
+    """What `count` wrote: `counts` (token_id, domain, count, heldout), `domains`, and the documents held out."""
+
+    @property
+    def counts(self) -> pa.Table:
+        return self.read("counts")
+
+    @property
+    def domains(self) -> pa.Table:
+        return self.read("domains")
+
+
+class Vocabulary(Artifact):
+    """What `compact` wrote: a tokenizer directory that other libraries load, and the id map from the big tokenizer."""
+
+    @property
+    def tradeoff(self) -> dict[str, Any]:
+        """What the vocabulary saves and what it costs: ids, parameters, inflation of held-out text."""
+        return dict(self.manifest["trade"])
+
+    @property
+    def tokenizer(self) -> Any:
+        """The compact tokenizer, opened."""
+        return open_tokenizer(self.path)
+
+    @property
+    def idmap(self) -> pa.Table:
+        """token_id, kept, and the new ids that stand for it."""
+        return self.read("idmap")
+
+    def _facts(self) -> dict[str, Any]:
+        trade = self.tradeoff
+        heldout = trade["heldout"] or {}
+        return {
+            "ids before": trade["ids"]["before"],
+            "ids after": trade["ids"]["after"],
+            "inflation of held-out text": f"{heldout['inflation']:+.2%}" if heldout else "not measured",
+            "coverage": f"{trade['coverage']:.2%}",
+        }
+
+
+class Shards(Artifact):
+    """What `encode` wrote: token files that a trainer reads."""
+
+
+class Model(Artifact):
+    """What `slice` wrote: a Hugging Face model directory with the rows of the kept tokens."""
+
+
+class Scores(Artifact):
+    """What `score` wrote: the loss of every sequence, nats per token."""
+
+    @property
+    def scores(self) -> pa.Table:
+        return self.read("scores")
+
+
+class Round(Artifact):
+    """What `resample` wrote: the sequences of the next round."""
+
+
+def count(
+    corpus: Path | Sequence[Path],
+    tokenizer: Path,
+    out: Path = "counts",
+    *,
+    text_column: str = "",
+    ids_column: str = "",
+    domain_column: str = "",
+    id_column: str = "",
+    dtype: str = "",
+    heldout: float = 0.01,
+    max_bad: float = 0.001,
+    json_freq: bool = False,
+    engine: Any = "local",
+    workers: int = 0,
+    partitions: int = 0,
+    force: bool = False,
+) -> Counts:
+    """Count how often each token id occurs, per domain.
+
+    corpus: files, directories or patterns, of text or token ids. tokenizer: the big tokenizer's directory or file.
+    The columns default to the usual names; dtype is that of token ids in files that do not say it. heldout: share of
+    the documents set aside by a hash of their id. max_bad: share of the documents that may be unusable.
+    engine: "local", "spark", a SparkSession, or an engine; workers: processes, 0 for one per core.
+
+    >>> counts = td.count("corpus.jsonl", "tokenizer.json", "counts")
+    >>> counts.manifest["totals"]["documents"]
+    60
+    """
+    from tinydata.formats.corpus import plan
+    from tinydata.tokenizers.open import loaded, read_tokenizer
+    from tinydata.tokenizers.special_tokens import id_facts
+    from tinydata.verbs.count import verb
+    from tinydata.verbs.count.plan import Settings
+
+    paths, big = _paths(corpus), _path(tokenizer)
+    settings = Settings(heldout, Wanted(text_column, ids_column, domain_column, id_column, dtype), max_bad)
+    found = plan(paths, settings.wanted._replace(**id_facts(loaded(read_tokenizer(big), big))))
+    with connect(engine, workers) as running, progress("count", sum(s.bytes for s in found.splits)) as advance:
+        manifest = verb.count(
+            paths, big, _path(out), running, settings,
+            force=force, json_freq=json_freq, partitions=partitions, found=found, progress=advance,
+        )  # fmt: skip
+    return Counts(_path(out), manifest)
+
+
+def compact(
+    counts: Path | Counts,
+    out: Path = "vocab",
+    *,
+    vocab: int | None = None,
+    coverage: float | None = None,
+    max_inflation: float | None = None,
+    tokenizer: Path = "",
+    multiple_of: int = 1,
+    method: str = "leaf",
+    min_per_domain: int = 0,
+    keep_tokens: Sequence[str] = (),
+    adapt: bool = False,
+    d_model: int = 2048,
+    curve: bool = False,
+    force: bool = False,
+) -> Vocabulary:
+    """Build the compact vocabulary.
+
+    How far to go is said by exactly one of vocab (ids in all), coverage (share of the corpus's tokens that stay as
+    they are) and max_inflation (0.02: held-out text may become 2 % longer). tokenizer: the big tokenizer, by default
+    the one that `count` used. adapt: learn merges from the corpus, which is read again. d_model: model width, for
+    the parameters saved. curve: also measure other sizes, into the manifest.
+
+    >>> vocabulary = td.compact(counts, "vocab", vocab=800)
+    >>> vocabulary.tradeoff["dead_pieces"]["after"]
+    0
+    """
+    from tinydata.core.errors import USAGE, TinydataError
+    from tinydata.verbs.compact import plan, verb
+
+    if [vocab, coverage, max_inflation].count(None) != 2 or (adapt and (not vocab or method != "leaf")):
+        raise TinydataError(
+            "how far to go is not clear",
+            where="tinydata.compact",
+            fix="pass exactly one of vocab, coverage and max_inflation; adapt goes with vocab and method='leaf'",
+            code=USAGE,
+        )
+    opened = plan.open_counts(_path(counts))
+    big = _path(tokenizer) or opened.manifest["tokenizer"]["path"]
+    goal = plan.Goal(
+        vocab or 0, coverage or 0.0, -1.0 if max_inflation is None else max_inflation,
+        multiple_of, method, min_per_domain, tuple(keep_tokens), adapt,
+    )  # fmt: skip
+    choice = plan.choose(opened, big, goal, d_model=d_model)
+    points = plan.curve(choice, opened, d_model) if curve else None
+    manifest = verb.compact(
+        _path(counts), big, _path(out), goal, d_model=d_model, force=force, choice=choice, points=points
+    )
+    return Vocabulary(_path(out), manifest)
+
+
+def encode(
+    corpus: Path | Shards | Sequence[Path],
+    vocab: Path | Vocabulary,
+    out: Path = "shards",
+    *,
+    to: str = "megatron",
+    tokenizer: Path = "",
+    bos: str = "",
+    eos: str = "",
+    shard_tokens: int = 1 << 27,
+    shuffle_seed: int | None = None,
+    text_column: str = "",
+    ids_column: str = "",
+    domain_column: str = "",
+    id_column: str = "",
+    dtype: str = "",
+    max_bad: float = 0.001,
+    engine: Any = "local",
+    workers: int = 0,
+    partitions: int = 0,
+    force: bool = False,
+) -> Shards:
+    """Turn a corpus into shards of token ids.
+
+    corpus: text, or ids made by the big tokenizer, which are rewritten without the text. vocab: what `compact` wrote,
+    or any tokenizer. to: "megatron", "parquet", "internevo" or "llmc". tokenizer: the one that made the ids, if it has
+    moved. bos, eos: a token, "none", or what the tokenizer says. shuffle_seed: puts all documents into one order
+    drawn by hash; None keeps the corpus's own order.
+
+    >>> td.encode("corpus.jsonl", vocabulary, "shards").manifest["totals"]["documents"]
+    60
+    """
+    from tinydata.verbs.encode import verb
+    from tinydata.verbs.encode.plan import Settings, informed
+
+    small, big = _path(vocab), _path(tokenizer)
+    wanted = informed(Wanted(text_column, ids_column, domain_column, id_column, dtype), small, big)
+    seed = -1 if shuffle_seed is None else shuffle_seed
+    settings = Settings(wanted, to, shard_tokens, seed, bos, eos, max_bad)
+    with connect(engine, workers) as running:
+        manifest = verb.encode(
+            _paths(corpus), small, _path(out), running, settings,
+            tokenizer=big, force=force, partitions=partitions, stage=progress,
+        )  # fmt: skip
+    return Shards(_path(out), manifest)
+
+
+def slice(model: Path, vocab: Path | Vocabulary, out: Path, *, multiple_of: int = 1, force: bool = False) -> Model:
+    """Fit a Hugging Face model to a vocabulary: embedding and head keep the rows of the kept tokens.
+
+    Rows are copied from file to file; nothing is loaded. multiple_of: round the number of rows up to a multiple.
+    """
+    from tinydata.verbs.slice.vocabulary_rows import Options
+    from tinydata.verbs.slice.write import slice_model
+
+    manifest = slice_model(_path(model), _path(vocab), _path(out), Options(multiple_of=multiple_of), force=force)
+    return Model(_path(out), manifest)
+
+
+def score(
+    shards: Path | Shards | Round,
+    model: Path = "",
+    out: Path = "scores",
+    *,
+    losses: Path = "",
+    seq_len: int = 0,
+    rows: int = 0,
+    base: Path = "",
+    device: str = "auto",
+    scorer: str = "trainer.scorer:load",
+    engine: Any = "local",
+    workers: int = 0,
+    partitions: int = 0,
+    force: bool = False,
+) -> Scores:
+    """Compute the loss of every sequence under a frozen model, in nats per token.
+
+    model: a run, a checkpoint of one, or a Hugging Face directory; or losses: a run that logged them, and nothing is
+    computed. seq_len: tokens of a sequence, 0 for the model's. rows: sequences in one forward pass, 0 for as many as
+    the model's size allows. base: the shards of a round, if they have moved. device: "cpu", "cuda:1", or "auto", a GPU
+    per worker if there are any.
+    """
+    from tinydata.verbs.score import verb
+    from tinydata.verbs.score.plan import Settings
+    from tinydata.verbs.score.scorer import devices
+
+    settings = Settings(_path(model), _path(losses), scorer, seq_len, rows, _path(base), device)
+    gpus = devices(scorer) if model and device == "auto" and engine == "local" else []
+    with connect(engine, workers or len(gpus), pandas=True) as running:
+        ways: dict[str, Any] = {"force": force, "partitions": partitions, "stage": partial(progress, unit="tokens")}
+        manifest = verb.score(_path(shards), _path(out), running, settings, **ways).manifest
+    return Scores(_path(out), manifest)
+
+
+def resample(
+    scores: Path | Scores,
+    out: Path,
+    *,
+    keep: float = 0.5,
+    preset: str = "guarded",
+    exclude: Sequence[str] = (),
+    reference: Path | Scores = "",
+    data: Path | Shards = "",
+    seed: int = 0,
+    engine: Any = "local",
+    workers: int = 0,
+    partitions: int = 0,
+    force: bool = False,
+    **options: Any,
+) -> Round:
+    """Draw the next round: the harder a sequence, the more likely it is kept.
+
+    keep: share of the sequences that have a loss. preset: "guarded" or "paper". exclude: guards as "NAME" or
+    "NAME=VALUE", or "none". reference: SCORES of a reference model, beyond which losses count. data: the shards that
+    were scored, if they have moved. options: `tokens`, `unit`, `batch_tokens`, `temperature`, `clip`, `zscore`,
+    `floor`, `stratify`, `max_repeats`, as `tinydata resample --help` has them.
+    """
+    from tinydata.verbs.resample import verb
+    from tinydata.verbs.resample.plan import settings
+
+    chosen = settings(preset, tuple(exclude), keep=keep, seed=seed, **options)
+    with connect(engine, workers) as running, running.together():
+        manifest = verb.resample(
+            _path(scores), _path(out), running, chosen,
+            reference=_path(reference), data=_path(data), force=force, partitions=partitions, stage=progress,
+        )  # fmt: skip
+    return Round(_path(out), manifest)
+
+
+def report(*dirs: Path | Artifact, out: Path = "report.html") -> str:
+    """Make one offline HTML page of counts, vocabularies, shards, scores and rounds; returns its path."""
+    from tinydata.pages.page import report as write_page
+
+    return str(write_page([_path(d) for d in dirs], _path(out))["report"])
+
+
+def read_counts(path: Path) -> Counts:
+    """Open what `count` wrote earlier."""
+    return Counts(_path(path), read_manifest(_path(path), "count"))
+
+
+def lineage(*paths: Path | Artifact) -> str:
+    """Say what each directory was made of, and that of what, down to the corpus."""
+    from tinydata.artifacts.lineage import lineage as trace
+
+    return trace([_path(p) for p in paths])[1]
+
+
+def _path(path: Path) -> str:
+    return os.fspath(path)
+
+
+def _paths(paths: Path | Sequence[Path]) -> list[str]:
+    return [_path(paths)] if isinstance(paths, str | os.PathLike) else [_path(p) for p in paths]
