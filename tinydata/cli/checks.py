@@ -29,7 +29,7 @@ _EXTRAS = {
 
 def versions() -> dict[str, str]:
     """For --version and bug reports."""
-    found = {"tinydata": __version__, "python": platform.pythoninstalled_version()}
+    found = {"tinydata": __version__, "python": platform.python_version()}
     found["git"] = _git() or "not a checkout"
     found["spark"] = installed_version("pyspark") or "not installed"
     return found
@@ -82,7 +82,7 @@ def check(name: str, ok: bool | None, found: str, fix: str = "") -> Check:
 
 def _python() -> Check:
     good = sys.version_info >= (3, 11)
-    return check("python", good, platform.pythoninstalled_version(), "use Python 3.11, 3.12 or 3.13")
+    return check("python", good, platform.python_version(), "use Python 3.11, 3.12 or 3.13")
 
 
 def _package(name: str, fix: str, needed: bool) -> Check:

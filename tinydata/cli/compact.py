@@ -12,7 +12,6 @@ from tinydata.cli.execution import record
 from tinydata.cli.options import Run, needed, writing
 from tinydata.cli.slice import sliced_model
 from tinydata.cli.texts.compact import curve_text, trade_off_text
-from tinydata.verbs.compact.card import said
 
 
 @click.command(epilog="Example: tinydata compact counts --tokenizer tokenizer.json --vocab 48000 -o vocab")
@@ -59,6 +58,7 @@ def compact(
     COUNTS: the directory that `tinydata count` wrote.
     """
     from tinydata.verbs.compact import verb
+    from tinydata.verbs.compact.card import said as learned_text
     from tinydata.verbs.compact.plan import choose, open_counts
     from tinydata.verbs.compact.plan import curve as curve_of
 
@@ -75,7 +75,7 @@ def compact(
     points = curve_of(choice, opened, d_model) if curve else None
     parts = [
         trade_off_text(choice.trade) if goal.sized else "",
-        said(choice.adapted.facts) if choice.adapted else "",
+        learned_text(choice.adapted.facts) if choice.adapted else "",
         curve_text(points),
     ]
     text = "\n\n".join(filter(None, parts))

@@ -43,9 +43,10 @@ def gathered(parameter: str, make: Callable[..., Any], **options: Decorator) -> 
             mine = {name: values.pop(name) for name in options}
             return command(**values, **{parameter: make(**mine)})
 
+        decorated: Command = wrapper
         for option in reversed(options.values()):
-            wrapper = option(wrapper)
-        return wrapper
+            decorated = option(decorated)
+        return decorated
 
     return decorate
 

@@ -65,7 +65,7 @@ selection = gathered(
         type=click.Choice(["guarded", "paper"]),
         default="guarded",
         show_default=True,
-        help="Defaults of the options below. The preset paper draws whole batches, as the paper does. The preset"
+        help="Defaults of the options for the draw. The preset paper draws whole batches, as the paper does. The preset"
         " guarded draws sequences within each domain, clips losses at the quantiles 0.01 and 0.99, and"
         " excludes with all guards.",
     ),
