@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tinydata.cli import options as show
+from tinydata.cli.texts.count import warnings_text
 from tinydata.core.errors import FIXABLE, UNREADABLE, TinydataError
 from tinydata.engines.local import LocalEngine
 from tinydata.formats.base import Wanted
@@ -179,7 +179,7 @@ def test_negative_ids_are_masked_labels(path: str, tok: Tokenizer, tmp_path: Pat
     assert counted(out) == {"ids": Counter([5, 6, 6, 7, 8])}
     assert manifest["totals"]["masked"] == 3
     assert [d["masked"] for d in table(out, "domains")] == [3]
-    assert "note: 3 masked tokens (no loss, or negative ids) counted as all others" in show.warnings(manifest)
+    assert "note: 3 masked tokens (no loss, or negative ids) counted as all others" in warnings_text(manifest)
 
 
 # -- the held-out slice -----------------------------------------------------------------------
@@ -348,7 +348,7 @@ def test_bad_documents_as_many_as_allowed(broken: Path, path: str, tok: Tokenize
     assert all(data[r["position"] :].decode().startswith(r["excerpt"]) for r in rows)
     good = [json.loads(line)["text"] for n, line in enumerate(data.splitlines()) if n not in (40, 99)]
     assert counted(out) == {"corpus": encoded(tok, good)}
-    [warning] = show.warnings(manifest)
+    [warning] = warnings_text(manifest)
     assert warning.startswith("warning: 2 documents quarantined (2 x broken JSON line)")
 
 
@@ -463,9 +463,11 @@ def test_a_split_that_words_first_gets_wrong_is_encoded_whole(
         manifest, out = count(tmp_path / "corpus", path, partitions=partitions)
         assert counted(out) == {n: encoded(tok, texts) for n, texts in zip("ab", documents, strict=True)}
         assert manifest["encoded_whole"] == [str(tmp_path / "corpus" / "a.jsonl")]
-        said = [line for line in show.warnings(manifest) if "words first" in line]
+        said = [line for line in warnings_text(manifest) if "words first" in line]
         where = tmp_path / "corpus" / "a.jsonl"
-        assert said == [f"note: words first differed from the library on {where}; it was encoded whole"]
+        assert said == [
+            f"note: encoding words first differs from the tokenizer's library on {where}; it was encoded whole"
+        ]
 
 
 def test_the_fault_is_one(path: str, tok: Tokenizer, text: list[str], monkeypatch: pytest.MonkeyPatch) -> None:

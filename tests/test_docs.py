@@ -94,3 +94,28 @@ def test_shown_trainer_commands_exist(page: str, words: list[str]) -> None:
     for word in words[1:]:
         if word.startswith("--"):
             assert word in names or word.replace("--no-", "--") in names, f"{page}: {' '.join(words)} has no {word}"
+
+
+def described_options() -> list[tuple[str, str, str]]:
+    """(command, option, help) of each option that `--help` lists."""
+    described = []
+    for name, command in {"tinydata": cli, **cli.commands}.items():
+        context = click.Context(command, info_name=name, help_option_names=cli.context_settings["help_option_names"])
+        options = [p for p in command.get_params(context) if isinstance(p, click.Option)]
+        described += [(name, option.opts[-1], option.help or "") for option in options]
+    return described
+
+
+@pytest.mark.parametrize(("command", "option", "text"), described_options())
+def test_each_option_has_a_sentence_of_help(command: str, option: str, text: str) -> None:
+    assert text[:1].isupper(), text
+    assert text.endswith("."), text
+    assert len(text.split()) >= 3, text
+
+
+def test_summaries_of_commands_fit_on_a_line() -> None:
+    context = click.Context(cli, info_name="tinydata", terminal_width=80)
+    listed = cli.get_help(context).split("Commands:\n")[1].split("\n\n")[0].splitlines()
+    assert [line.split()[0] for line in listed] == sorted(cli.commands)
+    for line in listed:
+        assert line.endswith(".") and not line.endswith("..."), line

@@ -469,7 +469,7 @@ def test_ctrl_c(workers: str, slow: tuple[list[str], Path], undisturbed: dict[st
     assert time.monotonic() - began[0] < 20
     assert process.returncode == INTERRUPTED
     [message] = said.strip().splitlines()
-    assert message.startswith("interrupted; finished parts are kept. To go on: tinydata count corpus --tokenizer")
+    assert message.startswith("interrupted; finished parts are kept. To continue: tinydata count corpus --tokenizer")
     assert f"-o {out}" in message
     done = finish(slow, out, "--workers", workers)
     assert done.returncode == 0, done.stderr
@@ -481,7 +481,7 @@ def test_ctrl_c_with_spark(spark: Any, slow: tuple[list[str], Path], undisturbed
     """`spark` is asked for so that this is skipped where it cannot run; the session is the subprocess's own."""
     process, said = disturb(slow, "spark-interrupted", send(signal.SIGINT), "--engine", "spark", "--workers", "2")
     assert process.returncode == INTERRUPTED
-    assert "interrupted; finished parts are kept. To go on: tinydata count corpus" in said
+    assert "interrupted; finished parts are kept. To continue: tinydata count corpus" in said
     assert "Traceback" not in said
     done = finish(slow, "spark-interrupted", "--workers", "1")
     assert done.returncode == 0, done.stderr

@@ -610,7 +610,7 @@ def test_the_command(shards: Path, run: tuple[Path, pa.Table], tmp_path: Path) -
     assert table(tmp_path / "scores-2")["repeats"].to_pylist() == [1 + 1, 2 + 1, 0 + 1]
     both = subprocess.run(**command("--losses", str(where), "--model", str(where)), **options)
     assert both.returncode == 2
-    assert "give one" in both.stderr
+    assert "pass only one" in both.stderr
 
 
 # -- Spark and its GPUs -----------------------------------------------------------------------

@@ -1,1 +1,1 @@
-"""The command line: one file a command, each parse -> call -> print."""
+"""The command line: one file per command, each of which parses, calls and prints."""

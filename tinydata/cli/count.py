@@ -7,15 +7,16 @@ from typing import Any
 
 import click
 
-from tinydata.cli.console import Console
-from tinydata.cli.options import columns, connected, given, needed, record, running, wanted, warnings
+from tinydata.cli.corpus_options import Columns, columns, max_bad
+from tinydata.cli.execution import connected, record
+from tinydata.cli.options import Run, given, needed, running
+from tinydata.cli.texts.count import summary_text, warnings_text
 from tinydata.core.errors import QUARANTINED
-from tinydata.core.text import many, seconds, size
 
 
 @click.command(epilog="Example: tinydata count corpus/ --tokenizer tokenizer.json -o counts")
 @click.argument("corpus", nargs=-1)
-@click.option("--tokenizer", default="", help="The big tokenizer: directory or file.")
+@click.option("--tokenizer", default="", help="Directory or file of the original, large tokenizer.")
 @click.option("-o", "--out", default="", help="Directory for the counts.")
 @columns
 @click.option(
@@ -23,40 +24,29 @@ from tinydata.core.text import many, seconds, size
     type=click.FloatRange(0, 0.5),
     default=0.01,
     show_default=True,
-    help="Share of documents set aside, by hash of their id.",
+    help="Share of the documents to hold out for measurements, chosen by a hash of their id.",
 )
+@max_bad
 @click.option(
-    "--max-bad",
-    type=click.FloatRange(0, 1),
-    default=0.001,
-    show_default=True,
-    help="Share of documents that may be unusable.",
+    "--json-freq", is_flag=True, help="Also write total_token_freq.json, the file that the paper's scripts read."
 )
-@click.option("--json-freq", is_flag=True, help="Also total_token_freq.json, as the paper's scripts use it.")
 @running
 def count(
     corpus: tuple[str, ...],
     tokenizer: str,
     out: str,
+    columns: Columns,
     heldout: float,
     max_bad: float,
     json_freq: bool,
-    engine: str,
-    workers: int,
-    partitions: int,
-    dry_run: bool,
-    force: bool,
-    as_json: bool,
-    quiet: bool,
-    verbose: bool,
-    **named: str,
+    run: Run,
 ) -> int:
-    """Count how often each token id occurs, per domain.
+    """Count how often each token id occurs in each domain.
 
     CORPUS: files, directories or globs: JSON lines (plain, .gz, .zst), Parquet, .txt, MDS, and the
     token files of Megatron, InternEvo, datatrove, dolma, nanoGPT, llm.c, lit-gpt and litdata. Text
-    is tokenized with the big tokenizer; ids are counted as they are. The same command again
-    continues a run that was killed.
+    is tokenized with the original tokenizer; token ids are counted as they are. The same command
+    again continues an interrupted run.
     """
     from tinydata.formats.corpus import notes, plan
     from tinydata.tokenizers.open import loaded, read_tokenizer
@@ -65,43 +55,21 @@ def count(
     from tinydata.verbs.count.estimate import count_plan
     from tinydata.verbs.count.plan import Settings
 
-    console = Console(as_json, quiet, verbose)
+    console = run.console()
     paths = needed(given("corpus", corpus), "CORPUS")
     tokenizer = needed(tokenizer, "--tokenizer")
-    settings = Settings(heldout, wanted(named), max_bad)
+    settings = Settings(heldout, columns.wanted(), max_bad)
     found = plan(paths, settings.wanted._replace(**id_facts(loaded(read_tokenizer(tokenizer), tokenizer))))
-    if dry_run:
-        console.result(*count_plan(found, tokenizer, settings, workers))
+    if run.dry_run:
+        console.result(*count_plan(found, tokenizer, settings, run.workers))
         return 0
     out = needed(out, "-o")
     began, total = time.time(), sum(s.bytes for s in found.splits)
-    with connected(engine, workers) as running_on, console.progress("count", total) as progress:
-        manifest = verb.count(
-            paths,
-            tokenizer,
-            out,
-            running_on,
-            settings,
-            force=force,
-            json_freq=json_freq,
-            partitions=partitions,
-            found=found,
-            progress=progress,
-        )
-        record(out, began, engine=running_on.name, workers=running_on.slots, bytes=total)
-    console.result(manifest, counted(manifest, out, time.time() - began))
-    for line in warnings(manifest) + notes(found):
+    how: dict[str, Any] = {"force": run.force, "partitions": run.partitions, "json_freq": json_freq, "found": found}
+    with connected(run.engine, run.workers) as engine, console.progress("count", total) as progress:
+        manifest = verb.count(paths, tokenizer, out, engine, settings, **how, progress=progress)
+        record(out, began, engine=engine.name, workers=engine.slots, bytes=total)
+    console.result(manifest, summary_text(manifest, out, time.time() - began))
+    for line in warnings_text(manifest) + notes(found):
         console.say(line)
     return QUARANTINED if manifest["quarantined"]["documents"] else 0
-
-
-def counted(manifest: dict[str, Any], out: str, took: float) -> str:
-    t = manifest["totals"]
-    rate = t["bytes"] / max(took, 1e-9)
-    return (
-        f"{t['tokens']:,} tokens in {many(t['documents'], 'document')}, {size(t['bytes'])} of text,"
-        f" {many(t['domains'], 'domain')};"
-        f" {t['distinct_tokens']:,} of {manifest['tokenizer']['size']:,} ids occur\n"
-        f"{t['heldout_tokens']:,} tokens in {many(t['heldout_documents'], 'document')} are held out\n"
-        f"wrote {out} in {seconds(took)} ({size(rate)}/s)"
-    )

@@ -1,187 +1,23 @@
-"""Checks with a fix for each: this process, and with Spark the executors too."""
+"""tinydata doctor."""
 
 from __future__ import annotations
 
-import os
-import platform
-import shutil
-import subprocess
-import sys
-import tempfile
-from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+import click
 
-from tinydata import __version__
-from tinydata.core.errors import TinydataError
-
-Check = dict[str, Any]  # name, ok (True, False, None: not needed here), found, fix
-
-_BASE = ("click", "rich", "numpy", "pyarrow", "numba", "tokenizers")
-_EXTRAS = {
-    "sentencepiece": "spm",
-    "protobuf": "spm",
-    "pyspark": "spark",
-    "pandas": "spark",
-    "jinja2": "report",
-    "vl-convert-python": "report",
-}
-_SEEN_ON_EXECUTORS = ("tinydata", "pyarrow", "numpy", "numba", "tokenizers")
+from tinydata.cli.options import ENGINE, Run, common
 
 
-def versions() -> dict[str, str]:
-    """For --version and bug reports."""
-    found = {"tinydata": __version__, "python": platform.python_version()}
-    found["git"] = _git() or "not a checkout"
-    found["spark"] = _version("pyspark") or "not installed"
-    return found
+@click.command(epilog="Example: tinydata doctor --engine spark")
+@ENGINE
+@click.option("--tokenizer", default="", help="Directory or file of a tokenizer to test as well.")
+@common
+def doctor(engine: str, tokenizer: str, run: Run) -> int:
+    """Check this installation, and show how to fix each fault.
 
+    With --engine spark the Spark executors are checked too.
+    """
+    from tinydata.cli.checks import all_checks, checks_text
 
-def _git() -> str:
-    here = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    if not os.path.exists(os.path.join(here, ".git")) or not shutil.which("git"):
-        return ""
-    done = subprocess.run(["git", "-C", here, "describe", "--always", "--dirty"], capture_output=True, text=True)
-    return done.stdout.strip()
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return ""
-
-
-def run(engine: str = "local", tokenizer: str = "") -> list[Check]:
-    """All checks, in order."""
-    checks = [_python()]
-    checks += [_package(name, f"pip install {name}", needed=True) for name in _BASE]
-    needs = ("pyspark", "pandas") if engine == "spark" else ()
-    checks += [_package(n, f"pip install 'tinydata[{extra}]'", needed=n in needs) for n, extra in _EXTRAS.items()]
-    checks += [_space(), _kernels()]
-    if tokenizer:
-        checks.append(_tokenizer(tokenizer))
-    if engine == "spark":
-        checks += _spark()
-    return checks
-
-
-def text(checks: list[Check]) -> str:
-    lines = []
-    for i, c in enumerate(checks, 1):
-        mark = {True: "\u2713", False: "\u2717", None: "\u2298"}[c["ok"]]
-        lines.append(f"[{i}/{len(checks)}] {mark} {c['name']}: {c['found']}")
-        if c["ok"] is False or (c["ok"] is None and c["fix"]):
-            lines.append(f"        fix: {c['fix']}" if c["ok"] is False else f"        if you need it: {c['fix']}")
-    return "\n".join(lines)
-
-
-def _check(name: str, ok: bool | None, found: str, fix: str = "") -> Check:
-    return {"name": name, "ok": ok, "found": found, "fix": fix}
-
-
-def _python() -> Check:
-    good = sys.version_info >= (3, 11)
-    return _check("python", good, platform.python_version(), "use Python 3.11, 3.12 or 3.13")
-
-
-def _package(name: str, fix: str, needed: bool) -> Check:
-    found = _version(name)
-    if name == "pandas" and found and int(found.split(".")[0]) >= 3:
-        return _check(
-            name,
-            False if needed else None,
-            f"{found}, which PySpark does not work with",
-            "pip install 'pandas>=2.2,<3'",
-        )
-    return _check(name, True if found else (False if needed else None), found or "not installed", fix)
-
-
-def _space() -> Check:
-    free = shutil.disk_usage(tempfile.gettempdir()).free
-    return _check(
-        "temporary disk",
-        free > 1 << 30,
-        f"{free / 1e9:.1f} GB free in {tempfile.gettempdir()}",
-        "free some, or set TMPDIR",
-    )
-
-
-def _kernels() -> Check:
-    try:
-        import numpy as np
-
-        from tinydata.verbs.count.worker import count_ids
-
-        ids = np.array([3, 1, -1, 2], np.int32)
-        counts, totals, wrong = np.zeros((1, 4), np.int64), np.zeros((1, 4), np.int64), np.full(1, -1, np.int64)
-        offsets, groups = np.array([0, 4], np.int32), np.zeros(1, np.int32)
-        count_ids(ids, ids.view(np.uint32), offsets, groups, counts, totals, wrong)
-        good = counts[0].tolist() == [0, 2, 1, 1]
-        return _check(
-            "compiled kernels", good, "count as they should" if good else "count wrongly", "reinstall numba and numpy"
-        )
-    except Exception as e:  # whatever numba or llvmlite raise on a broken installation
-        return _check(
-            "compiled kernels", False, f"do not compile: {e}", "pip install --force-reinstall numba llvmlite numpy"
-        )
-
-
-def _tokenizer(path: str) -> Check:
-    try:
-        from tinydata.tokenizers.open import open_tokenizer
-        from tinydata.tokenizers.probe import words_first
-
-        tok = open_tokenizer(path)
-        text = "naïve 中文 tokens\n\t 123"
-        same = tok.decode(tok.encode([text])[0]) == text
-        exact, why = words_first(tok)
-        how = "text is counted words first" if exact else f"text is encoded whole: {why}"
-        return _check(
-            "tokenizer",
-            same,
-            f"{tok.family}, {tok.size:,} ids; {how}",
-            "it does not give text back: is this its own format?",
-        )
-    except TinydataError as e:
-        return _check("tokenizer", False, e.what, e.fix)
-
-
-def _spark() -> list[Check]:
-    """Java, then a job of a few rows that looks at each executor."""
-    try:
-        from tinydata.engines.spark import SparkEngine, java
-
-        home = java()
-        checks = [_check("java", True, home or shutil.which("java") or "")]
-        engine = SparkEngine()
-    except TinydataError as e:
-        return [_check("spark", False, e.what, e.fix)]
-    try:
-        seen = [
-            r
-            for _, r in engine.run(
-                list(range(2 * engine.slots)), look, progress=lambda n: None, label="tinydata doctor"
-            )
-        ]
-    except TinydataError as e:
-        return [*checks, _check("executors", False, e.what, e.fix)]
-    finally:
-        engine.close()
-    mine = look(0, lambda n: None)
-    for host in sorted({r["host"] for r in seen}):
-        there = next(r for r in seen if r["host"] == host)
-        other = {k: v for k, v in there.items() if k not in ("host", "free") and v != mine[k]}
-        found = f"{host}: python {there['python']}, {there['free'] / 1e9:.0f} GB free"
-        if other:
-            found += "; differs from the driver: " + ", ".join(f"{k} {v} (driver {mine[k]})" for k, v in other.items())
-        checks.append(
-            _check("executor", not other, found, "give the executors the driver's environment with --archives")
-        )
-    return checks
-
-
-def look(task: int, tell: Any) -> dict[str, Any]:
-    """On an executor: what is installed there."""
-    free = shutil.disk_usage(tempfile.gettempdir()).free
-    found = {name: _version(name) for name in _SEEN_ON_EXECUTORS}
-    return {"host": platform.node(), "free": free, "python": platform.python_version(), **found}
+    results = all_checks(engine, tokenizer)
+    run.console().result(results, checks_text(results))
+    return 0 if all(r["ok"] is not False for r in results) else 1

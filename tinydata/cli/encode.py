@@ -7,39 +7,46 @@ from typing import Any
 
 import click
 
-from tinydata.cli.console import Console
-from tinydata.cli.options import FORMATS, columns, connected, given, needed, record, running, wanted
+from tinydata.cli.corpus_options import Columns, columns, max_bad
+from tinydata.cli.execution import connected, record
+from tinydata.cli.options import FORMATS, Run, given, needed, running, typed
+from tinydata.cli.texts.count import warnings_text
+from tinydata.cli.texts.encode import summary_text
 from tinydata.core.errors import QUARANTINED
-from tinydata.core.text import many, seconds, size
 
 
 @click.command(epilog="Example: tinydata encode corpus/ --vocab vocab -o shards")
 @click.argument("corpus", nargs=-1)
-@click.option("--vocab", default="", help="What `tinydata compact` wrote, or any tokenizer.")
+@click.option("--vocab", default="", help="Directory that `tinydata compact` wrote, or any tokenizer.")
 @click.option("-o", "--out", default="", help="Directory for the shards.")
 @click.option(
-    "--to",
-    type=click.Choice(FORMATS),
-    default="megatron",
-    show_default=True,
-    help="Format of the shards.",
+    "--to", type=click.Choice(FORMATS), default="megatron", show_default=True, help="File format of the shards."
 )
-@click.option("--tokenizer", default="", help="For ids: the tokenizer that made them, or none [default: where it was].")
-@click.option("--bos", default="", help="Token in front of each document, or none [default: what the tokenizer says].")
-@click.option("--eos", default="", help="Token behind each document, or none [default: its end of text; ids: none].")
 @click.option(
-    "--shard-tokens", type=click.IntRange(1), default=1 << 27, show_default=True, help="Tokens in a shard, about."
+    "--tokenizer",
+    default="",
+    help="Tokenizer that made the token ids of CORPUS, or none. The default is the one that the vocabulary names.",
 )
-@click.option("--shuffle", is_flag=True, help="Put all documents into an order drawn by hash.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of --shuffle.")
+@click.option(
+    "--bos", default="", help="Token before each document, or none. The default is what the tokenizer declares."
+)
+@click.option(
+    "--eos",
+    default="",
+    help="Token after each document, or none. The default is the tokenizer's end of text, and none if CORPUS"
+    " holds token ids.",
+)
+@click.option(
+    "--shard-tokens",
+    type=click.IntRange(1),
+    default=1 << 27,
+    show_default=True,
+    help="Approximate number of tokens in a shard.",
+)
+@click.option("--shuffle", is_flag=True, help="Put all documents into a random order, which a hash decides.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Random seed of --shuffle.")
 @columns
-@click.option(
-    "--max-bad",
-    type=click.FloatRange(0, 1),
-    default=0.001,
-    show_default=True,
-    help="Share of documents that may be unusable.",
-)
+@max_bad
 @running
 def encode(
     corpus: tuple[str, ...],
@@ -52,79 +59,40 @@ def encode(
     shard_tokens: int,
     shuffle: bool,
     seed: int,
+    columns: Columns,
     max_bad: float,
-    engine: str,
-    workers: int,
-    partitions: int,
-    dry_run: bool,
-    force: bool,
-    as_json: bool,
-    quiet: bool,
-    verbose: bool,
-    **named: str,
+    run: Run,
 ) -> int:
     """Turn a corpus into shards of token ids.
 
-    CORPUS: text, or ids made by the big tokenizer: these are rewritten, without the text, through
-    the vocabulary's id map. With a plain tokenizer as --vocab ids stay what they are, and only the
-    format changes. The same command again continues a run that was killed.
+    CORPUS: text, or token ids that the original tokenizer made. Such ids are rewritten through the
+    vocabulary's id map, which does not need the text. If --vocab is an ordinary tokenizer, the ids
+    stay the same and only the file format changes. The same command again continues an interrupted
+    run.
     """
-    from tinydata.cli import options as show
     from tinydata.formats.corpus import plan
-    from tinydata.verbs.encode import estimate
-    from tinydata.verbs.encode import plan as verb
-    from tinydata.verbs.encode import verb as encode_verb
+    from tinydata.verbs.encode import verb
+    from tinydata.verbs.encode.estimate import encode_plan
+    from tinydata.verbs.encode.plan import Settings, informed
 
-    console = Console(as_json, quiet, verbose)
+    console = run.console()
     paths = needed(given("corpus", corpus), "CORPUS")
     vocab = needed(vocab, "--vocab")
-    source = click.get_current_context().get_parameter_source("seed")
-    if source == click.core.ParameterSource.COMMANDLINE and not shuffle:
-        raise click.UsageError("--seed goes with --shuffle")
-    named_columns = verb.informed(wanted(named), vocab, tokenizer)
-    settings = verb.Settings(named_columns, to, shard_tokens, seed if shuffle else -1, bos, eos, max_bad)
+    if typed("seed") and not shuffle:
+        raise click.UsageError("--seed goes with --shuffle: pass both, or neither")
+    wanted = informed(columns.wanted(), vocab, tokenizer)
+    settings = Settings(wanted, to, shard_tokens, seed if shuffle else -1, bos, eos, max_bad)
     found = plan(paths, settings.wanted)
-    if dry_run:
-        console.result(*estimate.encode_plan(found, paths, vocab, tokenizer, settings))
+    if run.dry_run:
+        console.result(*encode_plan(found, paths, vocab, tokenizer, settings))
         return 0
     out = needed(out, "-o")
     began, total = time.time(), sum(s.bytes for s in found.splits)
-    with connected(engine, workers) as running_on:
-        manifest = encode_verb.encode(
-            paths,
-            vocab,
-            out,
-            running_on,
-            settings,
-            tokenizer=tokenizer,
-            force=force,
-            partitions=partitions,
-            found=found,
-            stage=console.progress,
-        )
-        record(out, began, engine=running_on.name, workers=running_on.slots, bytes=total)
-    console.result(manifest, encoded(manifest, out, time.time() - began))
-    for line in show.warnings(manifest):
+    how: dict[str, Any] = {"force": run.force, "partitions": run.partitions, "tokenizer": tokenizer, "found": found}
+    with connected(run.engine, run.workers) as engine:
+        manifest = verb.encode(paths, vocab, out, engine, settings, **how, stage=console.progress)
+        record(out, began, engine=engine.name, workers=engine.slots, bytes=total)
+    console.result(manifest, summary_text(manifest, out, time.time() - began))
+    for line in warnings_text(manifest):
         console.say(line)
     return QUARANTINED if manifest["quarantined"]["documents"] else 0
-
-
-def encoded(manifest: dict[str, Any], out: str, took: float) -> str:
-    """What `encode` did: tokens before and after, how that compares with encoding anew, shards."""
-    t, sample = manifest["totals"], manifest["sample"]
-    shards = many(len(manifest["shards"]), "shard")
-    lines = [f"{t['tokens']:,} tokens of {manifest['dtype']} in {many(t['documents'], 'document')}, {shards}"]
-    if manifest["kind"] == "text":
-        lines[0] += f"; {t['bytes'] / max(t['tokens'], 1):.3f} bytes of text per token"
-        lines.append(f"wrote {out} in {seconds(took)} ({size(t['bytes'] / max(took, 1e-9))}/s)")
-        return "\n".join(lines)
-    if manifest["rewritten"]:
-        lines[0] += f"; {t['tokens_before']:,} before ({t['tokens'] / max(t['tokens_before'], 1) - 1:+.2%})"
-    if sample and sample["documents"]:
-        longer = sample["tokens"] / max(sample["tokens_anew"], 1) - 1
-        lines.append(
-            f"all {sample['documents']} documents of a sample say what they said; {sample['equal']} of them are equal,"
-            f" token for token, to encoding the text anew; all together {longer:+.2%} tokens"
-        )
-    lines.append(f"wrote {out} in {seconds(took)} ({t['tokens_before'] / max(took, 1e-9) / 1e6:.3g} M tokens/s)")
-    return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""tinydata.toml: where each verb finds its inputs when nothing is said on the command line.
+"""tinydata.toml: the inputs of each verb that the command line does not name.
 
 One table per verb, its keys the verb's options: click reads it as defaults, so flags win over
 TINYDATA_<VERB>_<OPTION> in the environment, and these over the file.
@@ -19,38 +19,42 @@ FILE = "tinydata.toml"
 def load(options: dict[str, list[str]]) -> dict[str, dict[str, Any]]:
     """tinydata.toml of this directory -> {verb: {option: value}}; {} if there is none.
 
-    `options`: those of each verb. Raises TinydataError for one that is not there: a slip of the
-    pen must not mean the default. Tables of other names are somebody else's.
+    `options`: those of each verb. Raises TinydataError for any other: a typing error must not
+    mean the default. Tables of other names belong to other programs.
     """
     if not os.path.exists(FILE):
         return {}
     try:
         with open(FILE, "rb") as f:
-            found = tomllib.load(f)
+            tables = tomllib.load(f)
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
         raise TinydataError(
-            f"not valid TOML: {e}", where=FILE, fix="mend the line, or run `tinydata init` anew"
+            f"not valid TOML: {e}",
+            where=FILE,
+            fix="correct the line, or run `tinydata init --force` to write a new file",
         ) from None
-    for verb in options.keys() & found.keys():
-        _check(verb, found[verb], options[verb])
-    return found
+    for verb in options.keys() & tables.keys():
+        _check(verb, tables[verb], options[verb])
+    return tables
 
 
 def _check(verb: str, table: Any, options: list[str]) -> None:
     if not isinstance(table, dict):
         raise TinydataError(
-            f"{verb} is a value, not a table", where=FILE, fix=f"write a line [{verb}], and its options below it"
+            f"{verb} is a value, not a table",
+            where=FILE,
+            fix=f"write a line [{verb}], and the options of {verb} below it",
         )
     for name in table:
         if name not in options:
             raise TinydataError(
                 f"`tinydata {verb}` has no option {name!r}",
                 where=f"{FILE}, table [{verb}]",
-                fix=f"its options are {', '.join(options)}",
+                fix=f"use one of these options: {', '.join(options)}",
             )
 
 
-def text(corpus: list[str], tokenizer: str, columns: dict[str, str]) -> str:
+def content(corpus: list[str], tokenizer: str, columns: dict[str, str]) -> str:
     """Arguments of `tinydata init` -> the file's content."""
     tables: dict[str, dict[str, Any]] = {
         "count": {"corpus": corpus, "tokenizer": tokenizer, **columns, "out": "counts"},
@@ -60,7 +64,7 @@ def text(corpus: list[str], tokenizer: str, columns: dict[str, str]) -> str:
         "resample": {"scores": "scores", "out": "round-1"},
         "report": {"dirs": ["counts", "vocab", "shards", "scores", "round-1"], "out": "report.html"},
     }
-    lines = ["# made by `tinydata init`; flags on the command line win over what stands here"]
+    lines = ["# Written by `tinydata init`. Options on the command line override the values in this file."]
     for verb, options in tables.items():
         lines += ["", f"[{verb}]"]
         lines += [f"{k} = {json.dumps(v, ensure_ascii=False)}" for k, v in options.items()]

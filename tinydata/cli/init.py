@@ -1,0 +1,47 @@
+"""tinydata init."""
+
+from __future__ import annotations
+
+import os
+
+import click
+
+from tinydata.cli.corpus_options import Columns, columns
+from tinydata.cli.options import Run, common
+from tinydata.cli.project import FILE, content
+from tinydata.core.errors import TinydataError
+from tinydata.core.text import many
+
+
+@click.command(epilog="Example: tinydata init corpus/ --tokenizer tokenizer.json")
+@click.argument("corpus", nargs=-1, required=True)
+@click.option("--tokenizer", required=True, help="Directory or file of the original, large tokenizer.")
+@columns
+@click.option("--force", is_flag=True, help="Replace an existing tinydata.toml in this directory.")
+@common
+def init(corpus: tuple[str, ...], tokenizer: str, force: bool, columns: Columns, run: Run) -> int:
+    """Write tinydata.toml, the default inputs of this directory.
+
+    The other commands then run without arguments here. CORPUS: files, directories or globs of text
+    or token ids.
+    """
+    from tinydata.core.location import Location
+    from tinydata.formats.corpus import plan
+    from tinydata.tokenizers.open import open_tokenizer
+    from tinydata.tokenizers.special_tokens import id_facts
+
+    where = Location.of(FILE)
+    if where.exists() and not force:
+        raise TinydataError(
+            "tinydata.toml exists already", where=os.getcwd(), fix="edit the file, or replace it with --force"
+        )
+    tok = open_tokenizer(tokenizer)
+    found = plan(list(corpus), columns.wanted()._replace(**id_facts(tok)))
+    where.write(content(list(corpus), tokenizer, columns.named()).encode())
+    files, size = len(found.files), sum(s.bytes for s in found.splits)
+    run.console().result(
+        {"files": files, "bytes": size, "kind": found.kind, "ids": tok.size},
+        f"{many(files, 'file')} of {found.kind}, {size:,} bytes; {tok.family} tokenizer of {tok.size:,} ids\n"
+        "wrote tinydata.toml; next: tinydata count",
+    )
+    return 0

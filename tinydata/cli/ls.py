@@ -1,0 +1,33 @@
+"""tinydata ls."""
+
+from __future__ import annotations
+
+import click
+
+from tinydata.cli.options import Run, common, needed
+
+
+@click.command(epilog="Example: tinydata ls --lineage round-1")
+@click.argument("paths", nargs=-1)
+@click.option(
+    "--lineage",
+    is_flag=True,
+    help="Also show the inputs that each result was made from, their inputs, and what has changed since.",
+)
+@common
+def ls(paths: tuple[str, ...], lineage: bool, run: Run) -> int:
+    """List what PATHS hold.
+
+    PATHS: corpora, counts, vocabularies, shards, scores, rounds, training runs and models. The
+    default is the current directory.
+    """
+    console = run.console()
+    if lineage:
+        from tinydata.artifacts.lineage import lineage as lineage_of
+
+        console.result(*lineage_of(needed(list(paths), "PATHS")))
+        return 0
+    from tinydata.artifacts.listing import listing
+
+    console.result(*listing(list(paths) or ["."]))
+    return 0

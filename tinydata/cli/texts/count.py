@@ -1,0 +1,45 @@
+"""What `tinydata count` prints: its result, and warnings, which `tinydata encode` prints too."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tinydata.core.text import many, seconds, size
+
+
+def summary_text(manifest: dict[str, Any], out: str, took: float) -> str:
+    """Tokens and documents, and how fast they were counted."""
+    t = manifest["totals"]
+    rate = t["bytes"] / max(took, 1e-9)
+    return (
+        f"{t['tokens']:,} tokens in {many(t['documents'], 'document')}, {size(t['bytes'])} of text,"
+        f" {many(t['domains'], 'domain')};"
+        f" {t['distinct_tokens']:,} of {manifest['tokenizer']['size']:,} ids occur\n"
+        f"{t['heldout_tokens']:,} tokens in {many(t['heldout_documents'], 'document')} are held out\n"
+        f"wrote {out} in {seconds(took)} ({size(rate)}/s)"
+    )
+
+
+def warnings_text(manifest: dict[str, Any]) -> list[str]:
+    """What a user should know about a result, though the command succeeded."""
+    out = []
+    bad = manifest["quarantined"]
+    if bad["documents"]:
+        why = "; ".join(f"{n} x {r}" for r, n in bad["reasons"].items())
+        out.append(f"warning: {many(bad['documents'], 'document')} quarantined ({why}); see quarantine.parquet")
+    if manifest["options"].get("heldout") and not manifest["totals"]["heldout_documents"]:
+        share = manifest["options"]["heldout"]
+        out.append(
+            f"note: no document fell into the held-out {share:.0%}, so `tinydata compact` cannot measure inflation;"
+            " pass a larger --heldout"
+        )
+    if manifest["totals"]["masked"]:
+        out.append(
+            f"note: {manifest['totals']['masked']:,} masked tokens (no loss, or negative ids) counted as all others"
+        )
+    if manifest["skipped_files"]:
+        some = ", ".join(manifest["skipped_files"][:3])
+        out.append(f"note: skipped {many(len(manifest['skipped_files']), 'file')} of unknown format: {some}")
+    for path in manifest.get("encoded_whole", []):
+        out.append(f"note: encoding words first differs from the tokenizer's library on {path}; it was encoded whole")
+    return out

@@ -1,0 +1,29 @@
+"""What `tinydata encode` prints."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tinydata.core.text import many, seconds, size
+
+
+def summary_text(manifest: dict[str, Any], out: str, took: float) -> str:
+    """What `encode` did: tokens before and after, how that compares with encoding the text, and shards."""
+    t, sample = manifest["totals"], manifest["sample"]
+    shards = many(len(manifest["shards"]), "shard")
+    lines = [f"{t['tokens']:,} tokens of {manifest['dtype']} in {many(t['documents'], 'document')}, {shards}"]
+    if manifest["kind"] == "text":
+        lines[0] += f"; {t['bytes'] / max(t['tokens'], 1):.3f} bytes of text per token"
+        lines.append(f"wrote {out} in {seconds(took)} ({size(t['bytes'] / max(took, 1e-9))}/s)")
+        return "\n".join(lines)
+    if manifest["rewritten"]:
+        lines[0] += f"; {t['tokens_before']:,} before ({t['tokens'] / max(t['tokens_before'], 1) - 1:+.2%})"
+    if sample and sample["documents"]:
+        longer = sample["tokens"] / max(sample["tokens_anew"], 1) - 1
+        lines.append(
+            f"all {sample['documents']} documents of a sample decode to the same text as before; {sample['equal']} of"
+            f" them have exactly the tokens that encoding their text gives; the sample has {longer:+.2%} tokens"
+            " compared with encoding its text"
+        )
+    lines.append(f"wrote {out} in {seconds(took)} ({t['tokens_before'] / max(took, 1e-9) / 1e6:.3g} M tokens/s)")
+    return "\n".join(lines)
