@@ -61,13 +61,19 @@ def test_shown_commands_exist(page: str, words: list[str]) -> None:
             assert word in options, f"{page}: {' '.join(words)} has no {word}"
 
 
-def test_the_tree_in_the_readme_exists() -> None:
-    block = (ROOT / "README.md").read_text(encoding="utf-8").split("## The tree")[1].split("```")[1]
+def test_the_tree_in_the_architecture_page_exists() -> None:
+    block = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8").split("## The tree")[1].split("```")[1]
     folder = ROOT
     for line in block.strip().splitlines():
         name = line.split()[0]
         folder = folder if line.startswith("  ") else ROOT / name
         assert (folder / name if line.startswith("  ") else folder).exists(), line
+
+
+def test_the_readme_is_short_and_begins_with_something_to_run() -> None:
+    lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+    assert len(lines) <= 200
+    assert lines.index("```bash") + 2 <= 45
 
 
 def test_links_between_pages_lead_somewhere() -> None:
