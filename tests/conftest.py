@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from tests import kernels  # noqa: F401 - before anything that imports numba
 from tinydata.core.errors import TinydataError
 from tinydata.engines.local import LocalEngine
 from tinydata.verbs.encode.plan import Settings
@@ -68,6 +69,10 @@ LLAMA3 = QWEN.replace(r"|\p{N}|", r"|\p{N}{1,3}|")
 
 ADDED = ("<|im_start|>", "<|im_end|>")  # special tokens of every trained byte-level tokenizer, after <|endoftext|>
 SYMBOLS = ["<|im_start|>", "<|im_end|>", "[LABEL]", "、、"]  # user-defined symbols of every trained SentencePiece model
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "examples: what --help shows, run one after the other; pytest -m examples")
 
 
 @pytest.fixture(scope="session")
@@ -301,7 +306,7 @@ def shards(text: list[str], byte_bpe: Path, tmp_path_factory: pytest.TempPathFac
 @pytest.fixture
 def train(shards: Path, tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     """train(out, flags…, ranks=1): trainer.run as a process of its own, or as several under torchrun."""
-    from processes import command, environment  # in tests/trainer
+    from tests.trainer.processes import command, environment
 
     def run(out: str, *more: str, ranks: int = 1, code: int | None = 0) -> subprocess.CompletedProcess[str]:
         line = [sys.executable]

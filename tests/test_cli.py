@@ -217,6 +217,7 @@ JOURNEY = [
 ]
 
 
+@pytest.mark.examples
 def test_examples_run(prepared: Callable[[str], subprocess.CompletedProcess[str]]) -> None:
     pytest.importorskip("vl_convert", reason="the page needs tinydata[report]")
     pytest.importorskip("torch", reason="`score` needs tinydata[train]")

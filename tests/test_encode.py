@@ -306,6 +306,18 @@ def test_megatrons_own_reader(corpus: Path, text: list[str], big: str, tmp_path:
     assert found == expected(text, big)
 
 
+def test_pointers_of_a_megatron_index_are_bytes(corpus: Path, big: str, tmp_path: Path) -> None:
+    """By the layout itself: our reader makes pointers of lengths, and Megatron's is not everywhere."""
+    made(corpus, big, tmp_path / "out", to="megatron", shard_tokens=20_000)
+    for index in sorted((tmp_path / "out").glob("*.idx")):
+        data = index.read_bytes()
+        number = int.from_bytes(data[18:26], "little")
+        lengths = np.frombuffer(data, np.int32, number, offset=34)
+        pointers = np.frombuffer(data, np.int64, number, offset=34 + 4 * number)
+        width = index.with_suffix(".bin").stat().st_size // int(lengths.sum())
+        assert number > 1 and pointers.tolist() == [0, *(width * np.cumsum(lengths[:-1], dtype=np.int64)).tolist()]
+
+
 def test_internevos_way_to_read(corpus: Path, text: list[str], big: str, tmp_path: Path) -> None:
     """`.meta` gives where each line begins and how many tokens it has; the line is JSON."""
     made(corpus, big, tmp_path / "out", to="internevo")

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from scores import made as rows
-from scores import write as write_scores
 
+from tests.scores import made as rows
+from tests.scores import write as write_scores
 from tinydata.artifacts.artifact import fingerprints
 from tinydata.artifacts.artifact import made as opened
 from tinydata.artifacts.lineage import lineage

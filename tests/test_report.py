@@ -245,8 +245,8 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import numpy as np
     import pyarrow as pa
     import pyarrow.parquet as pq
-    import scores as made_up
 
+    from tests import scores as made_up
     from tinydata.core import schema
     from tinydata.engines.local import LocalEngine
     from tinydata.verbs.resample.plan import settings

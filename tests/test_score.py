@@ -22,8 +22,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import unigram
 
+from tests import unigram
 from tinydata.core import schema
 from tinydata.core.errors import ENGINE, TinydataError
 from tinydata.core.location import to_json

@@ -23,8 +23,8 @@ from trainer.errors import TrainerError
 from trainer.evaluation import model_card as card
 from trainer.export import can_fold, export_model
 from trainer.generate import continuation, streamed
+from trainer.huggingface import architecture as huggingface_architecture
 from trainer.huggingface import weights as hf
-from trainer.huggingface.architecture import read_config
 from trainer.huggingface.tokenizer import read_tokenizer
 from trainer.model.transformer import Model, ModelConfig
 from trainer.training.checkpoint import load_model
@@ -260,7 +260,7 @@ def test_model_card(changes: dict[str, Any], tmp_path: Path):
     back = origin(tmp_path / "model: 1", facts, BASE.vocab)
     again = card.text(
         "model: 1",
-        *(read_config(tmp_path / "model: 1"),) * 2,
+        *(huggingface_architecture.read_config(tmp_path / "model: 1"),) * 2,
         torch.bfloat16,
         card.published(back),
     )

@@ -18,10 +18,10 @@ torch = pytest.importorskip("torch", reason="torch is not installed: pip install
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from processes import ROOT, environment
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from tests.trainer.processes import ROOT, environment
 from trainer import inherit
 from trainer.errors import TrainerError
 from trainer.huggingface import architecture
@@ -160,8 +160,10 @@ def test_keeping_everything_is_bit_equal(family: str, tmp_path: Path, cut: Any, 
         assert all(torch.equal(t, here[n]) and t.dtype == here[n].dtype for n, t in there.items())
 
 
-@pytest.mark.parametrize("axis", AXES)
-@pytest.mark.parametrize("method", METHODS)
+# scores differ by method and what is cut by axis; only a mask is learned for the axes that are asked for
+@pytest.mark.parametrize(
+    ("method", "axis"), [*((m, "all") for m in METHODS), *((m, a) for m in ("l2", "mask") for a in AXES if a != "all")]
+)
 def test_masked_equals_sliced(method: str, axis: str, tmp_path: Path, cut: Any, data: dict[str, Any]):
     source = write(tmp_path / "big", BIG)
     wanted = replace(BIG, **AXES[axis])

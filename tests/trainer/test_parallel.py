@@ -12,9 +12,9 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="the trainer needs torch: pip install 'tinydata[train]'")
 
-from processes import environment
 from safetensors.torch import load_file, save_file
 
+from tests.trainer.processes import environment
 from trainer.model.head_loss import IGNORE
 from trainer.model.init import random_weights
 from trainer.model.transformer import Model, ModelConfig

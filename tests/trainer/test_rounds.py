@@ -20,8 +20,8 @@ import pytest
 torch = pytest.importorskip("torch", reason="the trainer needs torch: pip install 'tinydata[train]'")
 
 import torch.nn.functional as F
-from processes import curve, environment
 
+from tests.trainer.processes import curve, environment
 from trainer import evaluate, run
 from trainer.data.order import Sequences
 from trainer.data.rounds import opened

@@ -14,8 +14,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="the trainer needs torch: pip install 'tinydata[train]'")
 
-from processes import command, curve, environment
-
+from tests.trainer.processes import command, curve, environment
 from trainer.errors import REQUEUE, TrainerError
 from trainer.training.checkpoint import latest, load_model
 

@@ -37,7 +37,7 @@ def run(shards, tmp_path_factory):
     """A run with masked documents, its losses logged."""
     import subprocess
 
-    from processes import command, environment
+    from tests.trainer.processes import command, environment
 
     out = tmp_path_factory.mktemp("scored") / "run"
     line = [sys.executable, *command(shards, out, "--steps", "4", "--save-every", "2", "--mask-documents")]

@@ -1,0 +1,44 @@
+"""Words are cut where the regex of a tokenizer cuts."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+
+from tests.conftest import QWEN
+from tests.tokenizers.helpers import TRICKY, any_text, changed, few, native, split_by
+from tinydata.tokenizers.base import Tokenizer
+from tinydata.tokenizers.kernels.words import word_at
+from tinydata.tokenizers.open import open_tokenizer
+
+
+def our_words(tok: Tokenizer, text: str) -> list[str]:
+    data = np.frombuffer(text.encode() or b"\0", np.uint8)
+    out, at, stop = [], 0, len(text.encode())
+    while at < stop:
+        end = word_at(data, at, stop, tok.cutter)
+        out.append(bytes(data[at:end]).decode())
+        at = end
+    return out
+
+
+@pytest.mark.parametrize("name", ["gpt2", "qwen", "llama3", "digits"])
+def test_words_are_cut_where_the_regex_cuts(byte_bpe: Path, documents: list[str], name: str) -> None:
+    """Ids alone do not show it: a merge across the wrong place may not exist."""
+    if name == "digits":
+        tok = changed(byte_bpe / "gpt2", lambda c: split_by(c, QWEN.replace(r"|\p{N}|", r"|\p{N}+|")))
+    else:
+        tok = open_tokenizer(str(byte_bpe / name))
+
+    def check(text: str) -> None:
+        if not any(t["content"] in text for t in tok.config["added_tokens"]):  # type: ignore[attr-defined]
+            theirs = [text[a:b] for _, (a, b) in native(tok).pre_tokenizer.pre_tokenize_str(text)]
+            assert our_words(tok, text) == theirs
+
+    for text in [*TRICKY, *(a + b for a, b in pairwise(TRICKY)), *documents]:
+        check(text)
+    settings(few, max_examples=300)(given(any_text)(check))()
