@@ -71,10 +71,6 @@ ADDED = ("<|im_start|>", "<|im_end|>")  # special tokens of every trained byte-l
 SYMBOLS = ["<|im_start|>", "<|im_end|>", "[LABEL]", "、、"]  # user-defined symbols of every trained SentencePiece model
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "examples: what --help shows, run one after the other; pytest -m examples")
-
-
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of real data beside the project."""

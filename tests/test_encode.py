@@ -118,7 +118,7 @@ def test_rewriting_is_looking_up_each_id(room: int, data: st.DataObject) -> None
 
 def table_of(parts: list[list[int]], size: int) -> Any:
     columns = {"old_id": range(len(parts)), "kept": [len(p) == 1 for p in parts], "parts": parts}
-    return id_map(pa.table(columns).cast(pa.schema([*compact.schema.IDMAP])), size)
+    return id_map(pa.table(columns).cast(pa.schema([*schema.IDMAP])), size)
 
 
 @pytest.mark.parametrize("parts, size", [([[0], [5]], 5), ([[0], [-1]], 5)])
@@ -641,9 +641,8 @@ def test_edges(big: str, byte_bpe: Path, spm: Path) -> None:
 
 SLOW = """
 import sys, time
-from tinydata import encode
-encode.UNIT_BYTES = 1
-from tinydata.tokenizers import encode as kernel
+from tinydata.verbs.encode import plan
+plan.UNIT_BYTES = 1
 from tinydata.cli.main import main
 if __name__ == "__main__":
     main(sys.argv[1:])

@@ -319,16 +319,17 @@ def test_it_says_when_losses_hardly_matter(tmp_path: Path) -> None:
 
 _SLOW = """
 import sys, time
-from tinydata import candidates, resample
 from tinydata.engines.local import LocalEngine
+from tinydata.verbs.resample import candidates, verb
+from tinydata.verbs.resample.plan import settings
 candidates.GROUP = 100
-before = resample.write_group
+before = verb.write_group
 def slow(*args):
     time.sleep(0.05)
     return before(*args)
 slow.__module__, slow.__qualname__ = "__main__", "slow"
-resample.write_group = slow
-resample.resample(sys.argv[1], sys.argv[2], LocalEngine(1), resample.settings())
+verb.write_group = slow
+verb.resample(sys.argv[1], sys.argv[2], LocalEngine(1), settings())
 """
 
 
