@@ -409,7 +409,7 @@ def test_curve_without_a_size(counts: dict[str, Path], tmp_path: Path, capsys: p
 @pytest.mark.parametrize("goal", [[], ["--vocab", "1500", "--coverage", "0.9"]])
 def test_exactly_one_goal(goal: list[str], counts: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
     assert run(str(counts["gpt2"]), *goal, "-o", "never") == USAGE
-    assert "one of --vocab, --coverage, --max-inflation" in capsys.readouterr().err
+    assert "exactly one of --vocab, --coverage and --max-inflation" in capsys.readouterr().err
 
 
 def test_vocab_below_the_floor(counts: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

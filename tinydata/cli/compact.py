@@ -8,8 +8,8 @@ from typing import Any
 import click
 
 from tinydata.cli.compact_options import GoalOptions, goal_options
-from tinydata.cli.execution import record
 from tinydata.cli.options import Run, needed, writing
+from tinydata.cli.run_record import record
 from tinydata.cli.slice import sliced_model
 from tinydata.cli.texts.compact import curve_text, trade_off_text
 

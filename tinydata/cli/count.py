@@ -8,10 +8,11 @@ from typing import Any
 import click
 
 from tinydata.cli.corpus_options import Columns, columns, max_bad
-from tinydata.cli.execution import connected, record
 from tinydata.cli.options import Run, given, needed, running
+from tinydata.cli.run_record import record
 from tinydata.cli.texts.count import summary_text, warnings_text
 from tinydata.core.errors import QUARANTINED
+from tinydata.engines.connect import connect
 
 
 @click.command(epilog="Example: tinydata count corpus/ --tokenizer tokenizer.json -o counts")
@@ -66,7 +67,7 @@ def count(
     out = needed(out, "-o")
     began, total = time.time(), sum(s.bytes for s in found.splits)
     how: dict[str, Any] = {"force": run.force, "partitions": run.partitions, "json_freq": json_freq, "found": found}
-    with connected(run.engine, run.workers) as engine, console.progress("count", total) as progress:
+    with connect(run.engine, run.workers) as engine, console.progress("count", total) as progress:
         manifest = verb.count(paths, tokenizer, out, engine, settings, **how, progress=progress)
         record(out, began, engine=engine.name, workers=engine.slots, bytes=total)
     console.result(manifest, summary_text(manifest, out, time.time() - began))

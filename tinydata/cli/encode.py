@@ -8,11 +8,12 @@ from typing import Any
 import click
 
 from tinydata.cli.corpus_options import Columns, columns, max_bad
-from tinydata.cli.execution import connected, record
 from tinydata.cli.options import FORMATS, Run, given, needed, running, typed
+from tinydata.cli.run_record import record
 from tinydata.cli.texts.count import warnings_text
 from tinydata.cli.texts.encode import summary_text
 from tinydata.core.errors import QUARANTINED
+from tinydata.engines.connect import connect
 
 
 @click.command(epilog="Example: tinydata encode corpus/ --vocab vocab -o shards")
@@ -89,7 +90,7 @@ def encode(
     out = needed(out, "-o")
     began, total = time.time(), sum(s.bytes for s in found.splits)
     how: dict[str, Any] = {"force": run.force, "partitions": run.partitions, "tokenizer": tokenizer, "found": found}
-    with connected(run.engine, run.workers) as engine:
+    with connect(run.engine, run.workers) as engine:
         manifest = verb.encode(paths, vocab, out, engine, settings, **how, stage=console.progress)
         record(out, began, engine=engine.name, workers=engine.slots, bytes=total)
     console.result(manifest, summary_text(manifest, out, time.time() - began))

@@ -8,10 +8,11 @@ from typing import Any
 import click
 
 from tinydata.cli.copying_options import Copying, copying
-from tinydata.cli.execution import connected, record
 from tinydata.cli.options import Run, needed, running, typed
+from tinydata.cli.run_record import record
 from tinydata.cli.selection_options import Selection, selection
 from tinydata.cli.texts.resample import plan_text, summary_text
+from tinydata.engines.connect import connect
 
 
 @click.command(epilog="Example: tinydata resample scores --keep 0.5 -o round-1")
@@ -57,7 +58,7 @@ def resample(
     how: dict[str, Any] = {
         "reference": reference_scores, "partitions": run.partitions, "stage": console.progress
     }  # fmt: skip
-    with connected(run.engine, run.workers) as engine, engine.together():
+    with connect(run.engine, run.workers) as engine, engine.together():
         if run.dry_run:
             plan = verb.foresee(scores, engine, settings, **how)
             console.result(plan, plan_text(plan))

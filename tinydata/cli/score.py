@@ -8,9 +8,10 @@ from typing import Any
 
 import click
 
-from tinydata.cli.execution import connected, record
 from tinydata.cli.options import Run, needed, running, typed
+from tinydata.cli.run_record import record
 from tinydata.cli.texts.score import plan_text, summary_text
+from tinydata.engines.connect import connect
 
 
 @click.command(epilog="Example: tinydata score shards --model run -o scores")
@@ -98,7 +99,7 @@ def score(
     out, began = needed(out, "-o"), time.time()
     stage = partial(console.progress, unit="tokens")
     how: dict[str, Any] = {"force": run.force, "partitions": run.partitions, "planned": planned, "stage": stage}
-    with connected(run.engine, workers, pandas=True) as engine:
+    with connect(run.engine, workers, pandas=True) as engine:
         manifest, used = verb.score(shards, out, engine, settings, **how)
         record(out, began, engine=engine.name, workers=engine.slots, tokens=planned.tokens, processes=used)
     console.result(manifest, summary_text(manifest, out, time.time() - began))

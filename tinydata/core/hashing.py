@@ -9,7 +9,7 @@ from numba import njit
 from tinydata.core.kernels import buffers
 
 
-def _hash_below(share: float) -> np.uint64:
+def hash_below(share: float) -> np.uint64:
     """The bound below which lies this share of all hashes."""
     return np.uint64(min(int(share * 2.0**64), 2**64 - 1))
 
@@ -28,7 +28,7 @@ def document_hashes(batch: pa.RecordBatch) -> np.ndarray:
 
 def held_out(batch: pa.RecordBatch, share: float) -> np.ndarray:
     """bool[docs]: documents that are set aside at this --heldout share."""
-    return document_hashes(batch) < _hash_below(share)
+    return document_hashes(batch) < hash_below(share)
 
 
 @njit(cache=True)

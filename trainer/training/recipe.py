@@ -59,7 +59,7 @@ def check_resume(old: dict[str, Any], new: dict[str, Any], where: Path) -> list[
         if new["model"].get(key) != a:
             fatal.append(f"{key}: {a} -> {new['model'].get(key)}")
     if old["tokenizer"]["fingerprint"] != new["tokenizer"]["fingerprint"]:
-        fatal.append(f"tokenizer: {_named(old['tokenizer'])} -> {_named(new['tokenizer'])}")
+        fatal.append(f"tokenizer: {described_tokenizer(old['tokenizer'])} -> {described_tokenizer(new['tokenizer'])}")
     for key in ("fingerprint", "sequences", "held out", "kept", "inclusion"):
         if old["data"].get(key) != new["data"].get(key):
             fatal.append(f"data's {key}: {old['data'].get(key)} -> {new['data'].get(key)}")
@@ -76,7 +76,7 @@ def check_resume(old: dict[str, Any], new: dict[str, Any], where: Path) -> list[
     return [f"--{k.replace('_', '-')}: {a} -> {b}" for k, a, b in changed if k not in quiet]
 
 
-def _named(tokenizer: dict[str, Any]) -> str:
+def described_tokenizer(tokenizer: dict[str, Any]) -> str:
     return f"{tokenizer.get('path')} ({tokenizer['size']:,} ids, {tokenizer['fingerprint']})"
 
 

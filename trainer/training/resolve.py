@@ -19,7 +19,7 @@ from trainer.model.transformer import ModelConfig
 from trainer.training.checkpoint import about
 from trainer.training.config import Config
 from trainer.training.optim import scaled_lr
-from trainer.training.recipe import _named
+from trainer.training.recipe import described_tokenizer
 
 
 def check_tokenizer(init: str, facts: dict[str, Any], shards: Shards) -> None:
@@ -34,7 +34,8 @@ def check_tokenizer(init: str, facts: dict[str, Any], shards: Shards) -> None:
         mine = {"path": init, "size": there.size, "fingerprint": there.fingerprint}
     if mine["fingerprint"] != shards.tokenizer["fingerprint"]:
         raise TrainerError(
-            f"the model has the tokenizer {_named(mine)}, the shards were made by {_named(shards.tokenizer)}",
+            f"the model has the tokenizer {described_tokenizer(mine)},"
+            f" the shards were made by {described_tokenizer(shards.tokenizer)}",
             where=str(shards.directory),
             fix=f"tinydata encode CORPUS --vocab {init}, or inherit with --vocab",
         )

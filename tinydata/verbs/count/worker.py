@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from tinydata.core import schema
 from tinydata.core.errors import TinydataError
-from tinydata.core.hashing import _hash_below, document_hashes
+from tinydata.core.hashing import document_hashes, hash_below
 from tinydata.core.kernels import buffers, compiled, inlined
 from tinydata.core.quarantine import Unusable, excerpt, partial_rows, quarantined
 from tinydata.tokenizers.base import Tokenizer
@@ -43,7 +43,7 @@ class _Tally:
 
     def __init__(self, tok: Tokenizer, settings: Settings, text_share: float):
         self.tok, self.settings = tok, settings
-        self.text_below = _hash_below(text_share)
+        self.text_below = hash_below(text_share)
         self.domains: dict[str, int] = {}
         self.totals = np.zeros((2, 4), np.int64)  # per group: documents, tokens, bytes, masked
         self.counters: dict[bool, TextCounter] = {}  # True: words first; False: ids, and text encoded whole
@@ -75,7 +75,7 @@ class _Tally:
         if rows > len(self.totals):
             self.totals = _taller(self.totals, 2 * rows)
         hashes = document_hashes(batch)
-        held = hashes < _hash_below(self.settings.heldout)
+        held = hashes < hash_below(self.settings.heldout)
         domain = np.array(index, np.int32)[labels.indices.to_numpy()]
         return (2 * domain + held).astype(np.int32), hashes
 

@@ -63,7 +63,7 @@ def predict(opened: Scores, passes: Passes, settings: Settings, reference: str =
             fix="raise --keep, or loosen the guards with --exclude",
         )
     scales = table([_scale(settings, losses, row) for row in by])
-    weights = np.array([_log_weights(losses.middles, scale) for scale in scales]).reshape(by.shape)
+    weights = np.array([log_weights_of(losses.middles, scale) for scale in scales]).reshape(by.shape)
     expected = np.array([curves.threshold(w, n, k) for w, n, k in zip(weights, by, keep, strict=True)])
     every = losses.counts.sum(0)
     ends = [int(losses.bins[quantile(every, d / 10)]) if every.any() else 0 for d in range(1, 10)]
@@ -135,13 +135,13 @@ def _scale(settings: Settings, losses: Losses, counts: np.ndarray) -> Scale:
     scale = Scale(low, high, centre, 1.0 / (settings.temperature * spread))
     if not settings.floor:
         return scale
-    weights = _log_weights(losses.middles, np.array(scale))
+    weights = log_weights_of(losses.middles, np.array(scale))
     top = float(weights[counts > 0].max())
     mean = top + math.log(float(counts @ np.exp(weights - top)) / float(counts.sum()))
     return scale._replace(share=math.log1p(-settings.floor), uniform=math.log(settings.floor) + mean)
 
 
-def _log_weights(values: np.ndarray, scale: np.ndarray) -> np.ndarray:
+def log_weights_of(values: np.ndarray, scale: np.ndarray) -> np.ndarray:
     out = np.empty(len(values))
     log_weights(values, scale, out)
     return out

@@ -14,7 +14,7 @@ from tinydata.verbs.resample.candidates import Judged, judged
 from tinydata.verbs.resample.gumbel import LIMIT, STEPS, keys, sift
 from tinydata.verbs.resample.passes import Passes
 from tinydata.verbs.resample.plan import _FAR, COLLECTED, Draw, Plan
-from tinydata.verbs.resample.predict import _log_weights
+from tinydata.verbs.resample.predict import log_weights_of
 
 
 class Near(NamedTuple):
@@ -25,7 +25,7 @@ class Near(NamedTuple):
     keys: np.ndarray | None  # int64 [n, 3]: stratum, key, sequence
 
 
-def _drawn(draw: Draw, group: int) -> tuple[Judged, np.ndarray]:
+def candidates_with_keys(draw: Draw, group: int) -> tuple[Judged, np.ndarray]:
     """-> the rows of a group, and their keys."""
     found = judged(draw.source, group, draw.limits)
     out = np.empty(len(found.reason), np.int64)
@@ -40,7 +40,7 @@ def count_keys(draw: Draw, low: np.ndarray, high: np.ndarray, step: np.ndarray, 
     inside: list[np.ndarray] | None = [np.empty((0, 3), np.int64)]
     size = 0
     for unit in task.units:
-        found, key = _drawn(draw, unit.about)
+        found, key = candidates_with_keys(draw, unit.about)
         at = np.empty(len(key), np.int64)
         n = sift(key, found.rows.domain, draw.stratum_of, low, high, step, above, counts, at)
         size += n
@@ -110,7 +110,7 @@ def _windows(plan: Plan) -> tuple[np.ndarray, np.ndarray]:
             continue
         together = max(1.0, total / max(losses.units, 1)) if draw.source.unit != "sequence" else 1.0
         far = _FAR * math.sqrt(together * k * (1 - k / total)) + 16 * together + 100
-        weights = _log_weights(losses.middles, draw.scales[s])
+        weights = log_weights_of(losses.middles, draw.scales[s])
         for ends, rank in ((low, k + far), (high, k - far)):
             t = curves.threshold(weights, counts, rank)
             if math.isfinite(t):

@@ -16,7 +16,7 @@ from tinydata.verbs.resample.examples import HARDEST
 from tinydata.verbs.resample.gumbel import BINS, chances, taken, tally_parts
 from tinydata.verbs.resample.passes import ROW
 from tinydata.verbs.resample.plan import Draw
-from tinydata.verbs.resample.threshold import _drawn
+from tinydata.verbs.resample.threshold import candidates_with_keys
 
 _KEEP_OPTIONS: dict[str, Any] = {
     "compression": "zstd",
@@ -28,7 +28,7 @@ _KEEP_OPTIONS: dict[str, Any] = {
 
 def write_group(draw: Draw, place: str, group: int, number: int, tell: Tell) -> dict[str, Any]:
     """One group -> its KEEP file; returns sums, and the hardest of what was kept and of what was not."""
-    found, key = _drawn(draw, group)
+    found, key = candidates_with_keys(draw, group)
     rows = found.rows
     kept = np.empty(len(key), np.bool_)
     taken(key, rows.sequence, rows.domain, draw.stratum_of, draw.threshold, draw.last, kept)

@@ -66,12 +66,12 @@ def explained() -> Iterator[None]:
         raise TinydataError(getattr(e, "what", str(e)), where=where, fix=e.fix, code=code) from e
 
 
-_loads_before: dict[str, int] = {}  # run of the verb -> loads in this process until it came here
+loads_before: dict[str, int] = {}  # run of the verb -> loads in this process until it came here
 
 
 @lru_cache(maxsize=1)
-def _loaded(run: str, spec: str, model: str, device: str, seq_len: int, rows: int) -> Any:
+def scorer_of_run(run: str, spec: str, model: str, device: str, seq_len: int, rows: int) -> Any:
     """The scorer of a run of the verb, for all of its units that come to this process."""
     scorer = new(spec, model, device, seq_len, rows)
-    _loads_before.setdefault(run, scorer.loads)
+    loads_before.setdefault(run, scorer.loads)
     return scorer

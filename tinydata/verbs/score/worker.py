@@ -30,7 +30,7 @@ from tinydata.engines.base import Result, Tell
 from tinydata.formats.dataset import Documents, Stream
 from tinydata.verbs.score.features import guards
 from tinydata.verbs.score.run_log import TENTHS, Logged, logged_of
-from tinydata.verbs.score.scorer import _loaded, _loads_before, device_of, explained
+from tinydata.verbs.score.scorer import device_of, explained, loads_before, scorer_of_run
 
 BLOCK = 1 << 20  # tokens read at once
 AHEAD = 8  # forward passes in one call of the scorer: a GPU is waited for once for all of them
@@ -133,8 +133,8 @@ class _Model:
 
     def __init__(self, job: Job, stream: Stream, numbers: np.ndarray, logged: Logged | None):
         self._device = device_of(job.scorer, job.device)
-        self._scorer = _loaded(job.run, job.scorer, job.model, self._device, job.seq_len, job.rows)
-        self._before = _loads_before[job.run]
+        self._scorer = scorer_of_run(job.run, job.scorer, job.model, self._device, job.seq_len, job.rows)
+        self._before = loads_before[job.run]
         if (self._scorer.facts.get("step") or 0) != job.step:
             fix = "name the checkpoint itself: --model RUN/checkpoints/step-…"
             raise TinydataError("the run has gone on since scoring began", where=job.model, fix=fix)
