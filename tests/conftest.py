@@ -27,6 +27,8 @@ from tinydata.verbs.encode.verb import encode
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # the library warns of forks otherwise
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing here may depend on the network
 
+sys.path.insert(0, str(Path(__file__).parent / "scorers"))  # a scorer is named by its module: unigram:load
+
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 # Modules of the standard library: prose in docstrings, code, tables. They are there wherever Python is.

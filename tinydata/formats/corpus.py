@@ -218,7 +218,7 @@ def notes(found: Plan) -> list[str]:
     ]
 
 
-def _sample(found: Plan) -> tuple[list[Any], float]:
+def sample_batches(found: Plan) -> tuple[list[Any], float]:
     """Batches of a few splits from all over the corpus -> (batches, bytes on disk they stand for).
 
     Splits are read whole, so that the ratio is right for compressed files too; the last one may

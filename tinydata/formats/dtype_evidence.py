@@ -9,7 +9,7 @@ import numpy as np
 from tinydata.core.errors import UNREADABLE, TinydataError
 from tinydata.core.location import Location
 from tinydata.formats.base import Columns, Wanted
-from tinydata.formats.token_files import DTYPES, FEWEST, LARGEST, SAMPLE, STRETCH, _bytes
+from tinydata.formats.token_files import DTYPES, FEWEST, LARGEST, SAMPLE, STRETCH, read_buffer_at
 
 
 class Evidence(NamedTuple):
@@ -28,7 +28,7 @@ def sample(file: Location, header: int, size: int) -> bytes:
     last = max(size - SAMPLE, 0) // 8 * 8
     places = sorted({0, last // 16 * 8, last})
     with file.open() as f:
-        return b"".join(_bytes(f, header + p, min(SAMPLE, size - p)).to_pybytes() for p in places)
+        return b"".join(read_buffer_at(f, header + p, min(SAMPLE, size - p)).to_pybytes() for p in places)
 
 
 def settle(data: bytes, size: int, wanted: Wanted, where: Location, looked: str) -> tuple[np.dtype, str]:

@@ -60,8 +60,8 @@ def documents(
             b = int(np.searchsorted(first, first[a] + BATCH // size, side="right")) - 1
             b = min(max(b, a + 1), split.stop)
             at, count = int(first[a]), int(first[b] - first[a])
-            data = _bytes(f, header + at * size, count * size)
-            flags = _bytes(g, at, count) if g else None
+            data = read_buffer_at(f, header + at * size, count * size)
+            flags = read_buffer_at(g, at, count) if g else None
             if data.size < count * size or (flags is not None and flags.size < count):
                 bad(a, "the file ends early", b"")
                 return
@@ -76,7 +76,7 @@ def documents(
             a = b
 
 
-def _bytes(f: pa.NativeFile, at: int, count: int) -> pa.Buffer:
+def read_buffer_at(f: pa.NativeFile, at: int, count: int) -> pa.Buffer:
     f.seek(at)
     return f.read_buffer(count)
 
@@ -108,7 +108,7 @@ def cut(
             past = at >= stop  # then only the end of the document under way is sought: the next cell has one
             count = min(cell if past else min(step, stop - at), total - at)
             before = int(at > 0)
-            data = _bytes(f, header + (at - before) * dtype.itemsize, (count + before) * dtype.itemsize)
+            data = read_buffer_at(f, header + (at - before) * dtype.itemsize, (count + before) * dtype.itemsize)
             if data.size < (count + before) * dtype.itemsize:
                 bad(at, "the file ends early", b"")
                 return

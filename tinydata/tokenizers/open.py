@@ -10,7 +10,7 @@ from tinydata.core.location import Location, list_files, read_bytes
 from tinydata.tokenizers.base import Tokenizer
 from tinydata.tokenizers.base import fingerprint as tokenizer_fingerprint
 from tinydata.tokenizers.families import hf_files as companions
-from tinydata.tokenizers.families.sentencepiece import SentencePieceBPE, _parse
+from tinydata.tokenizers.families.sentencepiece import SentencePieceBPE, parse_model
 from tinydata.tokenizers.families.tokenizer_json import broken, check_bpe, read_json
 
 
@@ -200,7 +200,7 @@ def read_model(files: dict[str, bytes], path: str) -> Tokenizer:
     """
     from tinydata.tokenizers.families.unigram import SentencePieceUnigram
 
-    proto = _parse(next(iter(files.values())), path)
+    proto = parse_model(next(iter(files.values())), path)
     kind = proto.trainer_spec.model_type
     if kind not in (1, 2):
         name = {3: "word", 4: "char"}.get(kind, "unknown")

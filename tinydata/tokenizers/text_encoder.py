@@ -16,7 +16,7 @@ from tinydata.core.kernels import buffers, compiled, inlined
 from tinydata.tokenizers.base import Tokenizer
 from tinydata.tokenizers.kernels.bpe import SHORT, encode, encode_short
 from tinydata.tokenizers.kernels.merge_tree import join
-from tinydata.tokenizers.kernels.words import _GOLDEN, _MIX, _load16, _prefetch, _section, _word_end, new_scratch
+from tinydata.tokenizers.kernels.words import GOLDEN, MIX, load16, new_scratch, prefetch, section, word_end
 from tinydata.tokenizers.probe import PROBE
 from tinydata.tokenizers.text_counter import special_documents
 
@@ -63,7 +63,7 @@ def _enter(slots, data, offsets):
 def _hash(data, start, stop):
     h = np.uint64(stop - start)
     for i in range(start, stop):
-        h = (h ^ np.uint64(data[i])) * _GOLDEN
+        h = (h ^ np.uint64(data[i])) * GOLDEN
         h ^= h >> np.uint64(29)
     return h
 
@@ -158,7 +158,7 @@ def encode_documents(data, offsets, cut, symbols, pairs, whole, cache, scratch, 
         i, stop = np.int64(offsets[doc]), np.int64(offsets[doc + 1])
         prefix = cut.prefix
         while i < stop:
-            end, token, after = _section(data, i, stop, cut.atom_next, cut.atom_id)
+            end, token, after = section(data, i, stop, cut.atom_next, cut.atom_id)
             if prefix >= 0 and end == i:  # a document that begins with an atom: the prefix alone
                 out[n] = prefix
                 n += 1
@@ -169,7 +169,7 @@ def encode_documents(data, offsets, cut, symbols, pairs, whole, cache, scratch, 
                 )
                 if i >= end:
                     break
-                j = _word_end(data, i, end, cut)  # a word too long for the loop above
+                j = word_end(data, i, end, cut)  # a word too long for the loop above
                 lead = prefix if i == np.int64(offsets[doc]) else -1  # not behind what _fill did
                 prefix = -1
                 room = 2 * (j - i) + 8
@@ -206,7 +206,7 @@ def _fill(data, i, end, prefix, cut, symbols, pairs, whole, lines, ids, waiting,
     while i < end and not long:
         w = 0
         while w < len(waiting) and i < end:
-            j = _word_end(data, i, end, cut)
+            j = word_end(data, i, end, cut)
             size = j - i
             if size >= SHORT:
                 long = True
@@ -215,12 +215,12 @@ def _fill(data, i, end, prefix, cut, symbols, pairs, whole, lines, ids, waiting,
             meta = (first << np.uint64(8)) | np.uint64(size)
             waiting[w + 2], waiting[w + 4] = meta, np.uint64(i)
             if size <= 16:
-                low, high = _load16(data, i, size)
-                h = (low ^ (meta * _MIX)) * _GOLDEN
-                h = (h ^ (h >> np.uint64(32)) ^ high) * _MIX
+                low, high = load16(data, i, size)
+                h = (low ^ (meta * MIX)) * GOLDEN
+                h = (h ^ (h >> np.uint64(32)) ^ high) * MIX
                 line = ((h ^ (h >> np.uint64(29))) & mask) * np.uint64(LINE)
                 waiting[w], waiting[w + 1], waiting[w + 3] = low, high, line
-                _prefetch(lines, np.int64(line))
+                prefetch(lines, np.int64(line))
             w += 5
             i = j
         for k in range(0, w, 5):

@@ -8,7 +8,7 @@ from typing import NoReturn
 import numpy as np
 
 from tinydata.tokenizers.kernels.implied_merges import code_points
-from tinydata.tokenizers.kernels.matching import Matcher, _fall_back, _match_all, _remove, _scratch
+from tinydata.tokenizers.kernels.matching import Matcher, fall_back, match_all, remove_pieces, scratch_of
 from tinydata.tokenizers.kernels.merge_tree import Tree
 
 
@@ -43,8 +43,8 @@ class Matching:
         out = np.empty(4 * len(chars) + self.size + 8, np.int32)
         ends = np.zeros(self.size + 1, np.int64)
         reachable = np.zeros(self.size, np.bool_)
-        scratch = _scratch(offsets)
-        _fall_back(self.matcher, chars, offsets, np.ones(self.size, np.bool_), scratch, out, ends, reachable)
+        scratch = scratch_of(offsets)
+        fall_back(self.matcher, chars, offsets, np.ones(self.size, np.bool_), scratch, out, ends, reachable)
         return Tree(ends, out[: ends[-1]].copy(), reachable)
 
     def spell(self, pieces: list[bytes]) -> list[np.ndarray]:
@@ -52,7 +52,7 @@ class Matching:
         chars, offsets = code_points(texts)
         out = np.empty(4 * len(chars) + len(pieces) + 8, np.int32)
         ends = np.zeros(len(pieces) + 1, np.int64)
-        _match_all(self.matcher, chars, offsets, np.ones(self.size, np.bool_), _scratch(offsets), out, ends)
+        match_all(self.matcher, chars, offsets, np.ones(self.size, np.bool_), scratch_of(offsets), out, ends)
         return [out[a:b] for a, b in pairwise(ends)]
 
     def as_matched(self, pieces: list[bytes]) -> list[bytes]:
@@ -71,7 +71,7 @@ def cheapest_first(
     chars, offsets = code_points(matching.characters())
     removed = np.empty(int(may.sum()), np.int32)
     cost = np.empty(len(removed), np.int64)
-    _remove(
-        matching.matcher, chars, offsets, count.copy(), may, turn.astype(np.int64), _scratch(offsets), removed, cost
+    remove_pieces(
+        matching.matcher, chars, offsets, count.copy(), may, turn.astype(np.int64), scratch_of(offsets), removed, cost
     )
     return removed, cost

@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 
 from tinydata.tokenizers.base import NORMAL, Tokenizer
-from tinydata.tokenizers.kernels.merge_tree import Tree, _spell_all, join, merge_parts
+from tinydata.tokenizers.kernels.merge_tree import Tree, join, merge_parts, spell_all
 
 
 class Merging:
@@ -38,5 +38,5 @@ def spell(tokenizer: Tokenizer, pieces: list[bytes]) -> list[np.ndarray]:
     longest = int(np.diff(offsets).max(initial=0)) + 8
     out = np.empty(4 * len(data) + len(pieces) + 8, np.int32)
     ends = np.zeros(len(pieces) + 1, np.int64)
-    _spell_all(data, offsets, tokenizer.symbols, tokenizer.pairs, longest, out, ends)
+    spell_all(data, offsets, tokenizer.symbols, tokenizer.pairs, longest, out, ends)
     return [out[a:b] for a, b in pairwise(ends)]

@@ -115,7 +115,7 @@ class SentencePiece:
         return np.sort(np.asarray(keep, np.int64))
 
     def subset(self, keep: np.ndarray) -> Self:
-        proto = _parse(next(iter(self.files.values())), "")
+        proto = parse_model(next(iter(self.files.values())), "")
         order = self.order(keep)
         pieces = [self.proto.pieces[int(i)] for i in order if i < len(self.proto.pieces)]
         del proto.pieces[:]
@@ -248,7 +248,7 @@ class SentencePieceBPE(SentencePiece, Merging):
         at, lowest = first_free(self), min(p.score for p in self.proto.pieces)
         step = max(1.0, 2 * float(np.spacing(np.float32(abs(lowest)))))  # scores are float32
         texts = {i: self._texts[i] for i in np.flatnonzero(self.kinds == NORMAL).tolist()}
-        proto = _parse(next(iter(self.files.values())), "")
+        proto = parse_model(next(iter(self.files.values())), "")
         learned = []
         for k, (left, right) in enumerate(merges):
             text = texts[self.size + k] = texts[left] + texts[right]
@@ -299,7 +299,7 @@ def _piece_bytes(text: str, kind: int) -> bytes:
     return text.encode()
 
 
-def _parse(content: bytes, path: str) -> Any:
+def parse_model(content: bytes, path: str) -> Any:
     try:
         from sentencepiece import sentencepiece_model_pb2 as pb
     except ImportError:

@@ -6,7 +6,7 @@ the merge's rank (byte-level) or the rank of the result's score, equal scores sh
 (SentencePiece: ties go to the left; InternLM has 12,753 tied pieces).
 
 Sources: Sennrich et al. 2016; google/sentencepiece src/bpe_model.cc; huggingface/tokenizers
-models/bpe/word.rs. Checked against both libraries in tests/test_tokenizers.py.
+models/bpe/word.rs. Checked against both libraries in tests/tokenizers/.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def _insert(table, shift, keys, values):
 
 
 @inlined()
-def _pair(pairs, left, right):
+def merge_of_pair(pairs, left, right):
     if left < 0 or right < 0:
         return NONE
     key = (np.uint64(left) << np.uint64(32)) | np.uint64(right)
@@ -88,7 +88,7 @@ def _pair(pairs, left, right):
 def merge_short(sym, n, value, pairs, banned):
     """sym int32[n], in place -> new n. Never makes `banned`. O(n^2), best up to SHORT symbols."""
     for i in range(n - 1):
-        v = _pair(pairs, sym[i], sym[i + 1])
+        v = merge_of_pair(pairs, sym[i], sym[i + 1])
         value[i] = NONE if (v & 0xFFFFFFFF) == banned and v != NONE else v
     while n > 1:
         best, at = NONE >> 32, -1
@@ -103,7 +103,7 @@ def merge_short(sym, n, value, pairs, banned):
             sym[i] = sym[i + 1]
             value[i - 1] = value[i]
         for i in range(max(at - 1, 0), min(at + 1, n - 1)):
-            v = _pair(pairs, sym[i], sym[i + 1])
+            v = merge_of_pair(pairs, sym[i], sym[i + 1])
             value[i] = NONE if (v & 0xFFFFFFFF) == banned and v != NONE else v
     return n
 
@@ -146,7 +146,7 @@ def merge_long(sym, n, pairs, banned):
     heap = np.empty(3 * n, np.int64)
     size = 0
     for i in range(n - 1):
-        v = _pair(pairs, sym[i], sym[i + 1])
+        v = merge_of_pair(pairs, sym[i], sym[i + 1])
         if v != NONE and (v & 0xFFFFFFFF) != banned:
             size = _push(heap, size, ((v >> 32) << 32) | i)
     while size > 0:
@@ -156,7 +156,7 @@ def merge_long(sym, n, pairs, banned):
         j = nxt[i]
         if j == -1 or j >= n:  # i was swallowed, or is the last symbol
             continue
-        v = _pair(pairs, sym[i], sym[j])
+        v = merge_of_pair(pairs, sym[i], sym[j])
         if v == NONE or v >> 32 != key >> 32 or (v & 0xFFFFFFFF) == banned:
             continue
         sym[i] = np.int32(v & 0xFFFFFFFF)
@@ -164,11 +164,11 @@ def merge_long(sym, n, pairs, banned):
         nxt[j] = -1
         if nxt[i] < n:
             prev[nxt[i]] = i
-            v = _pair(pairs, sym[i], sym[nxt[i]])
+            v = merge_of_pair(pairs, sym[i], sym[nxt[i]])
             if v != NONE and (v & 0xFFFFFFFF) != banned:
                 size = _push(heap, size, ((v >> 32) << 32) | i)
         if prev[i] >= 0:
-            v = _pair(pairs, sym[prev[i]], sym[i])
+            v = merge_of_pair(pairs, sym[prev[i]], sym[i])
             if v != NONE and (v & 0xFFFFFFFF) != banned:
                 size = _push(heap, size, ((v >> 32) << 32) | prev[i])
     m = 0
@@ -254,11 +254,11 @@ def _as_ids(sym, n, symbols, banned, chars):
         return n
     for i in range(n):
         chars[i] = sym[i]
-    return _spell(chars, n, symbols, banned, sym)
+    return spell_unknown(chars, n, symbols, banned, sym)
 
 
 @compiled()
-def _spell(chars, n, symbols, banned, out):
+def spell_unknown(chars, n, symbols, banned, out):
     """Symbols without an id -> their UTF-8 bytes, or one unk per run; returns how many ids."""
     m = 0
     unknown = False

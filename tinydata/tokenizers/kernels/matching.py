@@ -3,7 +3,7 @@
 Unigram takes the best path through all matches, WordPiece the longest match again and again. There
 is no merge tree: what a piece falls back on is found again whenever pieces that spell it are
 removed. Sources: Kudo 2018; google/sentencepiece src/unigram_model.cc; huggingface/tokenizers
-models/unigram/model.rs, models/wordpiece/mod.rs. Checked against both in tests/test_tokenizers.py.
+models/unigram/model.rs, models/wordpiece/mod.rs. Checked against both in tests/tokenizers/.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 from numba import njit
 
 from tinydata.core.kernels import compiled
-from tinydata.tokenizers.kernels.bpe import NONE, Pairs, Symbols, _pair, _spell, build_pairs
+from tinydata.tokenizers.kernels.bpe import NONE, Pairs, Symbols, build_pairs, merge_of_pair, spell_unknown
 
 UNK_PENALTY = 10.0  # an unknown character costs this much more than the worst piece: the same in both libraries
 
@@ -69,7 +69,7 @@ class _Scratch(NamedTuple):
     out: np.ndarray  # int32[4 n + 1]
 
 
-def _scratch(offsets: np.ndarray) -> _Scratch:
+def scratch_of(offsets: np.ndarray) -> _Scratch:
     n = int(np.diff(offsets).max(initial=0)) + 1
     integers = (np.empty(k, np.int32) for k in (n, n, n, 4 * n))
     return _Scratch(np.empty(n, np.float64), *integers)
@@ -82,7 +82,7 @@ def _match(m, chars, a, b, keep, banned, scratch):
         n = _longest(m, chars, a, b, keep, banned, scratch.chars)
     else:
         n = _best_path(m, chars, a, b, keep, banned, scratch)
-    return _spell(scratch.chars, n, m.symbols, -1, scratch.out)
+    return spell_unknown(scratch.chars, n, m.symbols, -1, scratch.out)
 
 
 @compiled()
@@ -93,7 +93,7 @@ def _longest(m, chars, a, b, keep, banned, out):
     while i < b:
         node, end, token = 0, i, -1
         for j in range(i, b):
-            v = _pair(m.edges, node, chars[j])
+            v = merge_of_pair(m.edges, node, chars[j])
             if v == NONE:
                 break
             node = v & 0xFFFFFFFF
@@ -122,7 +122,7 @@ def _best_path(m, chars, a, b, keep, banned, scratch):
         alone = False
         node = 0
         for j in range(k, size):
-            v = _pair(m.edges, node, chars[a + j])
+            v = merge_of_pair(m.edges, node, chars[a + j])
             if v == NONE:
                 break
             node = v & 0xFFFFFFFF
@@ -153,7 +153,7 @@ def _offer(m, best, back, token, end, start, score, t):
 
 
 @njit(cache=True)
-def _fall_back(m, chars, offsets, keep, scratch, out, ends, reachable):
+def fall_back(m, chars, offsets, keep, scratch, out, ends, reachable):
     at = 0
     for i in range(len(offsets) - 1):
         a, b = offsets[i], offsets[i + 1]
@@ -171,7 +171,7 @@ def _fall_back(m, chars, offsets, keep, scratch, out, ends, reachable):
 
 
 @njit(cache=True)
-def _match_all(m, chars, offsets, keep, scratch, out, ends):
+def match_all(m, chars, offsets, keep, scratch, out, ends):
     at = 0
     for i in range(len(offsets) - 1):
         n = _match(m, chars, offsets[i], offsets[i + 1], keep, -1, scratch) if offsets[i + 1] > offsets[i] else 0
@@ -181,7 +181,7 @@ def _match_all(m, chars, offsets, keep, scratch, out, ends):
 
 
 @njit(cache=True)
-def _remove(m, chars, offsets, count, may, turn, scratch, removed, cost):
+def remove_pieces(m, chars, offsets, count, may, turn, scratch, removed, cost):
     """A heap of (turn, cost, -id). A cost that rose is found out when popped; one that fell is pushed again.
 
     A cost changes as count flows in (it rises), and as a piece that spells this one goes (any way):

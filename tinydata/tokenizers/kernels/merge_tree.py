@@ -56,7 +56,7 @@ def _parents(data, offsets, whole, symbols, pairs, longest, out, ends, reachable
 
 
 @njit(cache=True)
-def _spell_all(data, offsets, symbols, pairs, longest, out, ends):
+def spell_all(data, offsets, symbols, pairs, longest, out, ends):
     sym = np.empty(4 * longest, np.int32)
     value = np.empty(4 * longest, np.int64)
     chars = np.empty(4 * longest, np.int32)

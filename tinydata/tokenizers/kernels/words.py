@@ -31,8 +31,8 @@ _LOW = np.array([(1 << 8 * min(n, 8)) - 1 for n in range(17)], np.uint64)
 _HIGH = np.array([(1 << 8 * max(n - 8, 0)) - 1 for n in range(17)], np.uint64)
 WAITING = 32  # words whose slots are fetched from memory while the next ones are cut
 _PRIME = np.uint64(0x100000001B3)
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-_MIX = np.uint64(0xFF51AFD7ED558CCD)
+GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+MIX = np.uint64(0xFF51AFD7ED558CCD)
 _OPTIONS: Any = {"forceinline": True, "_nrt": False}  # as bpe.inlined
 
 
@@ -174,11 +174,11 @@ def _fetch(typingctx, array, i):
     return types.void(array, types.intp), codegen
 
 
-_prefetch: Any = _fetch
+prefetch: Any = _fetch
 
 
 @inlined()
-def _load16(data, start, n):
+def load16(data, start, n):
     """Bytes [start, start + n), n <= 16 -> (first eight, next eight), zero padded."""
     if start + 16 <= len(data):
         return _word64(data, start) & _LOW[n], _word64(data, start + 8) & _HIGH[n]
@@ -365,12 +365,12 @@ def _atom(data, i, stop, nxt, ids):
     return best, end
 
 
-def _word_end(data, i, stop, cut):
+def word_end(data, i, stop, cut):
     """End of the word at i. Chosen by the type of `cut`, at compile time: a branch here costs 3x."""
     raise AssertionError("compiled code only")
 
 
-@overload(_word_end, jit_options=_OPTIONS)
+@overload(word_end, jit_options=_OPTIONS)
 def _word_end_of(data, i, stop, cut):
     if cut.instance_class is Gpt2:
         return lambda data, i, stop, cut: _gpt2(data, i, stop, cut.classes)
@@ -382,7 +382,7 @@ def _word_end_of(data, i, stop, cut):
 
 
 @inlined()
-def _section(data, i, stop, atom_next, atom_id):
+def section(data, i, stop, atom_next, atom_id):
     """Next atom at or after i -> (its start, its id, its end); start == stop if there is none."""
     if len(atom_id) > 1:
         while i < stop:
@@ -423,7 +423,7 @@ def _hash_long(data, start, n, owner):
     for i in range(start, start + n):
         h = (h ^ np.uint64(data[i])) * _PRIME
     h ^= h >> np.uint64(32)
-    return h * _MIX
+    return h * MIX
 
 
 @compiled()
@@ -473,15 +473,15 @@ def _fill(data, i, end, owner, cut, slots, state, waiting):
     while i < end:
         n = 0
         while n < len(waiting) and i < end:
-            j = _word_end(data, i, end, cut)
+            j = word_end(data, i, end, cut)
             if j - i > 16:
                 break
-            low, high = _load16(data, i, j - i)
+            low, high = load16(data, i, j - i)
             meta = (np.uint64(owner) << np.uint64(8)) | np.uint64(j - i)
-            h = (low ^ (meta * _MIX)) * _GOLDEN
-            h = (h ^ (h >> np.uint64(32)) ^ high) * _MIX
+            h = (low ^ (meta * MIX)) * GOLDEN
+            h = (h ^ (h >> np.uint64(32)) ^ high) * MIX
             s = (h ^ (h >> np.uint64(29))) & mask
-            _prefetch(slots, np.int64(s) * 4)
+            prefetch(slots, np.int64(s) * 4)
             waiting[n], waiting[n + 1], waiting[n + 2], waiting[n + 3] = low, high, meta, s
             n += 4
             i = j
@@ -511,7 +511,7 @@ def count_words(data, offsets, groups, first, at, cut, table, counts):
         if cut.prefix >= 0 and i == offsets[doc]:
             owner += 1
         while i < stop:
-            end, token, after = _section(data, i, stop, cut.atom_next, cut.atom_id)
+            end, token, after = section(data, i, stop, cut.atom_next, cut.atom_id)
             if owner & 1 and end == i:  # a document that begins with an atom: the prefix alone
                 counts[owner >> 1, cut.prefix] += 1
             while i < end:
@@ -520,7 +520,7 @@ def count_words(data, offsets, groups, first, at, cut, table, counts):
                     owner &= -2
                 i = j
                 if i < end:
-                    j = _word_end(data, i, end, cut)
+                    j = word_end(data, i, end, cut)
                     if j - i <= 16 or not _add_long(data, i, j - i, owner, long_slots, entries, arena, state):
                         return doc, i
                     owner &= -2
@@ -535,8 +535,8 @@ def count_words(data, offsets, groups, first, at, cut, table, counts):
 @compiled()
 def word_at(data, i, stop, cut):
     """End of the word at i, atoms respected: for one that does not fit into a table."""
-    end, _, _ = _section(data, i, stop, cut.atom_next, cut.atom_id)
-    return _word_end(data, i, end, cut)
+    end, _, _ = section(data, i, stop, cut.atom_next, cut.atom_id)
+    return word_end(data, i, end, cut)
 
 
 @njit(cache=True)
@@ -610,11 +610,11 @@ def look_up(table, data, offsets, out):
 
 @compiled()
 def _look_up_short(data, a, n, owner, slots):
-    low, high = _load16(data, a, n)
+    low, high = load16(data, a, n)
     meta = (np.uint64(owner) << np.uint64(8)) | np.uint64(n)
     mask = np.uint64(len(slots) // 4 - 1)
-    h = (low ^ (meta * _MIX)) * _GOLDEN  # as _fill, which gets slower when it calls a function for this
-    h = (h ^ (h >> np.uint64(32)) ^ high) * _MIX
+    h = (low ^ (meta * MIX)) * GOLDEN  # as _fill, which gets slower when it calls a function for this
+    h = (h ^ (h >> np.uint64(32)) ^ high) * MIX
     s = (h ^ (h >> np.uint64(29))) & mask
     while True:
         p = np.int64(s) * 4

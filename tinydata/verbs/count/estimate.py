@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from tinydata.core.text import Result, many, seconds, size, visible
-from tinydata.formats.corpus import Plan, _sample, notes
+from tinydata.formats.corpus import Plan, notes, sample_batches
 from tinydata.tokenizers.open import load, read_tokenizer
 from tinydata.tokenizers.probe import words_first
 from tinydata.verbs.count.merge import split_parts
@@ -22,7 +22,7 @@ def count_plan(found: Plan, tokenizer: str, settings: Settings, workers: int) ->
     files = read_tokenizer(tokenizer)
     tok = load(files, tokenizer)
     total = sum(s.bytes for s in found.splits)
-    sample, disk = _sample(found)
+    sample, disk = sample_batches(found)
     _count_sample(sample[:1], files, settings)  # compiles
     began = time.time()
     rows = _count_sample(sample, files, settings)

@@ -27,7 +27,7 @@ from tinydata.tokenizers.special_tokens import id_facts
 from tinydata.verbs.count.heldout import text_share
 from tinydata.verbs.count.merge import merge, split_parts
 from tinydata.verbs.count.plan import DEFAULTS, Settings
-from tinydata.verbs.count.worker import MAX_DOMAINS, _many_domains, count_batches
+from tinydata.verbs.count.worker import MAX_DOMAINS, count_batches, many_domains
 
 
 def count(
@@ -92,7 +92,7 @@ def _check(tables: dict[str, pa.Table], settings: Settings, found: Plan) -> None
     """Raises TinydataError if nothing was read or too much was bad."""
     good = pc.sum(tables["domains"]["documents"]).as_py() or 0
     if len(tables["domains"]) > MAX_DOMAINS:  # of all tasks together
-        raise _many_domains(", ".join(f.path for f in found.files[:3]))
+        raise many_domains(", ".join(f.path for f in found.files[:3]))
     check_bad(tables["quarantine"], good, settings.max_bad, found)
 
 

@@ -70,7 +70,7 @@ class _Tally:
         for name in labels.dictionary.to_pylist():
             index.append(self.domains.setdefault(name, len(self.domains)))
         if len(self.domains) > MAX_DOMAINS:
-            raise _many_domains(batch.schema.metadata[b"path"].decode())
+            raise many_domains(batch.schema.metadata[b"path"].decode())
         rows = 2 * len(self.domains)
         if rows > len(self.totals):
             self.totals = _taller(self.totals, 2 * rows)
@@ -178,7 +178,7 @@ class _Tally:
         return pa.concat_tables(out)
 
 
-def _many_domains(where: str) -> TinydataError:
+def many_domains(where: str) -> TinydataError:
     return TinydataError(
         f"more than {MAX_DOMAINS} domains",
         where=where,

@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 from tinydata.core.text import Result, many, seconds, size
-from tinydata.formats.corpus import Plan, _sample
+from tinydata.formats.corpus import Plan, sample_batches
 
 
 def encode_plan(found: Plan, corpus: list[str], vocab: str, tokenizer: str, settings: Any) -> Result:
@@ -18,7 +18,7 @@ def encode_plan(found: Plan, corpus: list[str], vocab: str, tokenizer: str, sett
     total = sum(s.bytes for s in found.splits)
     text = found.kind == "text"
     job = job_of(target, text, settings)
-    batches, disk = _sample(found)
+    batches, disk = sample_batches(found)
     for warm in (True, False):
         part, began = Part(job), time.time()
         for batch in batches[:1] if warm else batches:

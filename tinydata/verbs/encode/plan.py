@@ -57,7 +57,7 @@ def job_of(target: Target, text: bool, settings: Settings, parts: str = "", plac
     return Job(*ids, text, target.edges, settings.to, settings.seed, parts, place)
 
 
-def _units(splits: list[Split]) -> list[Unit]:
+def units_of_splits(splits: list[Split]) -> list[Unit]:
     """Consecutive splits of UNIT_BYTES together: what is written, and resumed, as one."""
     units: list[Unit] = []
     group: list[Split] = []

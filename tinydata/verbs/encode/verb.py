@@ -18,7 +18,16 @@ from tinydata.formats.corpus import Plan, check_bad, plan
 from tinydata.tokenizers.base import CONTROL, Tokenizer
 from tinydata.tokenizers.special_tokens import end_of_text
 from tinydata.verbs.encode.assemble import Tidy, arrange, write_shard
-from tinydata.verbs.encode.plan import DEFAULTS, Settings, Target, _units, header, informed, job_of, open_target
+from tinydata.verbs.encode.plan import (
+    DEFAULTS,
+    Settings,
+    Target,
+    header,
+    informed,
+    job_of,
+    open_target,
+    units_of_splits,
+)
 from tinydata.verbs.encode.worker import SAMPLE, Job, encode_unit
 
 ENOUGH = 1_000  # tokens of a sample that says something
@@ -55,7 +64,7 @@ def encode(
     job = job_of(target, text, settings, *places)
     label = f"tinydata encode {', '.join(corpus)}"
     ways: dict[str, Any] = {"parts": output.parts, "partitions": partitions, "label": label}
-    units = _units(found.splits)
+    units = units_of_splits(found.splits)
     with stage("encode", sum(u.bytes for u in units)) as progress:
         done = map(engine, units, partial(encode_unit, job), kind="part", progress=progress, **ways)
     bad = _quarantine(done, found)

@@ -21,7 +21,7 @@ class Passes(NamedTuple):
 
     def run(self, name: str, source: Source, work: Any) -> list[Any]:
         """work(groups, tell) -> what it returned for each task, in any order."""
-        units = _units(source)
+        units = units_of_groups(source)
         tasks = [Units(g, "", "") for g in grouped(units, self.engine.slots, self.partitions)]
         with self.stage(name, sum(u.bytes for u in units)) as progress:
             return [found for _, found in self.engine.run(tasks, work, progress=progress, label=self.label)]
@@ -33,5 +33,5 @@ class Passes(NamedTuple):
             return map(self.engine, units, do, kind=kind, parts=output.parts, progress=progress, **ways)
 
 
-def _units(source: Source) -> list[Unit]:
+def units_of_groups(source: Source) -> list[Unit]:
     return [Unit(k, k, source.rows(k) * ROW) for k in range(len(source.groups))]

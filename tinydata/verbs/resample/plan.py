@@ -17,7 +17,7 @@ from tinydata.verbs.resample.candidates import GUARDS, Scores, Source
 BARS = 50  # of the histogram in the manifest
 COLLECTED = 1 << 21  # keys of a window that one task hands back
 SPREAD = 1.349  # quartiles of a normal distribution lie so many standard deviations apart
-_FAR = 8  # standard deviations of a sample's size, between the predicted threshold and the ends of the window
+FAR = 8  # standard deviations of a sample's size, between the predicted threshold and the ends of the window
 DEFAULTS = {"periodic": 416.0, "short": 0.1, "unknown": 0.1, "prior": 6.0}
 PRESETS: dict[str, dict[str, Any]] = {
     "paper": {"unit": "batch", "clip": (), "stratify": "none", "exclude": ()},

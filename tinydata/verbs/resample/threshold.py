@@ -13,7 +13,7 @@ from tinydata.verbs.resample import gumbel as curves
 from tinydata.verbs.resample.candidates import Judged, judged
 from tinydata.verbs.resample.gumbel import LIMIT, STEPS, keys, sift
 from tinydata.verbs.resample.passes import Passes
-from tinydata.verbs.resample.plan import _FAR, COLLECTED, Draw, Plan
+from tinydata.verbs.resample.plan import COLLECTED, FAR, Draw, Plan
 from tinydata.verbs.resample.predict import log_weights_of
 
 
@@ -109,7 +109,7 @@ def _windows(plan: Plan) -> tuple[np.ndarray, np.ndarray]:
         if not 0 < k < total:
             continue
         together = max(1.0, total / max(losses.units, 1)) if draw.source.unit != "sequence" else 1.0
-        far = _FAR * math.sqrt(together * k * (1 - k / total)) + 16 * together + 100
+        far = FAR * math.sqrt(together * k * (1 - k / total)) + 16 * together + 100
         weights = log_weights_of(losses.middles, draw.scales[s])
         for ends, rank in ((low, k + far), (high, k - far)):
             t = curves.threshold(weights, counts, rank)

@@ -18,7 +18,7 @@ from tinydata.formats.dataset import Stream, open_base
 from tinydata.verbs.resample.candidates import Scores, open_scores
 from tinydata.verbs.resample.copy_shards import Copy, Target, result, units, write_shard
 from tinydata.verbs.resample.examples import examples
-from tinydata.verbs.resample.passes import Passes, _units
+from tinydata.verbs.resample.passes import Passes, units_of_groups
 from tinydata.verbs.resample.plan import Draw, Plan, Settings
 from tinydata.verbs.resample.predict import predict
 from tinydata.verbs.resample.threshold import search
@@ -52,7 +52,7 @@ def resample(
     passes = Passes(engine, partitions, stage, f"tinydata resample {scores}")
     plan = predict(opened, passes, settings, reference, cache=output.parts.absolute)
     draw = search(plan, passes)
-    done = passes.map("keep", output, _units(draw.source), partial(write_group, draw, place))
+    done = passes.map("keep", output, units_of_groups(draw.source), partial(write_group, draw, place))
     facts = summary(plan, draw, done, output.place)
     if data and stream:
         facts["base"] = stream.facts

@@ -6,7 +6,7 @@ import time
 
 import numpy as np
 
-from tinydata.verbs.score.plan import Plan, Settings, _absolute
+from tinydata.verbs.score.plan import Plan, Settings, absolute_path
 from tinydata.verbs.score.scorer import device_of, new
 from tinydata.verbs.score.worker import AHEAD, score_rows
 
@@ -19,7 +19,7 @@ def speed(found: Plan, settings: Settings) -> float:
         return 0.0
     stream, T = found.stream, found.seq_len
     device = device_of(settings.scorer, settings.device)
-    scorer = new(settings.scorer, _absolute(settings.model), device, T, settings.rows)
+    scorer = new(settings.scorer, absolute_path(settings.model), device, T, settings.rows)
     rows = scorer.rows * AHEAD
     size, done, began = stream.size(T), 0, 0.0
     for k, a in enumerate(np.linspace(0, max(size - rows, 0), 17).astype(int).tolist()):

@@ -66,7 +66,7 @@ def plan(data: str, settings: Settings) -> Plan:
             raise TinydataError(f"{why}", where=settings.losses, fix="name the run that was trained on these shards")
         log = (run / "losses").absolute
     else:
-        scorer = new(settings.scorer, _absolute(settings.model), settings.device, settings.seq_len, settings.rows)
+        scorer = new(settings.scorer, absolute_path(settings.model), settings.device, settings.seq_len, settings.rows)
         T = scorer.seq_len
         _check_tokenizer(stream, scorer, settings)
         log = scorer.losses if scorer.losses and not _why_not(scorer.losses, stream, T) else ""
@@ -98,12 +98,12 @@ def _why_not(log: str, stream: Stream, seq_len: int) -> str:
 
 def _trained_here(model: str, stream: Stream) -> bool:
     """Whether a model is of a run, or a checkpoint of one, that was trained on these shards."""
-    where = Location.of(_absolute(model))
+    where = Location.of(absolute_path(model))
     runs = [r for r in (where, where.parent.parent) if (r / losses.RECIPE).exists()]
     return any(losses.recipe(r)["data"]["fingerprint"] == stream.fingerprint for r in runs)
 
 
-def _absolute(model: str) -> str:
+def absolute_path(model: str) -> str:
     """A path as another process needs it; what is no path here stays as it is."""
     return Location.of(model).absolute if Location.of(model).exists() else model
 
@@ -149,7 +149,7 @@ def _model(found: Plan, settings: Settings) -> dict[str, Any]:
     return {k: v for k, v in found.scorer.facts.items() if k not in ("device", "precision")} | {"path": settings.model}
 
 
-def _step(found: Plan) -> int:
+def step_of_model(found: Plan) -> int:
     """Of the model; 0 if it is no run's."""
     return (found.scorer.facts.get("step") or 0) if found.scorer else 0
 
@@ -163,18 +163,18 @@ def job_of(found: Plan, settings: Settings, output: Output) -> Job:
         place=output.place.absolute,
         parts=output.parts.absolute,
         scorer=settings.scorer,
-        model="" if settings.losses else _absolute(settings.model),
+        model="" if settings.losses else absolute_path(settings.model),
         device=settings.device,
         seq_len=found.seq_len,
         rows=settings.rows,
         unknown=stream.source.get("unknown", -1),
         logged=bool(found.log),
-        trained=_step(found) > 0 and _trained_here(settings.model, stream),
-        step=_step(found),
+        trained=step_of_model(found) > 0 and _trained_here(settings.model, stream),
+        step=step_of_model(found),
     )
 
 
-def _ends(found: Plan) -> list[tuple[int, int]]:
+def ends_of_units(found: Plan) -> list[tuple[int, int]]:
     """First and last sequence of each unit, by their numbers in the shards."""
     spans = [u.about for u in found.units]
     return [(int(found.stream.numbers(a, a + 1)[0]), int(found.stream.numbers(b - 1, b)[0])) for a, b in spans]

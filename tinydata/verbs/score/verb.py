@@ -14,7 +14,7 @@ from tinydata.engines.base import Engine, Stage, Tell, Unit, grouped, map, silen
 from tinydata.formats.dataset import Stream
 from tinydata.verbs.score import run_log as losses
 from tinydata.verbs.score.features import count, rarity
-from tinydata.verbs.score.plan import Plan, Scored, Settings, _ends, _step, header, job_of, plan
+from tinydata.verbs.score.plan import Plan, Scored, Settings, ends_of_units, header, job_of, plan, step_of_model
 from tinydata.verbs.score.worker import BLOCK, OK, RARITY, score_unit
 
 SPAN = 1 << 24  # tokens that are counted as one
@@ -38,7 +38,11 @@ def score(
     job = job_of(found, settings, output)
     with stage("count", found.stream.tokens) as progress:
         _count(found.stream, engine, output.parts, progress)
-    last = losses.sort(Location.of(found.log), output.parts, _ends(found), _step(found)) if found.log else 0
+    last = (
+        losses.sort(Location.of(found.log), output.parts, ends_of_units(found), step_of_model(found))
+        if found.log
+        else 0
+    )
     with stage("score", found.tokens) as progress:
         done = map(
             engine,

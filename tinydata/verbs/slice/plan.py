@@ -161,7 +161,10 @@ def plan(model_path: str, vocabulary_path: str, options: Options | None = None) 
         "parameters": {"before": _elements(model.tensors), "after": _elements(tensors)},
         "bytes": {
             "before": sum(s.file.size for s in model.shards),
-            "after": sum(len(_head(s, rows, after)) + sum(t.bytes for t in _new(s, rows, after)) for s in model.shards),
+            "after": sum(
+                len(header_of_shard(s, rows, after)) + sum(t.bytes for t in tensors_of_shard(s, rows, after))
+                for s in model.shards
+            ),
         },
         **said,
         "copied": sorted(copied),
@@ -175,13 +178,13 @@ def _elements(tensors: list[Tensor]) -> int:
     return sum(t.elements for t in tensors)
 
 
-def _new(shard: Shard, rows: set[str], after: int) -> list[Tensor]:
+def tensors_of_shard(shard: Shard, rows: set[str], after: int) -> list[Tensor]:
     """The tensors as they will be, in the order in which they are written; `start` is still that of the original."""
     return [t.resized(after) if t.name in rows else t for t in laid_out(shard.tensors)]
 
 
-def _head(shard: Shard, rows: set[str], after: int) -> bytes:
-    return header_bytes(_new(shard, rows, after), shard.metadata)
+def header_of_shard(shard: Shard, rows: set[str], after: int) -> bytes:
+    return header_bytes(tensors_of_shard(shard, rows, after), shard.metadata)
 
 
 def _check_needed(model: Model, vocabulary: Vocabulary, rows: set[str], before: int, after: int) -> None:

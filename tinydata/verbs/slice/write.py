@@ -12,7 +12,7 @@ from tinydata import __version__
 from tinydata.core.location import fingerprint, to_json
 from tinydata.core.output import Output
 from tinydata.verbs.slice.hf_model import INDEX
-from tinydata.verbs.slice.plan import Plan, _head, _new, plan
+from tinydata.verbs.slice.plan import Plan, header_of_shard, plan, tensors_of_shard
 from tinydata.verbs.slice.safetensors import CHUNK, Reader, Tensor, from_float32, laid_out, to_float32
 from tinydata.verbs.slice.vocabulary_rows import Options
 
@@ -28,7 +28,7 @@ def write(
         output.place.make_dir()
         for shard in model.shards:
             with (output.place / shard.file.name).stream() as sink, Reader(shard.file) as reader:
-                sink.write(_head(shard, plan.rows, plan.after))
+                sink.write(header_of_shard(shard, plan.rows, plan.after))
                 for t in laid_out(shard.tensors):
                     for content in _data(reader, t, plan):
                         sink.write(content)
@@ -70,7 +70,7 @@ def _dump(config: dict[str, Any]) -> bytes:
 def _index(plan: Plan) -> dict[str, Any]:
     """model.safetensors.index.json with the new sizes."""
     index = dict(plan.model.weights or {})
-    tensors = [t for s in plan.model.shards for t in _new(s, plan.rows, plan.after)]
+    tensors = [t for s in plan.model.shards for t in tensors_of_shard(s, plan.rows, plan.after)]
     metadata = dict(index.get("metadata") or {})
     metadata["total_size"] = sum(t.bytes for t in tensors)
     if "total_parameters" in metadata:

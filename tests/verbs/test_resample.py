@@ -17,12 +17,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import unigram
 from hypothesis import HealthCheck, given
 from hypothesis import settings as given_settings
 from hypothesis import strategies as st
 
 from tests import scores as fake
-from tests import unigram
 from tinydata.cli.main import main
 from tinydata.core import schema
 from tinydata.core.errors import TinydataError

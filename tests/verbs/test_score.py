@@ -22,8 +22,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import unigram
 
-from tests import unigram
 from tinydata.core import schema
 from tinydata.core.errors import ENGINE, TinydataError
 from tinydata.core.location import to_json
@@ -319,7 +319,7 @@ def test_a_gpu_for_each_worker(poisoned: list[str], plain: dict[str, bytes], tmp
 def command(*args: str, **environment: str) -> dict[str, Any]:
     """`tinydata score` with the scorer of these tests, in a process group of its own."""
     code = "import sys; from tinydata.cli.main import main; main(sys.argv[1:])"
-    path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    path = os.pathsep.join([str(Path(unigram.__file__).parent), os.environ.get("PYTHONPATH", "")])
     line = [sys.executable, "-c", code, "score", "--scorer", SCORER, *args]
     return {"args": line, "env": {**os.environ, "PYTHONPATH": path, **environment}, "start_new_session": True}
 
@@ -675,7 +675,7 @@ def submit(tmp_path_factory: pytest.TempPathFactory) -> Any:
     except TinydataError as e:
         pytest.skip(f"{e.what}: {e.fix}")
     spark_home = Path(pyspark.__file__).parent
-    job = Path(__file__).parents[1] / "jobs" / "score.py"
+    job = Path(__file__).parents[2] / "jobs" / "score.py"
     elsewhere = tmp_path_factory.mktemp("driver")
 
     def run(master: str, *options: str, args: list[str], **more: str) -> subprocess.CompletedProcess[str]:

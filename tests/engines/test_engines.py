@@ -61,7 +61,7 @@ def submit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., s
     except TinydataError as e:
         pytest.skip(f"{e.what}: {e.fix}")
     spark_home = Path(pyspark.__file__).parent
-    job = Path(__file__).parents[1] / "jobs" / "token_freq.py"
+    job = Path(__file__).parents[2] / "jobs" / "token_freq.py"
     elsewhere = tmp_path_factory.mktemp("driver")  # nothing may depend on where the driver runs
 
     def run(master: str, *args: str) -> subprocess.CompletedProcess[str]:
