@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from tests.conftest import QWEN
 from tests.tokenizers.helpers import TRICKY, any_text, changed, few, native, split_by
 from tinydata.tokenizers.base import Tokenizer
-from tinydata.tokenizers.kernels.words import word_at
+from tinydata.tokenizers.kernels.cutters import word_at
 from tinydata.tokenizers.open import open_tokenizer
 
 

@@ -28,7 +28,8 @@ from tinydata.tokenizers.open import open_tokenizer
 from tinydata.tokenizers.probe import PROBE, agrees
 from tinydata.verbs.compact import adapt as module
 from tinydata.verbs.compact import bpe_training, card
-from tinydata.verbs.compact.bpe_training import LONGEST, Symbols, learn, spelled, tally
+from tinydata.verbs.compact.bpe_training import Symbols, learn, spelled, tally
+from tinydata.verbs.compact.pair_heap import LONGEST
 from tinydata.verbs.compact.plan import Goal, choose, open_counts
 from tinydata.verbs.compact.tradeoff import Heldout
 from tinydata.verbs.compact.verb import compact

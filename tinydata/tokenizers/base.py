@@ -13,8 +13,8 @@ from typing import Protocol
 import numpy as np
 
 from tinydata.tokenizers.kernels.bpe import Pairs, Symbols
+from tinydata.tokenizers.kernels.cutters import Cutter
 from tinydata.tokenizers.kernels.merge_tree import Tree
-from tinydata.tokenizers.kernels.words import Cutter
 
 # What an id is. Only NORMAL pieces may be removed.
 NORMAL, CONTROL, BYTE, ADDED = 0, 1, 2, 3

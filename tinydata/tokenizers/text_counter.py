@@ -11,8 +11,9 @@ from numba import njit
 from tinydata.core.kernels import buffers
 from tinydata.tokenizers.base import Tokenizer
 from tinydata.tokenizers.kernels.bpe import char_at, encode
+from tinydata.tokenizers.kernels.cutters import word_at
 from tinydata.tokenizers.kernels.merge_tree import join
-from tinydata.tokenizers.kernels.words import clear, count_words, encode_words, look_up, new_scratch, new_table, word_at
+from tinydata.tokenizers.kernels.words import clear, count_words, encode_words, look_up, new_scratch, new_table
 
 
 class TextCounter:

@@ -15,8 +15,9 @@ from numba import njit
 from tinydata.core.kernels import buffers, compiled, inlined
 from tinydata.tokenizers.base import Tokenizer
 from tinydata.tokenizers.kernels.bpe import SHORT, encode, encode_short
+from tinydata.tokenizers.kernels.cutters import section, word_end
 from tinydata.tokenizers.kernels.merge_tree import join
-from tinydata.tokenizers.kernels.words import GOLDEN, MIX, load16, new_scratch, prefetch, section, word_end
+from tinydata.tokenizers.kernels.words import GOLDEN, MIX, load16, new_scratch, prefetch
 from tinydata.tokenizers.probe import PROBE
 from tinydata.tokenizers.text_counter import special_documents
 

@@ -19,8 +19,8 @@ from tinydata.tokenizers.families import hf_files as companions
 from tinydata.tokenizers.families.merging import Merging, build_tree
 from tinydata.tokenizers.families.tokenizer_json import Native, broken, check_bpe, read_json
 from tinydata.tokenizers.kernels.bpe import Pairs, Symbols, build_pairs
+from tinydata.tokenizers.kernels.cutters import LETTER, NUMBER, SPACE, Cl100k, Cutter, Gpt2, atoms
 from tinydata.tokenizers.kernels.merge_tree import Tree
-from tinydata.tokenizers.kernels.words import LETTER, NUMBER, SPACE, Cl100k, Cutter, Gpt2, atoms
 
 _CONTRACTIONS = "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 _CL100K_REST = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"

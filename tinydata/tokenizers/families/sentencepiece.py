@@ -21,8 +21,8 @@ from tinydata.tokenizers.base import ADDED, BYTE, CONTROL, NORMAL, SPACE, first_
 from tinydata.tokenizers.families import hf_files as companions
 from tinydata.tokenizers.families.merging import Merging
 from tinydata.tokenizers.kernels.bpe import Pairs, Symbols, build_pairs
+from tinydata.tokenizers.kernels.cutters import Cutter, PairCuts, add_pairs, atoms
 from tinydata.tokenizers.kernels.implied_merges import code_points, splits
-from tinydata.tokenizers.kernels.words import Cutter, PairCuts, add_pairs, atoms
 
 _NORMAL, _UNKNOWN, _CONTROL, _USER, _UNUSED, _BYTE = 1, 2, 3, 4, 5, 6  # sentencepiece_model.proto
 _KIND = {_NORMAL: NORMAL, _UNKNOWN: CONTROL, _CONTROL: CONTROL, _USER: ADDED, _UNUSED: NORMAL, _BYTE: BYTE}

@@ -14,6 +14,7 @@ for more, and the prior too, until that holds.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -193,13 +194,8 @@ def _guarded(
     used = len(tries) - 1
     if found.excess.max() > 0:
         used = min(range(len(tries)), key=lambda k: float(tries[k].excess.max()))
-        none, most = 0, int((tries[used].origin < 0).sum())
-        for _ in range(HALVINGS):
-            middle = (none + most) // 2
-            if attempt(raised[used], strength[used], middle).excess.max() > 0:
-                most = middle
-            else:
-                none = middle
+        merges = int((tries[used].origin < 0).sum())
+        _bisect(merges, lambda most: attempt(raised[used], strength[used], most).excess.max() <= 0)
     alone = _Try(start.tokenizer, start.origin, pruned, np.zeros(len(whole)))
     best = min([*(t for t in tries if t.excess.max() <= 0), alone], key=lambda t: int(t.tokens.sum()))
     change = np.bincount(group, best.tokens - pruned) / whole
@@ -222,6 +218,17 @@ def _guarded(
             },
         },
     )
+
+
+def _bisect(most: int, within: Callable[[int], bool]) -> None:
+    """Asks `within` HALVINGS times, ever closer to the largest number below `most` for which it is true."""
+    least = 0
+    for _ in range(HALVINGS):
+        middle = (least + most) // 2
+        if within(middle):
+            least = middle
+        else:
+            most = middle
 
 
 def _facts(small: Tokenizer, origin: np.ndarray, words: Collected, guard: dict[str, Any] | None) -> dict[str, Any]:

@@ -20,19 +20,26 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from tinydata.core.kernels import inlined
 from tinydata.tokenizers.base import BYTE, NORMAL, Tokenizer
 from tinydata.tokenizers.kernels.bpe import encode
-from tinydata.tokenizers.kernels.words import LETTER, NUMBER, OTHER, SPACE
+from tinydata.tokenizers.kernels.cutters import LETTER, NUMBER, OTHER, SPACE
+from tinydata.verbs.compact.pair_heap import (
+    BASE,
+    BREAK,
+    EMPTY,
+    GONE,
+    LONGEST,
+    find_pair,
+    grown_table,
+    next_id,
+    pair_key,
+    pop,
+    previous_id,
+    push,
+)
 from tinydata.verbs.compact.word_collector import Collected, character_classes
 
-BREAK = np.int32(-1)  # between two words, and in place of a symbol that never merges
-GONE = np.int32(-2)  # swallowed by the symbol on its left
-LONGEST = 48  # bytes of a learned piece: 16 Chinese characters; what is longer is boilerplate
 ALL = 0b1111  # classes of characters, a bit each
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-_EMPTY = np.uint64(0xFFFFFFFFFFFFFFFF)
-_BASE = np.uint64(0x5851F42D4C957F2D)  # of the polynomial hash of a piece's bytes
 
 
 class Symbols(NamedTuple):
@@ -133,7 +140,7 @@ def _hash_all(data, offsets, out):
     for i in range(len(out)):
         h = np.uint64(0)
         for k in range(offsets[i], offsets[i + 1]):
-            h = h * _BASE + np.uint64(data[k]) + np.uint64(1)
+            h = h * BASE + np.uint64(data[k]) + np.uint64(1)
         out[i] = h
 
 
@@ -159,97 +166,6 @@ def learn(
     return Merges(left[:m].copy(), right[:m].copy(), gain[:m].copy())
 
 
-@inlined()
-def _find(keys, key):
-    """Slot of the key, or the free one where it would go."""
-    mask = np.uint64(len(keys) - 1)
-    h = key * _GOLDEN
-    s = (h ^ (h >> np.uint64(32))) & mask
-    while keys[s] != key and keys[s] != _EMPTY:
-        s = (s + np.uint64(1)) & mask
-    return np.int64(s)
-
-
-@njit(cache=True)
-def _grown(keys, counts, heads, slots, least):
-    """The table with as many slots, without the pairs of `least` and fewer that have no places."""
-    keys2 = np.full(slots, _EMPTY, np.uint64)
-    counts2 = np.zeros(slots, np.int64)
-    heads2 = np.full(slots, -1, np.int32)
-    used = 0
-    for s in range(len(keys)):
-        if keys[s] != _EMPTY and (counts[s] > least or heads[s] >= 0):
-            t = _find(keys2, keys[s])
-            keys2[t], counts2[t], heads2[t] = keys[s], counts[s], heads[s]
-            used += 1
-    return keys2, counts2, heads2, used
-
-
-@inlined()
-def _before(heap, i, j):
-    """Whether entry i comes first: more, then the lower pair."""
-    if heap[i, 0] != heap[j, 0]:
-        return heap[i, 0] > heap[j, 0]
-    return heap[i, 1] < heap[j, 1]
-
-
-@njit(cache=True)
-def _push(heap, n, count, key):
-    if n == len(heap):
-        heap = np.concatenate((heap, np.empty_like(heap)))
-    heap[n, 0], heap[n, 1] = count, np.int64(key)
-    i = n
-    while i > 0 and _before(heap, i, (i - 1) >> 1):
-        j = (i - 1) >> 1
-        for k in range(2):
-            heap[i, k], heap[j, k] = heap[j, k], heap[i, k]
-        i = j
-    return heap, n + 1
-
-
-@njit(cache=True)
-def _pop(heap, n):
-    """Removes the first -> n - 1."""
-    n -= 1
-    heap[0, 0], heap[0, 1] = heap[n, 0], heap[n, 1]
-    i = 0
-    while 2 * i + 1 < n:
-        j = 2 * i + 1
-        if j + 1 < n and _before(heap, j + 1, j):
-            j += 1
-        if not _before(heap, j, i):
-            break
-        for k in range(2):
-            heap[i, k], heap[j, k] = heap[j, k], heap[i, k]
-        i = j
-    return n
-
-
-@inlined()
-def _key(a, b, lengths, begins, ends):
-    """Two symbols -> their pair as one number, or _EMPTY if they may not merge."""
-    if a < 0 or b < 0 or lengths[a] + lengths[b] > LONGEST or ends[a] & begins[b]:
-        return _EMPTY
-    return (np.uint64(a) << np.uint64(32)) | np.uint64(b)
-
-
-@inlined()
-def _next(ids, i):
-    """Place of the symbol on the right, or of the BREAK."""
-    i += 1
-    while ids[i] == GONE:
-        i += 1
-    return i
-
-
-@inlined()
-def _previous(ids, i):
-    i -= 1
-    while i >= 0 and ids[i] == GONE:
-        i -= 1
-    return i
-
-
 @njit(cache=True)
 def _least(counts, price):
     """counts int64[pairs] -> what no pair has that will be learned, by a guess: most pairs need no places then.
@@ -267,26 +183,26 @@ def _least(counts, price):
 def _learn(ids, word, count, size, hashes, lengths, begins, ends, price, guess, implied, left, right, gain):
     """-> merges learned; -1: the guess at what the last of them gains was too high, and all is to be done without."""
     # all pairs and their counts
-    keys = np.full(1 << 16, _EMPTY, np.uint64)
+    keys = np.full(1 << 16, EMPTY, np.uint64)
     counts = np.zeros(len(keys), np.int64)
     heads = np.full(len(keys), -1, np.int32)
     used = 0
     for i in range(len(ids) - 1):
-        key = _key(ids[i], ids[i + 1], lengths, begins, ends)
-        if key != _EMPTY:
-            s = _find(keys, key)
-            if keys[s] == _EMPTY:
+        key = pair_key(ids[i], ids[i + 1], lengths, begins, ends)
+        if key != EMPTY:
+            s = find_pair(keys, key)
+            if keys[s] == EMPTY:
                 keys[s] = key
                 used += 1
                 counts[s] += count[word[i]]
                 if 2 * used > len(keys):
-                    keys, counts, heads, used = _grown(keys, counts, heads, 2 * len(keys), np.int64(-1))
+                    keys, counts, heads, used = grown_table(keys, counts, heads, 2 * len(keys), np.int64(-1))
             else:
                 counts[s] += count[word[i]]
     # those that can pay: their places, in lists
     least = _least(counts, price) if guess else price[0]
     for s in range(len(keys)):
-        if keys[s] != _EMPTY and counts[s] <= least:
+        if keys[s] != EMPTY and counts[s] <= least:
             counts[s] = 0
     used = 0
     for s in range(len(keys)):
@@ -294,16 +210,16 @@ def _learn(ids, word, count, size, hashes, lengths, begins, ends, price, guess, 
     slots = 1 << 12
     while slots < 4 * used:
         slots *= 2
-    keys, counts, heads, used = _grown(keys, counts, heads, slots, np.int64(0))
+    keys, counts, heads, used = grown_table(keys, counts, heads, slots, np.int64(0))
     place = np.empty(1 << 16, np.int32)
     link = np.empty(len(place), np.int32)
     nodes = 0
     free = np.int32(-1)
     for i in range(len(ids) - 1):
-        key = _key(ids[i], ids[i + 1], lengths, begins, ends)
-        if key != _EMPTY:
-            s = _find(keys, key)
-            if keys[s] != _EMPTY:
+        key = pair_key(ids[i], ids[i + 1], lengths, begins, ends)
+        if key != EMPTY:
+            s = find_pair(keys, key)
+            if keys[s] != EMPTY:
                 if nodes == len(place):
                     place = np.concatenate((place, np.empty_like(place)))
                     link = np.concatenate((link, np.empty_like(link)))
@@ -313,18 +229,18 @@ def _learn(ids, word, count, size, hashes, lengths, begins, ends, price, guess, 
     heap = np.empty((1 << 12, 2), np.int64)
     waiting = 0
     for s in range(len(keys)):
-        if keys[s] != _EMPTY:
-            heap, waiting = _push(heap, waiting, counts[s], keys[s])
+        if keys[s] != EMPTY:
+            heap, waiting = push(heap, waiting, counts[s], keys[s])
     # pieces by the hash of their bytes
-    names = np.full(1 << 12, _EMPTY, np.uint64)
+    names = np.full(1 << 12, EMPTY, np.uint64)
     while len(names) < 4 * len(hashes):
-        names = np.full(2 * len(names), _EMPTY, np.uint64)
+        names = np.full(2 * len(names), EMPTY, np.uint64)
     named = np.zeros(len(names), np.int32)
     power = np.ones(LONGEST + 2, np.uint64)
     for k in range(1, len(power)):
-        power[k] = power[k - 1] * _BASE
+        power[k] = power[k - 1] * BASE
     for i in range(size):
-        s = _find(names, hashes[i])
+        s = find_pair(names, hashes[i])
         names[s], named[s] = hashes[i], i
     # the merges
     fresh = np.empty(1 << 12, np.uint64)
@@ -333,17 +249,17 @@ def _learn(ids, word, count, size, hashes, lengths, begins, ends, price, guess, 
         top, key = heap[0, 0], np.uint64(heap[0, 1])
         if top <= price[m]:
             break
-        waiting = _pop(heap, waiting)
-        s = _find(keys, key)
-        if keys[s] == _EMPTY or counts[s] <= least:
+        waiting = pop(heap, waiting)
+        s = find_pair(keys, key)
+        if keys[s] == EMPTY or counts[s] <= least:
             continue
         if counts[s] < top:
-            heap, waiting = _push(heap, waiting, counts[s], key)
+            heap, waiting = push(heap, waiting, counts[s], key)
             continue
         a, b = np.int64(key >> np.uint64(32)), np.int64(key & np.uint64(0xFFFFFFFF))
         whole = hashes[a] * power[lengths[b]] + hashes[b]
-        t = _find(names, whole)
-        if names[t] == _EMPTY:
+        t = find_pair(names, whole)
+        if names[t] == EMPTY:
             x = size + m
             names[t], named[t] = whole, x
             hashes[x], lengths[x] = whole, lengths[a] + lengths[b]
@@ -378,29 +294,37 @@ def _learn(ids, word, count, size, hashes, lengths, begins, ends, price, guess, 
             i = int(places[p])
             if ids[i] != a:
                 continue
-            j = _next(ids, i)
+            j = next_id(ids, i)
             if ids[j] != b:
                 continue
             c = count[word[i]]
-            h, k = _previous(ids, i), _next(ids, j)
+            h, k = previous_id(ids, i), next_id(ids, j)
             before = np.int64(ids[h]) if h >= 0 else np.int64(-1)
             behind = np.int64(ids[k])
             ids[i], ids[j] = x, GONE
             for side in range(2):
-                old = _key(before, a, lengths, begins, ends) if side == 0 else _key(b, behind, lengths, begins, ends)
-                if old != _EMPTY:
-                    s = _find(keys, old)
-                    if keys[s] != _EMPTY and old != key:
+                old = (
+                    pair_key(before, a, lengths, begins, ends)
+                    if side == 0
+                    else pair_key(b, behind, lengths, begins, ends)
+                )
+                if old != EMPTY:
+                    s = find_pair(keys, old)
+                    if keys[s] != EMPTY and old != key:
                         counts[s] -= c
-                now = _key(before, x, lengths, begins, ends) if side == 0 else _key(x, behind, lengths, begins, ends)
-                if now == _EMPTY:
+                now = (
+                    pair_key(before, x, lengths, begins, ends)
+                    if side == 0
+                    else pair_key(x, behind, lengths, begins, ends)
+                )
+                if now == EMPTY:
                     continue
-                s = _find(keys, now)
-                if keys[s] == _EMPTY:
+                s = find_pair(keys, now)
+                if keys[s] == EMPTY:
                     if 2 * (used + 1) > len(keys):
                         slots = 2 * len(keys)
-                        keys, counts, heads, used = _grown(keys, counts, heads, slots, least)
-                        s = _find(keys, now)
+                        keys, counts, heads, used = grown_table(keys, counts, heads, slots, least)
+                        s = find_pair(keys, now)
                     keys[s] = now
                     used += 1
                 if counts[s] == 0 or implied:
@@ -423,9 +347,9 @@ def _learn(ids, word, count, size, hashes, lengths, begins, ends, price, guess, 
                 heads[s] = node
         # new pairs: into the heap, or forgotten
         for p in range(new):
-            s = _find(keys, fresh[p])
+            s = find_pair(keys, fresh[p])
             if counts[s] > least:
-                heap, waiting = _push(heap, waiting, counts[s], fresh[p])
+                heap, waiting = push(heap, waiting, counts[s], fresh[p])
             elif not implied:
                 node = heads[s]
                 while node >= 0:

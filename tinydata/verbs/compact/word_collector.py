@@ -11,7 +11,8 @@ import pyarrow.compute as pc
 from numba import njit
 
 from tinydata.tokenizers.base import Tokenizer
-from tinydata.tokenizers.kernels.words import LETTER, NUMBER, SPACE, Cutter, PairCuts, RunCuts, clear
+from tinydata.tokenizers.kernels.cutters import LETTER, NUMBER, SPACE, Cutter, PairCuts, RunCuts
+from tinydata.tokenizers.kernels.words import clear
 from tinydata.tokenizers.text_counter import TextCounter
 
 

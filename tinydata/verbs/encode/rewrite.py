@@ -17,7 +17,7 @@ from numba.extending import intrinsic
 
 from tinydata.core.kernels import compiled, inlined
 from tinydata.tokenizers.kernels.bpe import SHORT, Pairs, build_pairs, merge_long, merge_short
-from tinydata.tokenizers.kernels.words import add_pairs, pair_slot
+from tinydata.tokenizers.kernels.cutters import add_pairs, pair_slot
 
 STRETCH = 1 << 13  # ids looked at together: they stay in the first-level cache between the two looks
 _FREE, _LOW, _HALF = np.uint64(0xFFFFFFFFFFFFFFFF), np.uint64(0xFFFFFFFF), np.uint64(32)

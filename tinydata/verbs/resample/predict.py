@@ -24,17 +24,7 @@ from tinydata.verbs.resample.candidates import (
     tally_priors,
     unjudged,
 )
-from tinydata.verbs.resample.gumbel import (
-    BINS,
-    Scale,
-    allocate,
-    bins,
-    log_weights,
-    middles,
-    quantile,
-    table,
-    tally,
-)
+from tinydata.verbs.resample.gumbel import BINS, Scale, allocate, bins, log_weights, middles, quantile, table, tally
 from tinydata.verbs.resample.passes import Passes
 from tinydata.verbs.resample.plan import BARS, SPREAD, Draw, Losses, Plan, Settings
 
