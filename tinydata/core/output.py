@@ -8,6 +8,7 @@ from typing import Any
 
 from tinydata.core.errors import FIXABLE, UNREADABLE, TinydataError
 from tinydata.core.location import Location, read_bytes, to_json
+from tinydata.core.manifest import faults
 
 MANIFEST = "manifest.json"
 
@@ -16,7 +17,7 @@ def _verb(where: Location) -> str:
     """The verb that made a directory; "" if its manifest is damaged, or another program's."""
     try:
         return json.loads(read_bytes(where / MANIFEST)).get("verb", "")
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, RecursionError):
         return ""
 
 
@@ -39,18 +40,26 @@ def read_manifest(path: str, verb: str) -> dict[str, Any]:
         )
     try:
         manifest = json.loads(read_bytes(where / MANIFEST))
-    except ValueError as e:
+    except (ValueError, RecursionError) as e:
         raise TinydataError(
             f"{MANIFEST} is damaged: {e}",
             where=path,
             fix=f"make the directory anew with `tinydata {verb} --force`",
             code=UNREADABLE,
         ) from None
-    if manifest.get("verb") != verb:
+    written_by = manifest.get("verb") if isinstance(manifest, dict) else None
+    if written_by != verb:
         raise TinydataError(
-            f"this directory was made by `tinydata {manifest.get('verb')}`, not by `tinydata {verb}`",
+            f"this directory was made by `tinydata {written_by}`, not by `tinydata {verb}`",
             where=path,
             fix=f"pass the output of `tinydata {verb}`",
+            code=UNREADABLE,
+        )
+    if wrong := faults(manifest):
+        raise TinydataError(
+            f"{MANIFEST} is damaged, or was written by another version of tinydata: {wrong[0]}",
+            where=path,
+            fix=f"create the directory again with `tinydata {verb} --force`",
             code=UNREADABLE,
         )
     return manifest
@@ -127,6 +136,7 @@ class Output:
             (self.place / name).write(content)
         sums = {n: {"bytes": len(c), "sha256": hashlib.sha256(c).hexdigest()} for n, c in sorted(files.items())}
         manifest = {**self.header, **result, "files": dict(sorted({**(streamed or {}), **sums}.items()))}
+        assert not (wrong := faults(json.loads(to_json(manifest)))), wrong
         self.parts.delete()
         if self.rename:
             for left in self.place.children():  # by a writer that was killed; and command.json
