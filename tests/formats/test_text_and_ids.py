@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 
 from tinydata.core.errors import UNREADABLE, TinydataError
 from tinydata.core.location import Location
-from tinydata.formats import megatron, parquet
+from tinydata.formats import megatron, parquet, token_files
 from tinydata.formats import text_lines as streams
 from tinydata.formats.base import Wanted
 from tinydata.formats.corpus import domain_of, plan, read
@@ -72,7 +72,7 @@ def pieces_of(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     """Makes splits, chunks and batches of about so many bytes, in every format."""
 
     def cut(size: int) -> None:
-        for module in (streams, megatron, parquet):
+        for module in (streams, token_files, parquet):
             monkeypatch.setattr(module, "SPLIT_BYTES", size)
         monkeypatch.setattr(streams, "CHUNK", max(size // 3, 1))
         monkeypatch.setattr(megatron, "BATCH", max(size // 3, 1))

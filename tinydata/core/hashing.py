@@ -6,7 +6,9 @@ import numpy as np
 import pyarrow as pa
 from numba import njit
 
-from tinydata.core.kernels import buffers
+from tinydata.core.kernels import buffers, inlined
+
+GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / the golden ratio: the step of splitmix64
 
 
 def hash_below(share: float) -> np.uint64:
@@ -40,8 +42,8 @@ def _fnv(data, start, stop):
     return h
 
 
-@njit(cache=True)
-def _finish(h):
+@inlined()
+def finish(h):
     """The finalizer of splitmix64: every bit depends on every bit."""
     h = (h ^ (h >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     h = (h ^ (h >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -52,14 +54,14 @@ def _finish(h):
 def _hash_positions(name, positions, out):
     base = _fnv(name, 0, len(name))
     for i in range(len(out)):
-        out[i] = _finish(base + np.uint64(positions[i]) * np.uint64(0x9E3779B97F4A7C15))
+        out[i] = finish(base + np.uint64(positions[i]) * GOLDEN)
 
 
 @njit(cache=True)
 def _hash_strings(data, offsets, valid, out):
     for i in range(len(out)):
         if valid[i]:
-            out[i] = _finish(_fnv(data, offsets[i], offsets[i + 1]))
+            out[i] = finish(_fnv(data, offsets[i], offsets[i + 1]))
 
 
 @njit(cache=True)
@@ -67,8 +69,5 @@ def shuffle_keys(hashes, seed):
     """hashes, seed uint64 -> uint64: another order for each seed. The mixing of splitmix64."""
     out = np.empty(len(hashes), np.uint64)
     for i in range(len(hashes)):
-        h = hashes[i] + (seed + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
-        h = (h ^ (h >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        h = (h ^ (h >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        out[i] = h ^ (h >> np.uint64(31))
+        out[i] = finish(hashes[i] + (seed + np.uint64(1)) * GOLDEN)
     return out

@@ -80,17 +80,7 @@ def read(split: Split, bad: Bad) -> Iterator[pa.RecordBatch]:
     """Split -> batches of whole lines. A broken line goes to `bad`, the lines around it do not."""
     types = dict(split.columns.types)
     wanted = pa.schema([(n, _TYPES.get(t, pa.string())) for n, t in types.items()])
-    pieces = streams.lines(Location.of(split.path), split.start, split.stop)
-    last = split.start << 40 if streams.codec(split.path) == "zstd" else split.start
-    while True:
-        try:
-            piece = next(pieces, None)
-        except OSError as e:
-            bad(last, f"the compressed data is broken: {' '.join(str(e).split())}", b"")
-            return
-        if piece is None:
-            return
-        last = piece.position + len(piece.data)
+    for piece in streams.readable_lines(split, bad):
         starts = line_starts(piece.data)
         table = _parse(piece.data, wanted)
         if table is None or len(table) != len(starts) or _holes(table[_body(split)]):

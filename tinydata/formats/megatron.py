@@ -20,7 +20,8 @@ import pyarrow as pa
 
 from tinydata.core.errors import UNREADABLE, TinydataError
 from tinydata.core.location import Location, read_table
-from tinydata.formats.base import SPLIT_BYTES, Bad, Columns, Split, Wanted, batch
+from tinydata.formats.base import Bad, Columns, Split, Wanted, batch
+from tinydata.formats.token_files import runs
 from tinydata.formats.writing import BESIDE, Beside, Piece, Sums
 
 MAGIC = b"MMIDIDX\x00\x00"
@@ -85,14 +86,7 @@ def _read_index(file: Location, size: int, index: Location, changed: int) -> tup
 def splits(file: Location) -> list[tuple[int, int, int]]:
     """Runs of whole documents of about SPLIT_BYTES: (first document, last + 1, bytes)."""
     dtype, first = read_index(file)
-    size = np.dtype(dtype).itemsize
-    out, a, n = [], 0, len(first) - 1
-    while a < n:
-        b = int(np.searchsorted(first, first[a] + SPLIT_BYTES // size))
-        b = min(max(b, a + 1), n)
-        out.append((a, b, int(first[b] - first[a]) * size))
-        a = b
-    return out
+    return runs(first, np.dtype(dtype).itemsize)
 
 
 def read(split: Split, bad: Bad) -> Iterator[pa.RecordBatch]:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from tinydata.core.location import Location
-from tinydata.formats.base import SPLIT_BYTES
+from tinydata.formats.base import SPLIT_BYTES, Bad, Split
 
 CHUNK = 4 << 20
 READ = 1 << 18  # decompressed at once; what a broken stream takes with it
@@ -51,6 +51,17 @@ def splits(file: Location) -> list[tuple[int, int, int]]:
     n = max(1, -(-size // SPLIT_BYTES))
     edges = [size * k // n for k in range(n + 1)]
     return [(a, b, b - a) for a, b in pairwise(edges)]
+
+
+def readable_lines(split: Split, bad: Bad) -> Iterator[Piece]:
+    """As `lines` of a split; where its compressed data is broken, that is told to `bad` and the rest is left out."""
+    last = split.start << 40 if codec(split.path) == "zstd" else split.start
+    try:
+        for piece in lines(Location.of(split.path), split.start, split.stop):
+            last = piece.position + len(piece.data)
+            yield piece
+    except OSError as e:
+        bad(last, f"the compressed data is broken: {' '.join(str(e).split())}", b"")
 
 
 def lines(file: Location, start: int, stop: int) -> Iterator[Piece]:

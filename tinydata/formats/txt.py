@@ -31,17 +31,7 @@ def splits(file: Location) -> list[tuple[int, int, int]]:
 
 
 def read(split: Split, bad: Bad) -> Iterator[pa.RecordBatch]:
-    pieces = streams.lines(Location.of(split.path), split.start, split.stop)
-    last = split.start << 40 if streams.codec(split.path) == "zstd" else split.start
-    while True:
-        try:
-            piece = next(pieces, None)
-        except OSError as e:
-            bad(last, f"the compressed data is broken: {' '.join(str(e).split())}", b"")
-            return
-        if piece is None:
-            return
-        last = piece.position + len(piece.data)
+    for piece in streams.readable_lines(split, bad):
         starts, texts = [], []
         for a, b in documents(piece):
             try:

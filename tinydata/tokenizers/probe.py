@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 
 import numpy as np
@@ -14,11 +15,15 @@ from tinydata.tokenizers.text_counter import TextCounter
 @cache
 def words_first(tok: Tokenizer) -> tuple[bool, str]:
     """Whether text is counted words first with this tokenizer, and why not."""
+    why = why_whole(tok, agrees)
+    return not why, why
+
+
+def why_whole(tok: Tokenizer, agrees: Callable[[Tokenizer, list[str]], bool]) -> str:
+    """Why the library itself must encode all text; empty: `agrees` finds words first equal to it on the probe."""
     if tok.cutter is None:
-        return False, tok.why_not
-    if not agrees(tok, PROBE):
-        return False, "its ids on the built-in probe differ from the library's"
-    return True, ""
+        return tok.why_not
+    return "" if agrees(tok, PROBE) else "its ids on the built-in probe differ from the library's"
 
 
 # Text on which words and the library must agree before anything is counted: what regexes,

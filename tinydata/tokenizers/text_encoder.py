@@ -18,7 +18,7 @@ from tinydata.tokenizers.kernels.bpe import SHORT, encode, encode_short
 from tinydata.tokenizers.kernels.cutters import section, word_end
 from tinydata.tokenizers.kernels.merge_tree import join
 from tinydata.tokenizers.kernels.words import GOLDEN, MIX, load16, new_scratch, prefetch
-from tinydata.tokenizers.probe import PROBE
+from tinydata.tokenizers.probe import why_whole
 from tinydata.tokenizers.text_counter import special_documents
 
 LINE = 8  # uint64 in a line: bytes 0-7, bytes 8-15, ids << 16 | behind the prefix << 8 | length (0: free), ids
@@ -273,6 +273,4 @@ def agrees(tokenizer: Tokenizer, texts: list[str]) -> bool:
 
 def exact(tokenizer: Tokenizer) -> str:
     """Why text must be encoded whole by the library; empty: words first gives the same ids."""
-    if tokenizer.cutter is None:
-        return tokenizer.why_not
-    return "" if agrees(tokenizer, PROBE) else "its ids on the built-in probe differ from the library's"
+    return why_whole(tokenizer, agrees)

@@ -16,11 +16,11 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
+from tinydata.core.hashing import GOLDEN
 from tinydata.core.kernels import compiled, inlined
 
 NONE = np.int64(1) << np.int64(62)  # value of a pair that does not merge
 SHORT = 48  # symbols up to which scanning for the best pair beats a heap
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _EMPTY = np.uint64(0xFFFFFFFFFFFFFFFF)
 
 
@@ -60,7 +60,7 @@ def build_pairs(left: np.ndarray, right: np.ndarray, priority: np.ndarray, resul
 def _insert(table, shift, keys, values):
     mask = np.uint64(len(table) // 2 - 1)
     for i in range(len(keys)):
-        s = (keys[i] * _GOLDEN) >> shift
+        s = (keys[i] * GOLDEN) >> shift
         while table[2 * s] != _EMPTY and table[2 * s] != keys[i]:
             s = (s + np.uint64(1)) & mask
         if table[2 * s] == _EMPTY or values[i] < table[2 * s + np.uint64(1)]:
@@ -74,7 +74,7 @@ def merge_of_pair(pairs, left, right):
         return NONE
     key = (np.uint64(left) << np.uint64(32)) | np.uint64(right)
     mask = np.uint64(len(pairs.table) // 2 - 1)
-    s = (key * _GOLDEN) >> pairs.shift
+    s = (key * GOLDEN) >> pairs.shift
     while True:
         k = pairs.table[np.uint64(2) * s]
         if k == key:

@@ -15,6 +15,7 @@ import numpy as np
 from numba import njit
 from numba.extending import overload
 
+from tinydata.core.hashing import GOLDEN
 from tinydata.core.kernels import compiled, inlined
 from tinydata.tokenizers.kernels.bpe import char_at
 
@@ -87,7 +88,7 @@ def atoms(strings: dict[bytes, int]) -> tuple[np.ndarray, np.ndarray]:
 @inlined()
 def pair_slot(a, b, size):
     """Hashed position of a pair of code points in a bit set of `size` bits (a power of two)."""
-    h = ((np.uint64(a) << np.uint64(21)) | np.uint64(b)) * np.uint64(0x9E3779B97F4A7C15)
+    h = ((np.uint64(a) << np.uint64(21)) | np.uint64(b)) * GOLDEN
     return np.int64((h >> np.uint64(20)) & np.uint64(size - 1))
 
 
@@ -218,19 +219,23 @@ def _cl100k(data, i, stop, classes, digits):
 
 
 @inlined()
+def _meet(c, d, ascii_pairs, bits):
+    """Whether some piece may hold these two characters, one after the other."""
+    if c < 128 and d < 128:
+        return ascii_pairs[(c << 7) | d] != 0
+    p = pair_slot(c, d, len(bits) * 8)
+    return (bits[p >> 3] >> np.uint8(p & 7)) & 1 != 0
+
+
+@inlined()
 def _pairs(data, i, stop, ascii_pairs, bits):
     """End of the stretch at i in which every two neighbours occur together in some piece."""
     c, w = char_at(data, i)
     i += w
     while i < stop:
         d, w = char_at(data, i)
-        if c < 128 and d < 128:
-            if not ascii_pairs[(c << 7) | d]:
-                return i
-        else:
-            p = pair_slot(c, d, len(bits) * 8)
-            if not (bits[p >> 3] >> np.uint8(p & 7)) & 1:
-                return i
+        if not _meet(c, d, ascii_pairs, bits):
+            return i
         c = d
         i += w
     return i
@@ -243,14 +248,8 @@ def _runs(data, i, stop, classes, ascii_pairs, bits):
     i += w
     while i < stop:
         d, w = char_at(data, i)
-        if c != 0x20 and classes[c] != classes[d]:
-            if c < 128 and d < 128:
-                if not ascii_pairs[(c << 7) | d]:
-                    return i
-            else:
-                p = pair_slot(c, d, len(bits) * 8)
-                if not (bits[p >> 3] >> np.uint8(p & 7)) & 1:
-                    return i
+        if c != 0x20 and classes[c] != classes[d] and not _meet(c, d, ascii_pairs, bits):
+            return i
         c = d
         i += w
     return i

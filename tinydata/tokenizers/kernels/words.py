@@ -21,6 +21,7 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
+from tinydata.core.hashing import GOLDEN
 from tinydata.core.kernels import compiled, inlined
 from tinydata.tokenizers.kernels.bpe import SHORT, encode, encode_short
 from tinydata.tokenizers.kernels.cutters import section, word_end
@@ -30,7 +31,6 @@ _LOW = np.array([(1 << 8 * min(n, 8)) - 1 for n in range(17)], np.uint64)
 _HIGH = np.array([(1 << 8 * max(n - 8, 0)) - 1 for n in range(17)], np.uint64)
 WAITING = 32  # words whose slots are fetched from memory while the next ones are cut
 _PRIME = np.uint64(0x100000001B3)
-GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 MIX = np.uint64(0xFF51AFD7ED558CCD)
 
 

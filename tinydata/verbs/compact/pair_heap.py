@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from tinydata.core.hashing import GOLDEN
 from tinydata.core.kernels import inlined
 
 BREAK = np.int32(-1)  # between two words, and in place of a symbol that never merges
 GONE = np.int32(-2)  # swallowed by the symbol on its left
 LONGEST = 48  # bytes of a learned piece: 16 Chinese characters; what is longer is boilerplate
-GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 EMPTY = np.uint64(0xFFFFFFFFFFFFFFFF)
 BASE = np.uint64(0x5851F42D4C957F2D)  # of the polynomial hash of a piece's bytes
 

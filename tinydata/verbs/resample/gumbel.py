@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
+from tinydata.core.hashing import GOLDEN, finish
 from tinydata.core.kernels import compiled, inlined
 
 SHIFT = 14  # bits of a float32 that a bin of losses leaves out: 9 of the fraction stay, 0.2 % of the value
@@ -95,10 +96,7 @@ def _noise(unit, seed):
     """(unit, seed) -> Gumbel noise; the uniform number under it is never 0 or 1. Finalizer of splitmix64, twice."""
     h = np.uint64(unit)
     for k in range(2):
-        h += (seed + np.uint64(k + 1)) * np.uint64(0x9E3779B97F4A7C15)
-        h = (h ^ (h >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        h = (h ^ (h >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        h ^= h >> np.uint64(31)
+        h = finish(h + (seed + np.uint64(k + 1)) * GOLDEN)
     return -np.log(-np.log((np.float64(h >> np.uint64(12)) + 0.5) * 2.0**-52))
 
 
