@@ -51,36 +51,38 @@ HEADS = ("by chunks", "all at once")
 
 @dataclass(frozen=True)
 class Config:
-    """Measures training steps on this machine, shape by shape, beside other loops."""
+    """Measures the speed and memory of training steps on this machine, for several model shapes and training loops."""
 
     shapes: tuple[str, ...] = ()
-    """Presets. [pi-1b-pro, tiny-125m, tiny-30m; on a CPU tiny-10m, tiny-1m]"""
+    """Names of the presets to measure.
+    If not given: pi-1b-pro, tiny-125m and tiny-30m on a GPU; tiny-10m and tiny-1m on a CPU."""
     beside: tuple[str, ...] = ("plain",)
-    """plain: nanoGPT's loop over a plain Llama; transformers: the same over LlamaForCausalLM; none: nothing."""
+    """Other training loops to compare with: plain (nanoGPT's loop over a plain Llama),
+    transformers (the same loop over LlamaForCausalLM), or none."""
     seq_len: int = 0
-    """Tokens per sequence. 0: the preset's."""
+    """Number of tokens per sequence. 0 means the preset's."""
     micro_batch: int = 0
-    """Sequences at once. 0: as many as make 16,384 tokens; on a CPU 2,048."""
+    """Number of sequences processed at once. 0 means as many as make up 16,384 tokens on a GPU, 2,048 on a CPU."""
     accumulate: int = 1
-    """Micro-batches per step."""
+    """Number of micro-batches per optimizer step."""
     steps: int = 0
-    """Measured steps, after a fifth as many that are not. 0: 50; on a CPU 5."""
+    """Number of measured steps; a fifth as many warm-up steps come first. 0 means 50 on a GPU and 5 on a CPU."""
     compile: Literal["auto", "on", "off"] = "auto"
-    """auto: on a GPU."""
+    """Whether to compile each layer with torch.compile; auto means only on a GPU."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """auto: bf16 on a GPU."""
+    """Precision of matrix products; auto means bf16 on a GPU and fp32 on a CPU."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """auto: a GPU if there is one."""
+    """Device to compute on; auto means a GPU if one is available, otherwise the CPU."""
     head: bool = False
-    """The head and its loss alone."""
+    """Measure only the output head and its loss."""
     head_tokens: int = 16_384
-    """Of --head; all logits at once take 4 x tokens x vocabulary bytes, three times."""
+    """Number of tokens for --head. Computing all logits at once needs three times 4 x tokens x vocabulary bytes."""
     head_vocab: int = 100_000
-    """Of --head."""
+    """Vocabulary size for --head."""
     head_width: int = 2048
-    """Of --head."""
+    """Width of the hidden states for --head."""
     json: bool = False
-    """JSON instead of a table."""
+    """Print the result as JSON instead of as a table."""
 
 
 class Setting(NamedTuple):

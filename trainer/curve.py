@@ -33,12 +33,12 @@ WIDTH, HEIGHT = 420, 240
 
 @dataclass(frozen=True)
 class Config:
-    """Draws the curves of one or several runs into one picture."""
+    """Draws the training curves of one or more runs in one chart."""
 
     runs: Annotated[tuple[str, ...], tyro.conf.Positional]
-    """Directories that trainer.run wrote, also while it runs."""
+    """Directories of the runs to draw, as written by trainer.run; a run may still be in progress."""
     out: Annotated[str, tyro.conf.arg(aliases=["-o"])] = "curve.html"
-    """The picture: .html, .png or .svg."""
+    """File to write the chart to; the extension .html, .png or .svg sets its format."""
 
 
 def program() -> None:

@@ -37,29 +37,32 @@ AT_ONCE = {"cpu": 8_192, "cuda": 65_536}  # tokens in one forward pass
 
 @dataclass(frozen=True)
 class Config:
-    """Bits per byte on shards, accuracy on multiple-choice files, diagnostics. Without --data and --tasks: on the
-    sequences that the model's run held out."""
+    """Measures bits per byte on shards, accuracy on multiple-choice files, and diagnostics of the layers.
+    Without --data and --tasks, it uses the sequences that the model's training run held out.
+    """
 
     model: Annotated[str, tyro.conf.Positional]
-    """A run (its newest checkpoint), one checkpoint of it, or a Hugging Face directory."""
+    """Model to evaluate: a training run (its newest checkpoint), one checkpoint, or a Hugging Face directory."""
     data: str = ""
-    """Shards. [those of the model's run, if no --tasks are given]"""
+    """Directory of the shards to evaluate on.
+    If neither this nor --tasks is given, those of the model's run are used."""
     tokens: int = 1_000_000
-    """At most so many of --data. 0: all. Models of different tokenizers see the same text only with 0."""
+    """Maximum number of tokens of --data to evaluate. 0 means all of them.
+    Only 0 compares models with different tokenizers on the same text."""
     tasks: tuple[str, ...] = ()
-    """JSON lines of questions; docs/trainer.md has the shapes that are known."""
+    """JSON-lines files of questions. docs/trainer.md lists the supported formats."""
     tokenizer: str = ""
-    """For --tasks: its directory or file. [what belongs to the model]"""
+    """Directory or file of the tokenizer for --tasks. If not given, the model's own is used."""
     diagnostics: bool = False
-    """Attention sinks, diversity and effective dimension of each layer, on --data."""
+    """Measure attention sinks, diversity and effective dimension of each layer on --data."""
     seq_len: int = 0
-    """Tokens per sequence. 0: the model's, at most 2,048."""
+    """Number of tokens per sequence. 0 means the model's sequence length, at most 2,048."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """auto: a GPU if there is one."""
+    """Device to compute on; auto means a GPU if one is available, otherwise the CPU."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Of the weights. auto: bf16 on a GPU."""
+    """Data type of the weights; auto means bf16 on a GPU and fp32 on a CPU."""
     json: bool = False
-    """JSON instead of tables."""
+    """Print the result as JSON instead of as tables."""
 
 
 def program() -> None:

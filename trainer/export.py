@@ -33,18 +33,19 @@ _CODE = f"modeling_{CUSTOM}.py"
 
 @dataclass(frozen=True)
 class Config:
-    """Writes a model that was trained here as a Hugging Face directory."""
+    """Converts a trained model to a Hugging Face directory."""
 
     checkpoint: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="CHECKPOINT")]
-    """A run (its newest checkpoint), one checkpoint of it, or a Hugging Face directory."""
+    """Model to export: a training run (its newest checkpoint), one checkpoint, or a Hugging Face directory."""
     out: Annotated[str, tyro.conf.arg(aliases=["-o"], metavar="DIR")]
-    """The directory to write; it must not be there."""
+    """Directory to write; it must not exist yet."""
     fold: bool = True
-    """Write a model with the series activation alone as plain Llama of n times the FFN; --no-fold: as custom code."""
+    """Write a model whose only addition is the series activation as plain Llama with a feed-forward network n times as
+    wide, where n is its number of terms. With --no-fold, it is written at its own size, with custom code."""
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
-    """Of the weights."""
+    """Data type of the written weights."""
     tokenizer: str = ""
-    """Its directory or file. [what the run's shards were made with]"""
+    """Directory or file of the tokenizer. If not given, the one that the run's shards were made with is used."""
 
 
 def program() -> None:

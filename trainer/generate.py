@@ -21,24 +21,24 @@ from trainer.training.origin import origin
 
 @dataclass(frozen=True)
 class Config:
-    """Continues a text with a model, token by token, on stdout."""
+    """Continues a text with a model and prints the result to standard output as it is generated."""
 
     model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
-    """A run (its newest checkpoint), one checkpoint of it, or a Hugging Face directory."""
+    """Model to use: a training run (its newest checkpoint), one checkpoint, or a Hugging Face directory."""
     prompt: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="[TEXT]")] = ""
-    """What to continue; nothing: the model begins a document."""
+    """Text to continue. If it is empty, the model starts a new document."""
     tokens: int = 100
-    """At most so many; the model may end the text before."""
+    """Maximum number of tokens to generate. The model may end the text earlier."""
     temperature: float = 0.8
-    """0: always the likeliest token."""
+    """Sampling temperature. 0 means that the most likely token is always chosen."""
     top_k: int = 0
-    """Draw among the k likeliest. 0: among all."""
+    """Number of most likely tokens to sample from. 0 means all tokens."""
     seed: int = 0
-    """Of the draws."""
+    """Seed of the random sampling."""
     tokenizer: str = ""
-    """Its directory or file. [what belongs to the model]"""
+    """Directory or file of the tokenizer. If not given, the model's own is used."""
     device: Literal["cpu", "cuda"] = "cpu"
-    """Where to compute."""
+    """Device to compute on."""
 
 
 def program() -> None:

@@ -46,56 +46,62 @@ Method = Literal["l1", "l2", "taylor", "activation", "mask", "uniform", "random"
 
 @dataclass(frozen=True)
 class Config:
-    """Cuts a small model out of a big one, as a start for training it."""
+    """Cuts a small model out of a large one, as initial weights for training."""
 
     source: tyro.conf.Positional[str]
-    """A Hugging Face directory: Llama, Mistral, Qwen2, Qwen3, InternLM2, or one that trainer.export wrote."""
+    """Hugging Face directory of the large model.
+    Its architecture must be Llama, Mistral, Qwen2, Qwen3 or InternLM2, or it must be an output of trainer.export."""
     target: tyro.conf.Positional[str]
-    """A preset's name (see trainer.run), a config.json, or a directory that has one."""
+    """Shape of the small model: the name of a preset (see trainer.run), a config.json, or a directory with one."""
     out: Annotated[str, Arg(aliases=["-o"])]
-    """The directory to write; it must not be there."""
+    """Directory to write; it must not exist yet."""
     method: Method = "l2"
-    """What decides which neurons, heads and dimensions stay. taylor, activation and mask need --data."""
+    """How to decide which neurons, heads and hidden dimensions to keep; taylor, activation and mask need --data."""
     layers: str = "ends"
-    """ends: first and last stay, the middle is thinned evenly; uniform; bi: by block influence; or 0,1,5,…"""
+    """Which layers to keep.
+    The choice `ends` keeps the first and last layers and thins the middle evenly, `uniform` spaces layers evenly.
+    The choice `bi` keeps those with the highest block influence (needs --data), or give numbers such as 0,1,5."""
     rescale: Rescale = "std"
-    """Of sums over fewer terms: std keeps the variance, lstsq fits output projections on --data."""
+    """How to correct sums that have fewer terms after the cut.
+    The choice std preserves their variance, lstsq fits the output projections on --data, none changes nothing."""
     data: str = ""
-    """Shards in the target's vocabulary, to calibrate on and to measure losses on."""
+    """Directory of shards encoded with the target's vocabulary, used for calibration and for measuring losses."""
     vocab: str = ""
-    """What `tinydata compact` wrote: embedding and head become the small vocabulary's."""
+    """Directory written by `tinydata compact`. Embedding and head are reduced to its vocabulary."""
     tie: Literal["", "embedding", "head", "mean"] = ""
-    """One matrix for embedding and head: which rows it gets, where the source has two."""
+    """Share one matrix between embedding and head. If the source has two, this says which of them it is taken from."""
     untie: bool = False
-    """Embedding and head apart; both start as the source's one, where it is tied."""
+    """Keep embedding and head as separate matrices. If the source shares one matrix, both start as a copy of it."""
 
     depth: int = 0
-    """Layers. 0: the target's; so with the next ones."""
+    """Number of layers. 0 means the target's."""
     width: int = 0
-    """Of the residual stream."""
+    """Width of the residual stream (hidden size). 0 means the target's."""
     expand: float = 0.0
-    """Width of the feed-forward network / width."""
+    """Width of the feed-forward network divided by --width. 0 means the target's ratio."""
     heads: int = 0
-    """Attention heads."""
+    """Number of attention heads. 0 means the target's."""
     kv_heads: int = 0
-    """Key-value heads."""
+    """Number of key-value heads. 0 means the target's."""
     series: int = 0
-    """Terms of PanGu-π's series activation; those the source has not start idle."""
+    """Number of terms of PanGu-π's series activation. Terms that the source lacks start without effect.
+    0 means the target's."""
     shortcut: int = -1
-    """r of PanGu-π's augmented shortcut; one the source has not starts as nothing. [-1: the target's]"""
+    """Reduction factor r of PanGu-π's augmented shortcut. If the source has none, it starts without effect.
+    0 means no shortcut, -1 means the target's."""
 
     samples: int = 64
-    """Sequences to calibrate on, and as many others to measure on."""
+    """Number of sequences to calibrate on. As many other sequences are used to measure losses."""
     seq_len: int = 0
-    """Tokens of each. 0: the source's, at most 512."""
+    """Number of tokens per calibration sequence. 0 means the source's sequence length, at most 512."""
     mask_steps: int = 300
-    """In which a mask is learned."""
+    """Number of optimizer steps in which --method mask learns the mask."""
     seed: int = 0
-    """Of random choices, of the mask, of new parts."""
+    """Seed of random choices, of the mask, and of weights that the source does not have."""
     dtype: Literal["source", "float32", "bfloat16"] = "source"
-    """Of the weights that are written."""
+    """Data type of the written weights; source means the same as in the source."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """For what needs a forward pass."""
+    """Device for forward passes; auto means a GPU if one is available, otherwise the CPU."""
 
 
 @dataclass(frozen=True)

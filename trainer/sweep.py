@@ -39,32 +39,35 @@ BATCH, PROMPT, NEW = 20, 2, 62  # of the speed: the paper's batch and prefix; it
 
 @dataclass(frozen=True)
 class Config:
-    """Draws shapes of a fixed number of parameters, trains each briefly, and says what the result goes with."""
+    """Trains many models of one size but different shapes, each briefly, and ranks the shapes.
+    It also prints the correlation of depth, width, expansion and speed with the result.
+    """
 
     data: str
-    """Shards."""
+    """Directory of the shards to train on."""
     params: str
-    """Parameters of each model, embedding and head included: 10M, 1.2B."""
+    """Number of parameters of each model, including embedding and head, such as 10M or 1.2B."""
     out: Annotated[str, tyro.conf.arg(aliases=["-o"])]
-    """Directory: a run per shape, results.parquet, sweep.html."""
+    """Directory for the results: one training run per shape, results.parquet and the chart."""
     draws: int = 30
-    """Shapes."""
+    """Number of shapes to train."""
     steps: int = 500
-    """Of each."""
+    """Number of optimizer steps for which each shape is trained."""
     tolerance: float = 0.02
-    """Largest difference from --params, as a share of them."""
+    """Largest allowed difference from --params, as a fraction of it."""
     preset: str = ""
-    """What is not drawn: width of a head, tying, sequence length. [the largest tiny-* that has not more parameters]"""
+    """Preset that sets everything except the shape: head width, tied embedding, sequence length.
+    If not given, the largest tiny-* preset with no more parameters than --params is used."""
     batch_tokens: int = 0
-    """Tokens per step. 0: the preset's."""
+    """Number of tokens per optimizer step. 0 means the preset's."""
     lr: float = 0.0
-    """Peak learning rate, of all. 0: the preset's."""
+    """Peak learning rate of every run. 0 means the preset's, adapted to the batch size."""
     seed: int = 0
-    """Of the draws, and of each run."""
+    """Seed of the random choice of shapes and of every training run."""
     device: str = "auto"
-    """auto: a GPU if there is one."""
+    """Device to compute on; auto means a GPU if one is available, otherwise the CPU."""
     picture: str = PICTURE
-    """Name in -o of the picture: .html, .png or .svg."""
+    """File name of the chart inside -o; the extension .html, .png or .svg sets its format."""
 
 
 class Shape(NamedTuple):
