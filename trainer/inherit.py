@@ -1,7 +1,7 @@
-"""A big model, a small shape -> what the small one starts from: `python -m trainer.inherit SOURCE TARGET -o init/`.
+"""Initializes a small model from a large one: `python -m trainer.inherit SOURCE TARGET -o init/`.
 
-In trainer/inheritance: which layers (layers), which units of each axis (importance, masks), the cut (slicing), what
-it changes in scale (mending), a report. l1, l2, uniform and random hold one tensor of the source at a time;
+The modules of trainer/inheritance choose the layers (layers) and the units of each axis (importance, learned_mask),
+cut the tensors (selection), correct their scale (rescale), and report what was done (report). l1, l2, uniform and random hold one tensor of the source at a time;
 activation, bi, lstsq and the losses one layer; taylor and mask the whole source. The paper's inheritance:
 arXiv 2402.02791, table 5.
 """
@@ -30,7 +30,7 @@ from trainer.inheritance import importance
 from trainer.inheritance import learned_mask as masks
 from trainer.inheritance.layers import choose_layers
 from trainer.inheritance.report import Report, quantiles
-from trainer.inheritance.rescale import Rescale, mended
+from trainer.inheritance.rescale import Rescale, corrected
 from trainer.inheritance.selection import Scores, choose, sliced
 from trainer.inheritance.source import Source, source_loss
 from trainer.inheritance.target import shaped
@@ -106,12 +106,12 @@ class Config:
 
 @dataclass(frozen=True)
 class Calibration:
-    """int64 [n, T]; those to measure on are between those to fit on."""
+    """Sequences to fit on and to measure losses on, alternating in the data; int64 [n, T]."""
 
     fit: Tensor
     fit_targets: Tensor
-    held: Tensor
-    held_targets: Tensor
+    held_out: Tensor
+    held_out_targets: Tensor
 
 
 def program() -> None:
@@ -123,7 +123,7 @@ def inherit(config: Config) -> Report:
     """Writes the directory, whole or not at all. Raises TrainerError before anything large is read."""
     started, out = time.monotonic(), Path(config.out)
     if out.exists():
-        raise TrainerError("it is there already", where=str(out), fix="another -o, or remove it")
+        raise TrainerError("the output directory already exists", where=str(out), fix="choose another -o, or delete it")
     source = Source.open(config.source, config.vocab)
     target = target_of(config, source)
     data = calibration(config, source)
@@ -131,10 +131,10 @@ def inherit(config: Config) -> Report:
     layers = choose_layers(config.layers, target.depth, source, data.fit if data else None, device)
     scores = scored(config, source, target, layers, data, device)
     plan = choose(scores, layers, source.config, target)
-    mending = mended(source, plan, data.fit if data else None, config.rescale, device)
-    tensors = sliced(source, target, plan, mending, tie=config.tie, seed=config.seed)
+    corrections = corrected(source, plan, data.fit if data else None, config.rescale, device)
+    tensors = sliced(source, target, plan, corrections, tie=config.tie, seed=config.seed)
     part = out.parent / f".{out.name}.part"
-    shutil.rmtree(part, ignore_errors=True)  # of one that was killed
+    shutil.rmtree(part, ignore_errors=True)  # left by a run that was killed
     try:
         written = source.read("norm.weight").dtype if config.dtype == "source" else getattr(torch, config.dtype)
         hf.save(part, target, tensors, written)
@@ -149,7 +149,7 @@ def inherit(config: Config) -> Report:
             target=asdict(target),
             plan=plan,
             quantiles=quantiles(scores, plan),
-            norms=mending.norms,
+            norms=corrections.norms,
             losses=losses(source, part, target, data, config.seed, device) if data else {},
             tied=how_tied(config, source.config, target),
             vocabulary=source.rows.coverage() if source.rows else {},
@@ -165,7 +165,7 @@ def inherit(config: Config) -> Report:
 
 def target_of(config: Config, source: Source) -> ModelConfig:
     if config.tie and config.untie:
-        raise TrainerError("--tie and --untie are opposites", fix="one of them")
+        raise TrainerError("--tie and --untie cannot be combined", fix="remove one of them")
     shape = {k: getattr(config, k) for k in ("width", "depth", "expand", "heads", "kv_heads")}
     tied = True if config.tie else False if config.untie else None
     target = shaped(
@@ -173,20 +173,20 @@ def target_of(config: Config, source: Source) -> ModelConfig:
     )
     if target.tied and not source.config.tied and not config.tie:
         raise TrainerError(
-            "the target has one matrix for embedding and head, the source two",
+            "the target shares one matrix between embedding and head, but the source has two",
             where=config.source,
-            fix="--tie embedding, --tie head or --tie mean says which rows it gets; --untie keeps two",
+            fix="choose where its rows come from with --tie embedding, --tie head or --tie mean, or keep two with --untie",
         )
     return target
 
 
 def calibration(config: Config, source: Source) -> Calibration | None:
-    """Sequences spread evenly over --data, every other one held out of fitting."""
+    """Sequences spread evenly over --data; every other one is not used for fitting."""
     asks = [f"--method {config.method}"] * (config.method in importance.FORWARD)
     asks += ["--layers bi"] * (config.layers == "bi") + ["--rescale lstsq"] * (config.rescale == "lstsq")
     if not config.data:
         if asks:
-            raise TrainerError(f"{asks[0]} needs data", fix="--data SHARDS, made by `tinydata encode`")
+            raise TrainerError(f"{asks[0]} needs data", fix="pass --data SHARDS, written by `tinydata encode`")
         return None
     shards = Shards.open(config.data)
     check_tokenizer(config, source, shards)
@@ -200,7 +200,7 @@ def calibration(config: Config, source: Source) -> Calibration | None:
 
 
 def check_tokenizer(config: Config, source: Source, shards: Shards) -> None:
-    """Raises TrainerError if the data are in another vocabulary than the target will have."""
+    """Raises TrainerError if the data are not encoded with the target's vocabulary."""
     made, where = shards.tokenizer, config.vocab or config.source
     try:
         own = read_tokenizer(where)
@@ -209,9 +209,9 @@ def check_tokenizer(config: Config, source: Source, shards: Shards) -> None:
     name = f"{own.family}, {own.size:,} ids, {own.fingerprint}" if own else f"{source.config.vocab:,} ids"
     if (own and own.fingerprint != made["fingerprint"]) or (not own and shards.vocab > source.config.vocab):
         raise TrainerError(
-            f"the data are in another vocabulary: {made['family']}, {made['size']:,} ids, {made['fingerprint']}",
+            f"the data are encoded with a different vocabulary: {made['family']}, {made['size']:,} ids, {made['fingerprint']}",
             where=f"{where} ({name})",
-            fix="--data must be encoded with the target's tokenizer: what --vocab names, else the source's own",
+            fix="encode the data with the target's tokenizer: the one in --vocab if given, otherwise the source's",
         )
 
 
@@ -245,7 +245,7 @@ def scored(
 def losses(
     source: Source, written: Path, target: ModelConfig, data: Calibration, seed: int, device: str
 ) -> dict[str, float]:
-    """Nats per token on the held sequences: of the source, of what was cut, of random weights in its shape."""
+    """Nats per token on the held-out sequences: of the source, the cut model, and random weights of the same shape."""
     print("measuring losses", file=sys.stderr)
     with torch.device("meta"):
         random = Model(target)
@@ -253,7 +253,7 @@ def losses(
     random.inv_freq = torch.empty(target.head_dim // 2)
     random.fill_buffers()
     return {
-        "source": source_loss(source, data.held, data.held_targets, device),
+        "source": source_loss(source, data.held_out, data.held_out_targets, device),
         "inherited": model_loss(hf.load(written), data, device),
         "random": model_loss(random, data, device),
     }
@@ -263,28 +263,32 @@ def losses(
 def model_loss(model: Model, data: Calibration, device: str, rows: int = 8) -> float:
     model.to(device)
     total = 0.0
-    for x, y in zip(data.held.split(rows), data.held_targets.split(rows), strict=True):
+    for x, y in zip(data.held_out.split(rows), data.held_out_targets.split(rows), strict=True):
         total += float(model(x.to(device), y.to(device))[0])
-    return total / int((data.held_targets != IGNORE).sum())
+    return total / int((data.held_out_targets != IGNORE).sum())
 
 
 def inputs(config: Config) -> dict[str, dict[str, Any]]:
-    """By what the directories it was made from are known again; the vocabulary by what tinydata.json says."""
+    """Fingerprints of the source and of the data, for the report."""
     data = {"data": {"data": Shards.open(config.data).fingerprint}} if config.data else {}
     return {"source": of_model(config.source), **data}
 
 
 def how_tied(config: Config, source: ModelConfig, target: ModelConfig) -> str:
     if source.tied == target.tied:
-        return "embedding and head are one matrix, as in the source" if target.tied else "embedding and head are two"
+        return (
+            "embedding and head share one matrix, as in the source"
+            if target.tied
+            else "embedding and head are separate"
+        )
     if target.tied:
         rows = {"embedding": "the source's embedding", "head": "the source's head", "mean": "the mean of both"}
-        return f"tied: embedding and head are one matrix, {rows[config.tie]}"
-    return "untied: embedding and head both start as the source's one matrix"
+        return f"tied: embedding and head share one matrix, which starts as {rows[config.tie]}"
+    return "untied: embedding and head both start as a copy of the source's shared matrix"
 
 
 def special_ids(config: Config, source: Source) -> dict[str, int | None]:
-    """bos_token_id and eos_token_id of the source, by the target's ids; null where the token is gone."""
+    """bos_token_id and eos_token_id of the source, by the target's ids; None if the token was removed."""
     there = json.loads((Path(config.source) / "config.json").read_text())
     out: dict[str, int | None] = {}
     for key in ("bos_token_id", "eos_token_id"):
@@ -295,11 +299,11 @@ def special_ids(config: Config, source: Source) -> dict[str, int | None]:
 
 
 def copy_tokenizer(directory: str, out: Path) -> None:
-    """Its files, and tinydata.json, by which training knows data of another tokenizer."""
+    """Copies the tokenizer's files and writes tinydata.json, by which training detects data of another tokenizer."""
     try:
         tokenizer = read_tokenizer(directory)
     except TrainerError:
-        print(f"warning: no tokenizer in {directory}; none is copied", file=sys.stderr)
+        print(f"warning: no tokenizer was found in {directory}, so none is copied", file=sys.stderr)
         return
     for file in tokenizer.files:
         shutil.copyfile(file, out / file.name)

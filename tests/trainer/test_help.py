@@ -6,6 +6,7 @@ import ast
 import dataclasses
 import importlib
 import inspect
+import itertools
 import re
 from pathlib import Path
 
@@ -32,7 +33,7 @@ def helps(program: str) -> dict[str, str]:
     config = importlib.import_module(f"trainer.{program}").Config
     body = ast.parse(inspect.getsource(config)).body[0].body
     out = {f.name: "" for f in dataclasses.fields(config)}
-    for field, below in zip(body, body[1:], strict=False):
+    for field, below in itertools.pairwise(body):
         if isinstance(field, ast.AnnAssign) and isinstance(below, ast.Expr):
             out[field.target.id] = inspect.cleandoc(below.value.value)
     return out

@@ -141,14 +141,14 @@ class Config:
 
 
 def parse(args: list[str] | None = None) -> Config:
-    """Flags over tinydata.toml over defaults."""
+    """Options from the command line, else from tinydata.toml, else the defaults."""
     usual = _defaults()
     told = tyro.cli(Config, prog="python -m trainer.run", args=args, default=replace(usual, data="", init="", out=""))
     return _named_by_round(told, usual)
 
 
 def _named_by_round(told: Config, usual: Config) -> Config:
-    """What was not said of data, init and out: the usual, or of --round N that round, and the run before it."""
+    """Fills in data, init and out where they are not given: from tinydata.toml, or, with --round N, by its rule."""
     names, run = {k: getattr(usual, k) for k in ("data", "init", "out")}, usual.out or "run"
     names["out"] = run
     if told.round > 0:
@@ -164,13 +164,15 @@ def _defaults() -> Config:
         with open(FILE, "rb") as f:
             found = tomllib.load(f)
     except tomllib.TOMLDecodeError as e:
-        raise TrainerError(f"not valid TOML: {e}", where=FILE, fix="mend the line") from None
+        raise TrainerError(f"the file is not valid TOML: {e}", where=FILE, fix="correct the line") from None
     table = found.get("train", {})
     names = {f.name for f in dataclasses.fields(Config)}
     for name in table:
         if name not in names:
             raise TrainerError(
-                f"training has no option {name!r}", where=f"{FILE}, table [train]", fix=", ".join(sorted(names))
+                f"{name!r} is not an option of trainer.run",
+                where=f"{FILE}, table [train]",
+                fix=f"use one of {', '.join(sorted(names))}",
             )
     table.setdefault("data", found.get("encode", {}).get("out", ""))
     if isinstance(table.get("track"), list):
