@@ -118,7 +118,7 @@ def program() -> None:
 
 
 def settings(config: Config, device: str) -> list[Setting]:
-    """The rows to measure: every shape, and, if other loops are compared, the shape without π's parts, which they lack."""
+    """The rows to measure: every shape, and also without π's parts where other loops, which lack them, are compared."""
     cuda = device == "cuda"
     others = [x for x in config.beside if x != "none"]
     for name in others:

@@ -78,7 +78,7 @@ def program() -> None:
         result |= on_data(model, facts, data, config)
     elif not config.tasks:
         raise TrainerError(
-            "there is nothing to evaluate on: neither --data nor --tasks was given, and the model has no record of its data",
+            "there is nothing to evaluate on: neither --data nor --tasks is given, and the model names no data",
             where=config.model,
             fix="pass --data SHARDS, or --tasks FILE.jsonl",
         )

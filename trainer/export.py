@@ -1,7 +1,7 @@
 """Converts a checkpoint to a Hugging Face directory: `python -m trainer.export RUN -o HFDIR`.
 
-A standard architecture is used wherever one can represent the model (`trainer.huggingface.architecture`). A model whose only
-addition is the series activation is folded into Llama, exactly: sum_i silu(a_i g + b_i) * u is one SwiGLU of
+A standard architecture is used wherever one can represent the model (`trainer.huggingface.architecture`). A model
+whose only addition is the series activation is folded into Llama, exactly: sum_i silu(a_i g + b_i) * u is one SwiGLU of
 n times the width, with gate rows a_i W and biases b_i. That costs n times the FFN's weights and time;
 --no-fold keeps them, and needs the code that is then copied beside the weights.
 """
@@ -149,7 +149,7 @@ def summary(trained: ModelConfig, written: ModelConfig, config: Config) -> str:
     if written != trained:
         before = sum(plan.parameters(trained).values())
         lines.append(
-            f"folded without loss into plain Llama: FFN {trained.ffn:,} -> {written.ffn:,}, {count - before:+,} parameters "
+            f"folded exactly into plain Llama: FFN {trained.ffn:,} -> {written.ffn:,}, {count - before:+,} parameters "
             f"({count / before - 1:+.1%}); --no-fold keeps the size but needs custom code"
         )
     if architecture(written) == CUSTOM:

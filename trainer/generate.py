@@ -78,7 +78,7 @@ def continuation(
     top_k: int = 0,
     seed: int = 0,
 ) -> Iterator[int]:
-    """Yields the ids that continue `ids`, until `eos` (not included). The model sees at most the last seq_len tokens."""
+    """Yields the ids that continue `ids`, until `eos`, which is not. The model sees at most the last seq_len tokens."""
     generator = torch.Generator().manual_seed(seed)
     ids = list(ids)
     for _ in range(tokens):

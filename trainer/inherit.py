@@ -1,8 +1,10 @@
 """Initializes a small model from a large one: `python -m trainer.inherit SOURCE TARGET -o init/`.
 
 The modules of trainer/inheritance choose the layers (layers) and the units of each axis (importance, learned_mask),
-cut the tensors (selection), correct their scale (rescale), and report what was done (report). l1, l2, uniform and random hold one tensor of the source at a time;
-activation, bi, lstsq and the losses one layer; taylor and mask the whole source. The paper's inheritance:
+cut the tensors (selection), correct their scale (rescale), and report what was done (report).
+
+Memory: l1, l2, uniform and random hold one tensor of the source at a time; activation, bi, lstsq and the losses one
+layer; taylor and mask the whole source. The paper's inheritance:
 arXiv 2402.02791, table 5.
 """
 
@@ -175,7 +177,7 @@ def target_of(config: Config, source: Source) -> ModelConfig:
         raise TrainerError(
             "the target shares one matrix between embedding and head, but the source has two",
             where=config.source,
-            fix="choose where its rows come from with --tie embedding, --tie head or --tie mean, or keep two with --untie",
+            fix="choose its rows with --tie embedding, --tie head or --tie mean, or keep two matrices with --untie",
         )
     return target
 
@@ -209,7 +211,7 @@ def check_tokenizer(config: Config, source: Source, shards: Shards) -> None:
     name = f"{own.family}, {own.size:,} ids, {own.fingerprint}" if own else f"{source.config.vocab:,} ids"
     if (own and own.fingerprint != made["fingerprint"]) or (not own and shards.vocab > source.config.vocab):
         raise TrainerError(
-            f"the data are encoded with a different vocabulary: {made['family']}, {made['size']:,} ids, {made['fingerprint']}",
+            f"the data have a different vocabulary: {made['family']}, {made['size']:,} ids, {made['fingerprint']}",
             where=f"{where} ({name})",
             fix="encode the data with the target's tokenizer: the one in --vocab if given, otherwise the source's",
         )

@@ -156,7 +156,7 @@ class Training:
             raise TrainerError(
                 f"{self.guard.skipped} consecutive steps were skipped; reason for the last one: {values['skipped']}",
                 where=f"step {self.step}; {self.out / 'metrics.jsonl'} lists the sequences of the skipped steps",
-                fix="resume with a lower --lr, or start a new run from the last checkpoint (--init) without these sequences",
+                fix="resume with a lower --lr, or start a new run without these sequences (--init, --kept)",
             )
 
     def validate(self) -> None:

@@ -1,8 +1,8 @@
-"""Computes the loss of every token of given sequences under a frozen model: `tinydata score --scorer trainer.scorer:load`.
+"""Computes the loss of every token of sequences under a frozen model: `tinydata score --scorer trainer.scorer:load`.
 
 The model is a run, one of its checkpoints, or a Hugging Face directory; other architectures than the trainer's are
-loaded by transformers. float32 and one thread on a CPU, so that a result does not depend on how many processes share the work;
-bfloat16, compiled, on a GPU. Every forward pass has the same shape: the last one is filled up.
+loaded by transformers. float32 and one thread on a CPU, so that a result does not depend on how many processes share
+the work; bfloat16, compiled, on a GPU. Every forward pass has the same shape: the last one is filled up.
 """
 
 from __future__ import annotations

@@ -144,7 +144,7 @@ def drawn(base: ModelConfig, wanted: int, tolerance: float, draws: int, seed: in
                 found.append(Shape(depth, width, expand, ffn, total))
     if len(found) < 3:
         raise TrainerError(
-            f"only {len(found)} shapes have {wanted:,} parameters ± {tolerance:.1%} with {base.vocab:,} ids; 3 are needed",
+            f"{len(found)} shapes have {wanted:,} parameters ± {tolerance:.1%} with {base.vocab:,} ids, fewer than 3",
             fix="use more --params, a larger --tolerance, or a --preset with narrower heads",
         )
     return sorted(random.Random(seed).sample(found, min(draws, len(found))))

@@ -58,7 +58,7 @@ class Sequences:
     """The sequences of a dataset that are used for training, and those held out for validation.
 
     `kept`: what a round kept, as numbers of sequences; None: all. Groups of 4 consecutive
-    sequences are held out, spaced evenly over all shards, so that every domain is included. They do not depend on `kept`.
+    sequences are held out, spaced evenly over all shards, so every domain is included. `kept` has no effect on them.
     """
 
     shards: Shards

@@ -103,8 +103,9 @@ def read_kept(path: str | Path, total: int, inclusion: bool = False) -> tuple[np
             fix="use a Parquet file with a column `sequence`",
         ) from None
     if len(kept) and not (kept.min() >= 0 and kept.max() < total):
+        wrong = kept.max() if kept.max() >= total else kept.min()
         raise TrainerError(
-            f"sequence {kept.max() if kept.max() >= total else kept.min()} does not exist in the shards, which have {total:,}",
+            f"sequence {wrong} does not exist in the shards, which have {total:,}",
             where=str(path),
             fix="use a list that was made for these shards and this --seq-len",
         )

@@ -1,7 +1,8 @@
 """Converts between config.json of Hugging Face and ModelConfig.
 
-A ModelConfig is written as the first of these architectures that can represent it: Qwen2 (bias on q, k, v alone), Llama, Mistral
-(heads that do not divide the width, which Llama's configuration refuses), Qwen3 (qk_norm), our own code.
+A ModelConfig is written as the first of these architectures that can represent it: Qwen2 (bias on q, k, v
+alone), Llama, Mistral (heads that do not divide the width, which Llama's configuration refuses), Qwen3 (qk_norm), our
+own code.
 """
 
 from __future__ import annotations

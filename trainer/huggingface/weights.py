@@ -130,7 +130,7 @@ class Weights:
         return part.reshape(-1, *packed.shape[1:]).contiguous()
 
     def _check(self) -> None:
-        """Raises TrainerError if a tensor of the model is missing, or if a file has a tensor that the model does not use."""
+        """Raises TrainerError if a tensor of the model is missing, or if a file has one that the model does not use."""
         names = {self._there(n) for n in self.names()}
         missing = sorted(names - self.files.keys())
         ignorable = (".rotary_emb.inv_freq", ".masked_bias")

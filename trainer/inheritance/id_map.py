@@ -47,8 +47,8 @@ class Rows:
         whole = len(pairs) == len(kept) and pairs.keys() | learned.keys() == set(range(size))
         if not whole or any(not p or max(p) >= len(table) for p in learned.values()):
             raise TrainerError(
-                f"the id map has {len(kept):,} kept and {len(learned):,} learned tokens, which do not cover the ids 0 to "
-                f"{size - 1:,}",
+                f"the id map has {len(kept):,} kept and {len(learned):,} learned tokens, which do not cover the ids "
+                f"0 to {size - 1:,}",
                 where=str(directory),
                 fix="create the vocabulary again with `tinydata compact --force`",
                 code=UNREADABLE,

@@ -1,4 +1,4 @@
-"""Chooses the layers of the source to keep: evenly spaced, both ends and a thinned middle, or those with most influence.
+"""Chooses the layers of the source to keep: evenly spaced, both ends and a thinned middle, or the most influential.
 
 The paper (arXiv 2402.02791) finds the first and last layers matter and the middle redundant.
 """

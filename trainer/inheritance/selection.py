@@ -22,7 +22,7 @@ Units = dict[str, Tensor]  # axis -> a value or an index of each unit
 
 @dataclass(frozen=True)
 class Scores:
-    """Units with higher scores are kept first. `layers`: of the kept layers, in order; axes heads, groups, ffn, shortcut."""
+    """Units with higher scores are kept first. `layers`: kept layers, in order; axes heads, groups, ffn, shortcut."""
 
     hidden: Tensor  # [d]
     layers: list[Units]

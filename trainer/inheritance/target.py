@@ -66,14 +66,14 @@ def _check_head_dim(c: ModelConfig, source: ModelConfig, shape: dict[str, Any]) 
         width = c.width if fits else max(1, round(c.width / source.head_dim)) * source.head_dim
         flag = "" if fits else f"--width {width} "
         raise TrainerError(
-            f"heads of {c.head_dim} dimensions cannot be cut from heads of {source.head_dim}: heads are kept whole, because "
-            "their rotary frequencies depend on their width",
+            f"heads of {c.head_dim} dimensions cannot be cut from heads of {source.head_dim}: heads are kept whole, "
+            "because their rotary frequencies depend on their width",
             fix=f"use {flag}--heads {width // source.head_dim}, for heads of {source.head_dim} dimensions",
         )
 
 
 def check(target: ModelConfig, source: ModelConfig) -> None:
-    """Raises TrainerError if the target is larger than the source in any dimension, or interprets weights differently."""
+    """Raises TrainerError if the target is larger than the source in any dimension, or interprets weights otherwise."""
     larger = _larger(target, source)
     if larger:
         raise TrainerError(

@@ -106,7 +106,7 @@ def restore(checkpoint: Path, model: nn.Module, optimizer: torch.optim.Optimizer
 
 
 def begin_moments(optimizer: torch.optim.Optimizer) -> None:
-    """Creates AdamW's moments, which it would create in its first step; a checkpoint needs them even if that is skipped."""
+    """Creates AdamW's moments before its first step: a checkpoint needs them even if that step is skipped."""
     for group in optimizer.param_groups:
         for p in group["params"]:
             zeros = {"exp_avg": torch.zeros_like(p), "exp_avg_sq": torch.zeros_like(p)}

@@ -78,5 +78,6 @@ class Guard:
             mean = sum(past) / len(past)
             sigma = math.sqrt(sum((x - mean) ** 2 for x in past) / (len(past) - 1))
             if value > mean + self.SIGMA * sigma + 1e-6 * abs(mean):
-                return f"{name} {value:.4g} is more than {self.SIGMA:g} sigma above the mean {mean:.4g} of {len(past)} steps"
+                limit = f"{self.SIGMA:g} sigma above the mean of the last {len(past)} steps ({mean:.4g})"
+                return f"{name} {value:.4g} is more than {limit}"
         return None

@@ -63,7 +63,7 @@ def origin(path: str | Path, facts: dict[str, Any], vocab: int, tokenizer: str =
 
 
 def _tokenizer(path: Path, facts: dict[str, Any], vocab: int, given: str) -> Tokenizer | None:
-    """The given one, else the one in the Hugging Face directory, else the one that the run's shards were encoded with."""
+    """The given one, else the one in the Hugging Face directory, else the one of the run's shards."""
     made = facts.get("tokenizer") or {}
     place = given or (made.get("path") if not (path / "config.json").exists() else "") or str(path)
     try:

@@ -1,4 +1,4 @@
-"""The recipe of a run (recipe.json), the check that a resumed run has the same one, and the line printed at the start."""
+"""The recipe of a run (recipe.json), the check that a resumed run has the same, and the line printed at the start."""
 
 from __future__ import annotations
 
@@ -93,11 +93,11 @@ def introduction(config: Config, made: dict[str, Any], step: int) -> str:
     seen, there = config.steps * config.batch_tokens, made["data"]["sequences"] * config.seq_len
     lines = [
         f"{n:,} parameters; {config.steps:,} steps of {config.batch_tokens:,} tokens: {seen:,} of {there:,} tokens "
-        f"({seen / there:.2f} epochs), {made['data']['held out']} sequences held out; peak learning rate {config.lr:.3g}"
+        f"({seen / there:.2f} epochs), {made['data']['held out']} held-out sequences; learning rate {config.lr:.3g}"
     ]
     if config.batch_tokens > LARGEST_BATCH:
         lines.append(
-            f"warning: a batch of {config.batch_tokens:,} tokens is larger than 4 million; the PanGu-π Pro paper reports lower "
-            "quality above that"
+            f"warning: a batch of {config.batch_tokens:,} tokens is larger than 4 million; the PanGu-π Pro paper "
+            "reports lower quality above that"
         )
     return "\n".join([*lines, *([f"resuming from step {step:,}"] if step else [])])

@@ -36,7 +36,7 @@ def check_tokenizer(init: str, facts: dict[str, Any], shards: Shards) -> None:
         raise TrainerError(
             f"the model uses the tokenizer {_named(mine)}, but the shards were encoded with {_named(shards.tokenizer)}",
             where=str(shards.directory),
-            fix=f"run `tinydata encode CORPUS --vocab {init}`, or convert the model with trainer.inherit and its --vocab",
+            fix=f"run `tinydata encode CORPUS --vocab {init}`, or convert the model with trainer.inherit --vocab",
         )
 
 
@@ -91,7 +91,7 @@ def _check_vocabulary(init: str, model: ModelConfig, facts: dict[str, Any], shar
 
 
 def resolve(config: Config, model: ModelConfig, sequences: Sequences | None, world: int) -> Config:
-    """Replaces every 0 and -1 by the value it stands for. Raises TrainerError for options that contradict each other."""
+    """Replaces every 0 and -1 by the value it stands for. Raises TrainerError for contradictory options."""
     base = preset(config.preset)
     T = model.seq_len
     batch = config.batch_tokens or base.batch_tokens
@@ -144,7 +144,7 @@ def open_data(config: Config) -> tuple[Config, Data | None]:
     if data.round:
         if config.seq_len not in (0, data.round.seq_len):
             raise TrainerError(
-                f"the round has sequences of {data.round.seq_len} tokens, so --seq-len {config.seq_len} is not possible",
+                f"its sequences have {data.round.seq_len} tokens, so --seq-len {config.seq_len} is not possible",
                 where=config.data,
                 fix=f"use --seq-len {data.round.seq_len}, or score the shards again with --seq-len {config.seq_len}",
             )
