@@ -91,9 +91,7 @@ class Report:
     def _new_parts(self) -> list[str]:
         out = []
         if self.target["series"] > self.source["series"]:
-            out.append(
-                f"the series activation has {self.target['series']} terms, starting as {self.source['series']}"
-            )
+            out.append(f"the series activation has {self.target['series']} terms, starting as {self.source['series']}")
         if self.target["shortcut"] and not self.source["shortcut"]:
             out.append(f"the augmented shortcut d/{self.target['shortcut']} starts without effect")
         return out
