@@ -32,7 +32,7 @@ from trainer.training import checkpoint
 from trainer.training.config import Config
 from trainer.training.metrics import read
 from trainer.training.optim import adamw, schedule
-from trainer.training.resolve import model_config, settled
+from trainer.training.resolve import model_config, resolve
 from trainer.training.validation import Sums
 
 
@@ -68,8 +68,8 @@ def transformers(config: Config, sequences: Sequences, out: Path) -> float:
             print(f"transformers: step {step} loss {float(loss):.4f}", file=sys.stderr)
     sums = Sums(sequences.shards)
     with torch.no_grad():
-        for a in range(0, len(sequences.held), 16):
-            numbers = sequences.held[a : a + 16]
+        for a in range(0, len(sequences.held_out), 16):
+            numbers = sequences.held_out[a : a + 16]
             batch = sequences.read(numbers, model_of.vocab)
             logits = model(batch.tokens).logits.flatten(0, 1)
             nll = F.cross_entropy(logits, batch.targets.flatten(), reduction="none").view_as(batch.targets)
@@ -84,7 +84,7 @@ def ngram(config: Config, sequences: Sequences, order: int, discount: float = 0.
     rows = config.batch_tokens // config.seq_len
     numbers = sequences.order(np.arange(config.steps * rows), config.seed)
     train = np.stack([sequences.shards.read(i * T, i * T + T + 1) for i in numbers.tolist()])
-    held = np.stack([sequences.shards.read(i * T, i * T + T + 1) for i in sequences.held.tolist()])
+    held = np.stack([sequences.shards.read(i * T, i * T + T + 1) for i in sequences.held_out.tolist()])
     p = np.full((len(held), T), 1.0 / vocab)
     for n in range(1, order + 1):
         grams, counts = np.unique(_keys(train, n, vocab)[:, max(0, 2 - n) :], return_counts=True)
@@ -101,7 +101,7 @@ def ngram(config: Config, sequences: Sequences, order: int, discount: float = 0.
         back = np.where(context >= 0, discount * distinct[context] / total, 1.0)
         p[:, T - where :] = own + back * p[:, T - where :]
     sums = Sums(sequences.shards)
-    sums.add(sequences.held * T + 1, held[:, 1:], -np.log(p))
+    sums.add(sequences.held_out * T + 1, held[:, 1:], -np.log(p))
     return sums.result()["bits_per_byte"]
 
 
@@ -124,7 +124,7 @@ def compressed(sequences: Sequences) -> dict[str, float]:
     """Bits per byte of the held-out text, compressed as one."""
     tok = read_tokenizer(_vocab(sequences.shards))
     T = sequences.length
-    ids = np.concatenate([sequences.shards.read(i * T + 1, i * T + T + 1) for i in sequences.held.tolist()])
+    ids = np.concatenate([sequences.shards.read(i * T + 1, i * T + T + 1) for i in sequences.held_out.tolist()])
     text = tok.decode(ids.tolist()).encode()
     gz, xz = len(gzip.compress(text, 9)), len(lzma.compress(text, preset=9))
     return {f"gzip -9 of {len(text):,} bytes": 8 * gz / len(text), "xz -9": 8 * xz / len(text)}
@@ -155,7 +155,7 @@ def main() -> None:
             **{**state["recipe"]["train"], "track": ()} if "recipe" in state else {**state["train"], "track": ()}
         )
         sequences = Sequences(Shards.open(told.shards), config.seq_len, config.holdout)
-        config = settled(config, model.config, sequences, 1)
+        config = resolve(config, model.config, sequences, 1)
         if seed < told.peers:
             rows[f"transformers, seed {seed}"] = transformers(config, sequences, told.out / f"peer-{seed}")
         print(json.dumps(rows, indent=1), file=sys.stderr)
@@ -164,15 +164,15 @@ def main() -> None:
     rows |= compressed(sequences)
     rows["uniform over the ids"] = math.log2(sequences.shards.vocab) * _targets_per_byte(sequences)
     tokens = config.steps * config.batch_tokens
-    print(f"{told.preset}, {tokens:,} tokens, {len(sequences.held)} held-out sequences of {sequences.length}")
+    print(f"{told.preset}, {tokens:,} tokens, {len(sequences.held_out)} held-out sequences of {sequences.length}")
     for name, value in sorted(rows.items(), key=lambda x: x[1]):
         print(f"{name:<40}{value:8.4f} bits per byte")
 
 
 def _targets_per_byte(sequences: Sequences) -> float:
     sums, T = Sums(sequences.shards), sequences.length
-    ids = np.stack([sequences.shards.read(i * T, i * T + T + 1) for i in sequences.held.tolist()])
-    sums.add(sequences.held * T + 1, ids[:, 1:], np.full((len(ids), T), math.log(2)))
+    ids = np.stack([sequences.shards.read(i * T, i * T + T + 1) for i in sequences.held_out.tolist()])
+    sums.add(sequences.held_out * T + 1, ids[:, 1:], np.full((len(ids), T), math.log(2)))
     return sums.result()["bits_per_byte"]
 
 

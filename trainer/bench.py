@@ -1,11 +1,11 @@
 """Tokens per second, MFU and peak memory of whole training steps, loader and optimizer included, for a table of shapes.
 
 python -m trainer.bench --shapes pi-1b-pro tiny-30m --beside plain transformers
-python -m trainer.bench --head        the head alone: by chunks, beside all logits at once
+python -m trainer.bench --head        the head alone: in chunks, compared with all logits at once
 
-The step is trainer.run's own. Each row is measured in a process of its own, so that its peak is its own, and on
-the same machine in the same minutes as those beside it. MFU counts the shape's FLOPs by one stated convention
-against the data sheet's peak; no peak is known for a CPU, so beside it stands what a matrix product reaches here.
+The step is the same code as in trainer.run. Each row is measured in its own process, so that its peak memory is not
+affected by the others. MFU compares the FLOPs of the shape, by one stated convention, with the peak in the GPU's data
+sheet. For a CPU no peak is known, so the speed of a plain matrix product on the same machine is printed as well.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from trainer.training.config import Config as RunConfig
 from trainer.training.metrics import memory_bytes
 from trainer.training.optim import Guard, adamw
 from trainer.training.parallel import fill, quiet_collector, sharded, world
-from trainer.training.resolve import settled
+from trainer.training.resolve import resolve
 from trainer.training.signals import Stopped
 from trainer.training.step import take_step
 
@@ -51,36 +51,38 @@ HEADS = ("by chunks", "all at once")
 
 @dataclass(frozen=True)
 class Config:
-    """Measures training steps on this machine, shape by shape, beside other loops."""
+    """Measures the speed and memory of training steps on this machine, for several model shapes and training loops."""
 
     shapes: tuple[str, ...] = ()
-    """Presets. [pi-1b-pro, tiny-125m, tiny-30m; on a CPU tiny-10m, tiny-1m]"""
+    """Names of the presets to measure.
+    If not given: pi-1b-pro, tiny-125m and tiny-30m on a GPU; tiny-10m and tiny-1m on a CPU."""
     beside: tuple[str, ...] = ("plain",)
-    """plain: nanoGPT's loop over a plain Llama; transformers: the same over LlamaForCausalLM; none: nothing."""
+    """Other training loops to compare with: plain (nanoGPT's loop over a plain Llama),
+    transformers (the same loop over LlamaForCausalLM), or none."""
     seq_len: int = 0
-    """Tokens per sequence. 0: the preset's."""
+    """Number of tokens per sequence. 0 means the preset's."""
     micro_batch: int = 0
-    """Sequences at once. 0: as many as make 16,384 tokens; on a CPU 2,048."""
+    """Number of sequences processed at once. 0 means as many as make up 16,384 tokens on a GPU, 2,048 on a CPU."""
     accumulate: int = 1
-    """Micro-batches per step."""
+    """Number of micro-batches per optimizer step."""
     steps: int = 0
-    """Measured steps, after a fifth as many that are not. 0: 50; on a CPU 5."""
+    """Number of measured steps; a fifth as many warm-up steps come first. 0 means 50 on a GPU and 5 on a CPU."""
     compile: Literal["auto", "on", "off"] = "auto"
-    """auto: on a GPU."""
+    """Whether to compile each layer with torch.compile; auto means only on a GPU."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """auto: bf16 on a GPU."""
+    """Precision of matrix products; auto means bf16 on a GPU and fp32 on a CPU."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """auto: a GPU if there is one."""
+    """Device to compute on; auto means a GPU if one is available, otherwise the CPU."""
     head: bool = False
-    """The head and its loss alone."""
+    """Measure only the output head and its loss."""
     head_tokens: int = 16_384
-    """Of --head; all logits at once take 4 x tokens x vocabulary bytes, three times."""
+    """Number of tokens for --head. Computing all logits at once needs three times 4 x tokens x vocabulary bytes."""
     head_vocab: int = 100_000
-    """Of --head."""
+    """Vocabulary size for --head."""
     head_width: int = 2048
-    """Of --head."""
+    """Width of the hidden states for --head."""
     json: bool = False
-    """JSON instead of a table."""
+    """Print the result as JSON instead of as a table."""
 
 
 class Setting(NamedTuple):
@@ -116,12 +118,14 @@ def program() -> None:
 
 
 def settings(config: Config, device: str) -> list[Setting]:
-    """Every shape as it is; where others stand beside it, also without π's parts, which they have not."""
+    """The rows to measure: every shape, and also without π's parts where other loops, which lack them, are compared."""
     cuda = device == "cuda"
     others = [x for x in config.beside if x != "none"]
     for name in others:
         if name not in PEERS:
-            raise TrainerError(f"no loop {name!r}", fix=f"--beside {' '.join(PEERS)}, or none")
+            raise TrainerError(
+                f"unknown training loop {name!r}", fix=f"use --beside {' '.join(PEERS)}, or --beside none"
+            )
     out = []
     for name in config.shapes or (("pi-1b-pro", "tiny-125m", "tiny-30m") if cuda else ("tiny-10m", "tiny-1m")):
         model = preset(name).model
@@ -144,12 +148,12 @@ def settings(config: Config, device: str) -> list[Setting]:
 
 
 def measured(function: Callable[..., dict[str, Any]], *args: Any) -> dict[str, Any]:
-    """function(*args) in a process of its own; {"error": ...} if memory did not suffice."""
+    """function(*args) in its own process; {"error": ...} if it ran out of memory."""
     try:
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as alone:
             return alone.submit(function, *args).result()
     except BrokenProcessPool:
-        return {"error": "killed, as a rule for want of memory"}
+        return {"error": "the process was killed, probably because it ran out of memory"}
     except torch.OutOfMemoryError as e:
         return {"error": str(e).splitlines()[0]}
 
@@ -164,7 +168,7 @@ def describe(device: str, bf16: bool) -> dict[str, Any]:
 
 
 def matrix_product(device: str, bf16: bool) -> float:
-    """FLOP/s of a square product, the best of five: what this machine can reach at all."""
+    """FLOP/s of a square matrix product, the best of five runs: a practical upper bound for this machine."""
     n = 8192 if device == "cuda" else 1024
     kind = torch.bfloat16 if bf16 else torch.float32
     torch.set_float32_matmul_precision("high")
@@ -180,7 +184,7 @@ def matrix_product(device: str, bf16: bool) -> float:
 
 
 def now(device: str) -> float:
-    """Seconds, when all that was asked of the device is done."""
+    """The time in seconds, after the device has finished all pending work."""
     if device == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter()
@@ -199,7 +203,7 @@ def timed(step: Callable[[], Any], s: Setting) -> dict[str, Any]:
 
 def train(s: Setting) -> dict[str, Any]:
     """Steps of trainer.run, on random ids: as fast as text."""
-    config = settled(
+    config = resolve(
         RunConfig(
             micro_batch=s.rows,
             batch_tokens=s.parts * s.rows * s.model.seq_len,
@@ -274,7 +278,7 @@ def head(kind: str, config: Config, device: str) -> dict[str, Any]:
 
 
 def row(s: Setting, machine: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
-    """The median step's speed; of the whole, the slowest is told too."""
+    """The row of the result: mean speed over all steps, median and slowest step."""
     out: dict[str, Any] = {"shape": s.shape, "loop": s.loop, "compiled": s.compile, "bf16": s.bf16}
     if "error" in found:
         return out | found
@@ -297,14 +301,14 @@ def row(s: Setting, machine: dict[str, Any], found: dict[str, Any]) -> dict[str,
 
 def table(result: dict[str, Any]) -> str:
     m, rows = result["machine"], result["rows"]
-    peak = f"{m['peak'] / 1e12:,.0f} TFLOP/s by its data sheet" if m["peak"] else "no peak known, so MFU is n/a"
+    peak = f"{m['peak'] / 1e12:,.0f} TFLOP/s by its data sheet" if m["peak"] else "peak unknown, so MFU is n/a"
     wide = max(len(r["shape"]) for r in rows) + 2
     lines = [
         f"{m['device']}, {m['threads']} threads, torch {m['torch']}: {peak}; "
         f"a matrix product reaches {m['matrix_product'] / 1e12:,.3g} TFLOP/s",
         "",
         f"{'shape':<{wide}}{'loop':<13}{'parameters':>14}{'T':>7}{'GFLOP/token':>12}{'tokens/s':>11}{'MFU':>7}"
-        f"{'of product':>11}{'s/step':>9}{'peak GB':>9}",
+        f"{'of matmul':>11}{'s/step':>9}{'peak GB':>9}",
     ]
     for r in rows:
         if "error" in r:
@@ -317,8 +321,11 @@ def table(result: dict[str, Any]) -> str:
             f"{r['median_s']:>9.3f}{r['memory_bytes'] / 1e9:>9.2f}"
         )
     how = ("bf16" if rows[0]["bf16"] else "fp32") + (", compiled" if rows[0]["compiled"] else "")
-    memory = "of the card" if m["peak"] or m["device"] != "CPU" else "of the process"
-    lines += ["", f"{how}; whole steps with loader and optimizer; peak {memory}. MFU by {result['convention']}"]
+    memory = "of the GPU" if m["peak"] or m["device"] != "CPU" else "of the process"
+    lines += [
+        "",
+        f"{how}; whole steps with data loading and optimizer; peak memory {memory}. MFU by {result['convention']}",
+    ]
     return "\n".join(lines)
 
 

@@ -1,9 +1,9 @@
-"""metrics.jsonl of runs -> a picture: loss, bits per byte, learning rate and gradient norm over tokens.
+"""Draws metrics.jsonl of runs as a chart: loss, bits per byte, learning rate and gradient norm over tokens.
 
 python -m trainer.curve RUN ... [-o curve.html]
 
-A run of a million steps is drawn as 150 points: means of as many stretches of its steps, with a band from the
-least to the greatest of each. What was measured on held-out sequences is drawn as points.
+A run of any length is drawn as a line of at most 150 points, each the mean of consecutive steps, with a band from
+their minimum to their maximum. Values measured on held-out sequences are drawn as points.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ WIDTH, HEIGHT = 420, 240
 
 @dataclass(frozen=True)
 class Config:
-    """Draws the curves of one or several runs into one picture."""
+    """Draws the training curves of one or more runs in one chart."""
 
     runs: Annotated[tuple[str, ...], tyro.conf.Positional]
-    """Directories that trainer.run wrote, also while it runs."""
+    """Directories of the runs to draw, as written by trainer.run; a run may still be in progress."""
     out: Annotated[str, tyro.conf.arg(aliases=["-o"])] = "curve.html"
-    """The picture: .html, .png or .svg."""
+    """File to write the chart to; the extension .html, .png or .svg sets its format."""
 
 
 def program() -> None:
     config = tyro.cli(Config, prog="python -m trainer.curve")
     if not config.runs:
-        raise TrainerError("no run is named", fix="python -m trainer.curve RUN ...")
+        raise TrainerError("no run was given", fix="python -m trainer.curve RUN ...")
     charts.check(config.out)
     charts.write(picture(dict(zip(names(config.runs), map(lines, config.runs), strict=True))), config.out)
     print(f"wrote {config.out}")
@@ -55,15 +55,18 @@ def lines(run: str) -> list[dict[str, Any]]:
         found = read(run)
     except OSError as e:
         raise TrainerError(
-            f"no readable {FILE}: {e.strerror}", where=run, fix="name what trainer.run -o was given", code=UNREADABLE
+            f"{FILE} is missing or cannot be read: {e.strerror}",
+            where=run,
+            fix="pass the directory that was given to trainer.run -o",
+            code=UNREADABLE,
         ) from None
     if not found:
-        raise TrainerError(f"{FILE} is empty: the run has only begun", where=run, fix="wait for its first step")
+        raise TrainerError(f"{FILE} is empty: the run has not finished its first step", where=run, fix="wait for it")
     return found
 
 
 def names(runs: tuple[str, ...]) -> list[str]:
-    """What tells them apart: the directory's name, or the path where two have the same."""
+    """Names for the legend: the directory's name, or its path if two runs have the same name."""
     last = [Path(os.path.abspath(r)).name for r in runs]
     return [n if last.count(n) == 1 else r for n, r in zip(last, runs, strict=True)]
 
@@ -77,7 +80,7 @@ def picture(runs: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
         if trained or held:
             panels.append(_panel(title, unit, form, trained, held, list(runs)))
     title = next(iter(runs)) if len(runs) == 1 else f"{len(runs)} runs"
-    how = "line: training, means of several steps; band: from the least of these to the greatest; points: held-out text"
+    how = "line: training, mean over several steps; band: minimum to maximum of these steps; points: held-out sequences"
     return charts.page(title, how, panels)
 
 

@@ -1,10 +1,10 @@
-"""What a model is worth: bits per byte by domain, multiple choice, and what goes on inside it.
+"""Evaluates a model: bits per byte by domain, multiple-choice accuracy, and diagnostics of its layers.
 
 python -m trainer.evaluate MODEL [--data SHARDS] [--tasks FILE.jsonl ...] [--diagnostics] [--json]
 
-Bits per byte compares models of different tokenizers, on the same text. Sequences that the model's own run held
-out are used where the shards are the run's; of other shards, sequences spread evenly over them. The usual
-benchmarks by their usual recipes are lm-eval's, on the exported model: docs/trainer.md says how.
+Bits per byte compares models with different tokenizers on the same text. On the shards of the model's own run, the
+sequences that it held out are used; on other shards, sequences spread evenly over them. For the standard benchmarks,
+export the model and use lm-eval, as described in docs/trainer.md.
 """
 
 from __future__ import annotations
@@ -37,29 +37,32 @@ AT_ONCE = {"cpu": 8_192, "cuda": 65_536}  # tokens in one forward pass
 
 @dataclass(frozen=True)
 class Config:
-    """Bits per byte on shards, accuracy on multiple-choice files, diagnostics. Without --data and --tasks: on the
-    sequences that the model's run held out."""
+    """Measures bits per byte on shards, accuracy on multiple-choice files, and diagnostics of the layers.
+    Without --data and --tasks, it uses the sequences that the model's training run held out.
+    """
 
     model: Annotated[str, tyro.conf.Positional]
-    """A run (its newest checkpoint), one checkpoint of it, or a Hugging Face directory."""
+    """Model to evaluate: a training run (its newest checkpoint), one checkpoint, or a Hugging Face directory."""
     data: str = ""
-    """Shards. [those of the model's run, if no --tasks are given]"""
+    """Directory of the shards to evaluate on.
+    If neither this nor --tasks is given, those of the model's run are used."""
     tokens: int = 1_000_000
-    """At most so many of --data. 0: all. Models of different tokenizers see the same text only with 0."""
+    """Maximum number of tokens of --data to evaluate. 0 means all of them.
+    Only 0 compares models with different tokenizers on the same text."""
     tasks: tuple[str, ...] = ()
-    """JSON lines of questions; docs/trainer.md has the shapes that are known."""
+    """JSON-lines files of questions. docs/trainer.md lists the supported formats."""
     tokenizer: str = ""
-    """For --tasks: its directory or file. [what belongs to the model]"""
+    """Directory or file of the tokenizer for --tasks. If not given, the model's own is used."""
     diagnostics: bool = False
-    """Attention sinks, diversity and effective dimension of each layer, on --data."""
+    """Measure attention sinks, diversity and effective dimension of each layer on --data."""
     seq_len: int = 0
-    """Tokens per sequence. 0: the model's, at most 2,048."""
+    """Number of tokens per sequence. 0 means the model's sequence length, at most 2,048."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """auto: a GPU if there is one."""
+    """Device to compute on; auto means a GPU if one is available, otherwise the CPU."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Of the weights. auto: bf16 on a GPU."""
+    """Data type of the weights; auto means bf16 on a GPU and fp32 on a CPU."""
     json: bool = False
-    """JSON instead of tables."""
+    """Print the result as JSON instead of as tables."""
 
 
 def program() -> None:
@@ -74,15 +77,19 @@ def program() -> None:
     if data:
         result |= on_data(model, facts, data, config)
     elif not config.tasks:
-        raise TrainerError("nothing to evaluate on", where=config.model, fix="--data SHARDS, or --tasks FILE.jsonl")
+        raise TrainerError(
+            "there is nothing to evaluate on: neither --data nor --tasks is given, and the model names no data",
+            where=config.model,
+            fix="pass --data SHARDS, or --tasks FILE.jsonl",
+        )
     if config.tasks:
         result["tasks"] = on_tasks(model, facts, config)
     print(json.dumps(result, indent=1) if config.json else text(result))
 
 
 def on_data(model: Model, facts: dict[str, Any], data: str, config: Config) -> dict[str, Any]:
-    """-> data: what was read; validation: loss and bits per byte; diagnostics: rows, if they are asked for."""
-    shards, _ = opened(data)  # of a round, those that it is of: what is held out is theirs
+    """-> {data: what was read; validation: loss and bits per byte; diagnostics: rows, if requested}"""
+    shards, _ = opened(data)  # for a round, its base shards: the held-out sequences are defined on them
     _same_tokenizer(shards, facts, model, config.model)
     length = config.seq_len or min(model.config.seq_len, LONGEST)
     sequences, numbers, what = chosen(shards, facts, length, config.tokens)
@@ -95,7 +102,10 @@ def on_data(model: Model, facts: dict[str, Any], data: str, config: Config) -> d
             model, sequences, numbers, rows=rows, device=device, vocab=model.config.vocab, documents=masked, done=done
         )
     if "bits_per_byte" not in out["validation"]:
-        print(f"note: no bits per byte, for want of {data}/{PIECES}: encode the corpus again", file=sys.stderr)
+        print(
+            f"note: no bits per byte, because {data}/{PIECES} is missing; encode the corpus again to create it",
+            file=sys.stderr,
+        )
     if config.diagnostics:
         spread = np.unique(np.linspace(0, len(numbers) - 1, diagnostics.SAMPLES).astype(int))
         tokens = sequences.read(numbers[spread], model.config.vocab).tokens[:, : diagnostics.LENGTH]
@@ -109,7 +119,7 @@ def _same_tokenizer(shards: Shards, facts: dict[str, Any], model: Model, name: s
     made = facts.get("tokenizer") or {}
     if made.get("fingerprint", shards.tokenizer["fingerprint"]) != shards.tokenizer["fingerprint"]:
         raise TrainerError(
-            f"the model was trained on ids of another tokenizer: {made.get('family')}, {made.get('size', 0):,} ids, "
+            f"the model was trained with a different tokenizer: {made.get('family')}, {made.get('size', 0):,} ids, "
             f"fingerprint {made['fingerprint']}",
             where=f"{shards.directory}: {shards.tokenizer['family']}, {shards.vocab:,} ids, "
             f"fingerprint {shards.tokenizer['fingerprint']}",
@@ -117,34 +127,34 @@ def _same_tokenizer(shards: Shards, facts: dict[str, Any], model: Model, name: s
         )
     if shards.vocab > model.config.vocab:
         raise TrainerError(
-            f"the shards' tokenizer has {shards.vocab:,} ids, the model {model.config.vocab:,}",
+            f"the tokenizer of the shards has {shards.vocab:,} ids, but the model has only {model.config.vocab:,}",
             where=f"{shards.directory}; {name}",
             fix="encode the text with the model's tokenizer",
         )
 
 
 def chosen(shards: Shards, facts: dict[str, Any], length: int, tokens: int) -> tuple[Sequences, np.ndarray, str]:
-    """-> sequences, the numbers of those to look at, and which these are, in words."""
+    """-> sequences, the numbers of those to evaluate, and a description of them."""
     train, own = facts.get("train", {}), facts.get("data", {}).get("fingerprint") == shards.fingerprint
     if own and train.get("seq_len") == length:
         sequences = Sequences(shards, length, train["holdout"])
-        if len(sequences.held):
-            return sequences, sequences.held, f"{len(sequences.held):,} that were held out of its training"
+        if len(sequences.held_out):
+            return sequences, sequences.held_out, f"{len(sequences.held_out):,} that were held out during training"
     sequences = Sequences(shards, length, 0)
     many = min(sequences.total, max(1, tokens // length)) if tokens else sequences.total
     numbers = np.arange(many) * sequences.total // many
     what = f"{many:,} of {sequences.total:,}" if many < sequences.total else f"all {many:,}"
-    return sequences, numbers, what + (", which it may have been trained on" if own else "")
+    return sequences, numbers, what + (", some of which the model may have been trained on" if own else "")
 
 
 def on_tasks(model: Model, facts: dict[str, Any], config: Config) -> dict[str, dict[str, float]]:
-    """-> file's name without ending -> accuracy."""
+    """-> {file name without extension: accuracy}"""
     items = {Path(path).stem: read_items(path) for path in config.tasks}
     if len(items) < len(config.tasks):
-        raise TrainerError("two files have the same name", where=" ".join(config.tasks), fix="rename one")
+        raise TrainerError("two task files have the same name", where=" ".join(config.tasks), fix="rename one of them")
     known = origin(config.model, facts, model.config.vocab, config.tokenizer)
     if known.tokenizer is None:
-        raise TrainerError("no tokenizer belongs to this model", where=config.model, fix="--tokenizer DIR")
+        raise TrainerError("no tokenizer was found for this model", where=config.model, fix="pass --tokenizer DIR")
     length = config.seq_len or min(model.config.seq_len, LONGEST)
     at_once = AT_ONCE[model.embed_tokens.weight.device.type]
     with bar("answers", sum(len(i.pairs) for task in items.values() for i in task)) as done:
@@ -156,7 +166,7 @@ def on_tasks(model: Model, facts: dict[str, Any], config: Config) -> dict[str, d
 
 @contextmanager
 def bar(unit: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A progress bar on a terminal, with unit and rate; elsewhere nothing."""
+    """A progress bar with unit and rate; nothing if stderr is not a terminal."""
     if not sys.stderr.isatty():
         yield lambda n: None
         return
@@ -207,7 +217,9 @@ def _tasks(tasks: dict[str, dict[str, float]]) -> str:
         lines.append(
             f"{name:<{wide}}{t['items']:>7,}{t['chance']:>9.1%}{cells[0]:>18}{cells[1]:>18}{t['cut'] or '':>7}"
         )
-    lines.append("± one standard error; by bytes: likelihood per byte of the answer; cut: its context did not fit")
+    lines.append(
+        "±: one standard error; by bytes: answers compared by likelihood per byte; cut: number of shortened contexts"
+    )
     return "\n".join(lines)
 
 

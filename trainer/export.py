@@ -1,7 +1,7 @@
-"""A checkpoint -> a Hugging Face directory: `python -m trainer.export RUN -o HFDIR`.
+"""Converts a checkpoint to a Hugging Face directory: `python -m trainer.export RUN -o HFDIR`.
 
-The architecture is a plain one wherever one can say the model (`trainer.huggingface.architecture`). A model whose only
-addition is the series activation is folded into Llama, exactly: sum_i silu(a_i g + b_i) * u is one SwiGLU of
+A standard architecture is used wherever one can represent the model (`trainer.huggingface.architecture`). A model
+whose only addition is the series activation is folded into Llama, exactly: sum_i silu(a_i g + b_i) * u is one SwiGLU of
 n times the width, with gate rows a_i W and biases b_i. That costs n times the FFN's weights and time;
 --no-fold keeps them, and needs the code that is then copied beside the weights.
 """
@@ -33,18 +33,19 @@ _CODE = f"modeling_{CUSTOM}.py"
 
 @dataclass(frozen=True)
 class Config:
-    """Writes a model that was trained here as a Hugging Face directory."""
+    """Converts a trained model to a Hugging Face directory."""
 
     checkpoint: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="CHECKPOINT")]
-    """A run (its newest checkpoint), one checkpoint of it, or a Hugging Face directory."""
+    """Model to export: a training run (its newest checkpoint), one checkpoint, or a Hugging Face directory."""
     out: Annotated[str, tyro.conf.arg(aliases=["-o"], metavar="DIR")]
-    """The directory to write; it must not be there."""
+    """Directory to write; it must not exist yet."""
     fold: bool = True
-    """Write a model with the series activation alone as plain Llama of n times the FFN; --no-fold: as custom code."""
+    """Write a model whose only addition is the series activation as plain Llama with a feed-forward network n times as
+    wide, where n is its number of terms. With --no-fold, it is written at its own size, with custom code."""
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
-    """Of the weights."""
+    """Data type of the written weights."""
     tokenizer: str = ""
-    """Its directory or file. [what the run's shards were made with]"""
+    """Directory or file of the tokenizer. If not given, the one that the run's shards were made with is used."""
 
 
 def program() -> None:
@@ -59,10 +60,10 @@ def program() -> None:
 def export_model(
     model: Model, known: Origin, out: Path, dtype: torch.dtype = torch.bfloat16, fold: bool = True
 ) -> ModelConfig:
-    """Model and what is known of it -> the directory, whole or not there; returns what was written."""
+    """Writes the directory, complete or not at all; returns the configuration that was written."""
     _refuse_existing(out)
     part = out.parent / f".{out.name}.part"
-    shutil.rmtree(part, ignore_errors=True)  # of an export that was killed
+    shutil.rmtree(part, ignore_errors=True)  # left by an export that was killed
     part.mkdir(parents=True)
     try:
         config, tensors = folded(model) if fold and can_fold(model.config) else (model.config, _weights(model))
@@ -84,7 +85,7 @@ def export_model(
 
 
 def can_fold(c: ModelConfig) -> bool:
-    """Whether it becomes plain when it is folded: a shortcut stays custom, and Qwen3 has no biases in its FFN."""
+    """Whether folding gives a standard architecture: not with a shortcut, and not as Qwen3, whose FFN has no biases."""
     return c.series > 1 and architecture(_folded_config(c)) != CUSTOM
 
 
@@ -99,7 +100,7 @@ def folded(model: Model) -> tuple[ModelConfig, Iterator[tuple[str, Tensor]]]:
 
 
 def _folded_part(model: Model, i: int) -> Iterator[tuple[str, Tensor]]:
-    """What belongs to layer i, its FFN folded; after the last layer, all that belongs to none."""
+    """The tensors of layer i, with its FFN folded; for i = depth, the tensors outside the layers."""
     n, here = model.config.series, f"layers.{i}."
     state = model.state_dict()
     if i == model.config.depth:
@@ -124,7 +125,7 @@ def _weights(model: Model) -> Iterator[tuple[str, Tensor]]:
 
 
 def _copy_tokenizer(tokenizer: Tokenizer, out: Path, seq_len: int) -> None:
-    """Its files as they are, and the tokenizer_config.json that transformers needs, where there is none."""
+    """Copies the tokenizer's files, and writes the tokenizer_config.json that transformers needs if there is none."""
     for file in tokenizer.files:
         shutil.copyfile(file, out / file.name)
     if (out / "tokenizer_config.json").exists():
@@ -148,17 +149,19 @@ def summary(trained: ModelConfig, written: ModelConfig, config: Config) -> str:
     if written != trained:
         before = sum(plan.parameters(trained).values())
         lines.append(
-            f"folded, exactly: FFN {trained.ffn:,} -> {written.ffn:,}, {count - before:+,} parameters "
-            f"({count / before - 1:+.1%}); --no-fold keeps the size, and is custom code"
+            f"folded exactly into plain Llama: FFN {trained.ffn:,} -> {written.ffn:,}, {count - before:+,} parameters "
+            f"({count / before - 1:+.1%}); --no-fold keeps the size but needs custom code"
         )
     if architecture(written) == CUSTOM:
-        lines.append("it is custom code: transformers loads it with trust_remote_code=True, llama.cpp and ONNX do not")
+        lines.append(
+            "the model needs custom code: transformers loads it with trust_remote_code=True; llama.cpp and ONNX cannot"
+        )
     return "\n".join(lines)
 
 
 def _refuse_existing(out: Path) -> None:
     if out.exists():
-        raise TrainerError("it is there already", where=str(out), fix="another -o, or remove it")
+        raise TrainerError("the output directory already exists", where=str(out), fix="choose another -o, or delete it")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""A quick look at a model: `python -m trainer.generate MODEL "Once upon a time"`, a run or a Hugging Face directory.
+"""Generates text with a run or a Hugging Face directory: `python -m trainer.generate MODEL "Once upon a time"`.
 
-The whole text goes through the model again for each token: at 100 tokens of a tiny model nobody waits for it,
-and it is the very code that was trained.
+For each new token the whole text goes through the model again. This is fast enough for short texts of small models,
+and uses the same code as training.
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ from trainer.training.origin import origin
 
 @dataclass(frozen=True)
 class Config:
-    """Continues a text with a model, token by token, on stdout."""
+    """Continues a text with a model and prints the result to standard output as it is generated."""
 
     model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
-    """A run (its newest checkpoint), one checkpoint of it, or a Hugging Face directory."""
+    """Model to use: a training run (its newest checkpoint), one checkpoint, or a Hugging Face directory."""
     prompt: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="[TEXT]")] = ""
-    """What to continue; nothing: the model begins a document."""
+    """Text to continue. If it is empty, the model starts a new document."""
     tokens: int = 100
-    """At most so many; the model may end the text before."""
+    """Maximum number of tokens to generate. The model may end the text earlier."""
     temperature: float = 0.8
-    """0: always the likeliest token."""
+    """Sampling temperature. 0 means that the most likely token is always chosen."""
     top_k: int = 0
-    """Draw among the k likeliest. 0: among all."""
+    """Number of most likely tokens to sample from. 0 means all tokens."""
     seed: int = 0
-    """Of the draws."""
+    """Seed of the random sampling."""
     tokenizer: str = ""
-    """Its directory or file. [what belongs to the model]"""
+    """Directory or file of the tokenizer. If not given, the model's own is used."""
     device: Literal["cpu", "cuda"] = "cpu"
-    """Where to compute."""
+    """Device to compute on."""
 
 
 def program() -> None:
@@ -46,11 +46,13 @@ def program() -> None:
     model, facts = load_model(config.model)
     known = origin(config.model, facts, model.config.vocab, config.tokenizer)
     if known.tokenizer is None:
-        raise TrainerError("no tokenizer belongs to this model", where=config.model, fix="--tokenizer DIR")
+        raise TrainerError("no tokenizer was found for this model", where=config.model, fix="pass --tokenizer DIR")
     begin = [] if known.bos is None else [known.bos]
     ids = begin + known.tokenizer.encode(config.prompt)
     if not ids:
-        raise TrainerError("nothing to begin with: the tokenizer has no begin token", fix="give a prompt")
+        raise TrainerError(
+            "the prompt is empty, and the tokenizer has no beginning-of-text token to start with", fix="pass a prompt"
+        )
     made = continuation(
         model.to(config.device),
         ids,
@@ -76,7 +78,7 @@ def continuation(
     top_k: int = 0,
     seed: int = 0,
 ) -> Iterator[int]:
-    """ids -> the next ones, until `eos`, which is not given out. Of a long text the model sees the last seq_len."""
+    """Yields the ids that continue `ids`, until `eos`, which is not. The model sees at most the last seq_len tokens."""
     generator = torch.Generator().manual_seed(seed)
     ids = list(ids)
     for _ in range(tokens):
@@ -95,7 +97,7 @@ def continuation(
 
 
 def streamed(decode: Callable[[list[int]], str], start: list[int], new: Iterator[int]) -> Iterator[str]:
-    """The text as it grows; a character whose bytes are not all there yet waits for them."""
+    """Yields the text piece by piece; a character is yielded once all its bytes are generated."""
     ids, shown = list(start), decode(start)
     yield shown
     for i in new:

@@ -1,8 +1,10 @@
-"""A big model, a small shape -> what the small one starts from: `python -m trainer.inherit SOURCE TARGET -o init/`.
+"""Initializes a small model from a large one: `python -m trainer.inherit SOURCE TARGET -o init/`.
 
-In trainer/inheritance: which layers (layers), which units of each axis (importance, masks), the cut (slicing), what
-it changes in scale (mending), a report. l1, l2, uniform and random hold one tensor of the source at a time;
-activation, bi, lstsq and the losses one layer; taylor and mask the whole source. The paper's inheritance:
+The modules of trainer/inheritance choose the layers (layers) and the units of each axis (importance, learned_mask),
+cut the tensors (selection), correct their scale (rescale), and report what was done (report).
+
+Memory: l1, l2, uniform and random hold one tensor of the source at a time; activation, bi, lstsq and the losses one
+layer; taylor and mask the whole source. The paper's inheritance:
 arXiv 2402.02791, table 5.
 """
 
@@ -30,7 +32,7 @@ from trainer.inheritance import importance
 from trainer.inheritance import learned_mask as masks
 from trainer.inheritance.layers import choose_layers
 from trainer.inheritance.report import Report, quantiles
-from trainer.inheritance.rescale import Rescale, mended
+from trainer.inheritance.rescale import Rescale, corrected
 from trainer.inheritance.selection import Scores, choose, sliced
 from trainer.inheritance.source import Source, source_loss
 from trainer.inheritance.target import shaped
@@ -46,66 +48,72 @@ Method = Literal["l1", "l2", "taylor", "activation", "mask", "uniform", "random"
 
 @dataclass(frozen=True)
 class Config:
-    """Cuts a small model out of a big one, as a start for training it."""
+    """Cuts a small model out of a large one, as initial weights for training."""
 
     source: tyro.conf.Positional[str]
-    """A Hugging Face directory: Llama, Mistral, Qwen2, Qwen3, InternLM2, or one that trainer.export wrote."""
+    """Hugging Face directory of the large model.
+    Its architecture must be Llama, Mistral, Qwen2, Qwen3 or InternLM2, or it must be an output of trainer.export."""
     target: tyro.conf.Positional[str]
-    """A preset's name (see trainer.run), a config.json, or a directory that has one."""
+    """Shape of the small model: the name of a preset (see trainer.run), a config.json, or a directory with one."""
     out: Annotated[str, Arg(aliases=["-o"])]
-    """The directory to write; it must not be there."""
+    """Directory to write; it must not exist yet."""
     method: Method = "l2"
-    """What decides which neurons, heads and dimensions stay. taylor, activation and mask need --data."""
+    """How to decide which neurons, heads and hidden dimensions to keep; taylor, activation and mask need --data."""
     layers: str = "ends"
-    """ends: first and last stay, the middle is thinned evenly; uniform; bi: by block influence; or 0,1,5,…"""
+    """Which layers to keep.
+    The choice `ends` keeps the first and last layers and thins the middle evenly, `uniform` spaces layers evenly.
+    The choice `bi` keeps those with the highest block influence (needs --data), or give numbers such as 0,1,5."""
     rescale: Rescale = "std"
-    """Of sums over fewer terms: std keeps the variance, lstsq fits output projections on --data."""
+    """How to correct sums that have fewer terms after the cut.
+    The choice std preserves their variance, lstsq fits the output projections on --data, none changes nothing."""
     data: str = ""
-    """Shards in the target's vocabulary, to calibrate on and to measure losses on."""
+    """Directory of shards encoded with the target's vocabulary, used for calibration and for measuring losses."""
     vocab: str = ""
-    """What `tinydata compact` wrote: embedding and head become the small vocabulary's."""
+    """Directory written by `tinydata compact`. Embedding and head are reduced to its vocabulary."""
     tie: Literal["", "embedding", "head", "mean"] = ""
-    """One matrix for embedding and head: which rows it gets, where the source has two."""
+    """Share one matrix between embedding and head. If the source has two, this says which of them it is taken from."""
     untie: bool = False
-    """Embedding and head apart; both start as the source's one, where it is tied."""
+    """Keep embedding and head as separate matrices. If the source shares one matrix, both start as a copy of it."""
 
     depth: int = 0
-    """Layers. 0: the target's; so with the next ones."""
+    """Number of layers. 0 means the target's."""
     width: int = 0
-    """Of the residual stream."""
+    """Width of the residual stream (hidden size). 0 means the target's."""
     expand: float = 0.0
-    """Width of the feed-forward network / width."""
+    """Width of the feed-forward network divided by --width. 0 means the target's ratio."""
     heads: int = 0
-    """Attention heads."""
+    """Number of attention heads. 0 means the target's."""
     kv_heads: int = 0
-    """Key-value heads."""
+    """Number of key-value heads. 0 means the target's."""
     series: int = 0
-    """Terms of PanGu-π's series activation; those the source has not start idle."""
+    """Number of terms of PanGu-π's series activation. Terms that the source lacks start without effect.
+    0 means the target's."""
     shortcut: int = -1
-    """r of PanGu-π's augmented shortcut; one the source has not starts as nothing. [-1: the target's]"""
+    """Reduction factor r of PanGu-π's augmented shortcut. If the source has none, it starts without effect.
+    0 means no shortcut, -1 means the target's."""
 
     samples: int = 64
-    """Sequences to calibrate on, and as many others to measure on."""
+    """Number of sequences to calibrate on. As many other sequences are used to measure losses."""
     seq_len: int = 0
-    """Tokens of each. 0: the source's, at most 512."""
+    """Number of tokens per calibration sequence. 0 means the source's sequence length, at most 512."""
     mask_steps: int = 300
-    """In which a mask is learned."""
+    """Number of optimizer steps in which --method mask learns the mask."""
     seed: int = 0
-    """Of random choices, of the mask, of new parts."""
+    """Seed of random choices, of the mask, and of weights that the source does not have."""
     dtype: Literal["source", "float32", "bfloat16"] = "source"
-    """Of the weights that are written."""
+    """Data type of the written weights; source means the same as in the source."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """For what needs a forward pass."""
+    """Device for forward passes; auto means a GPU if one is available, otherwise the CPU."""
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """int64 [n, T]; those to measure on are between those to fit on."""
+    """Sequences to fit on and to measure losses on, alternating in the data; int64 [n, T]."""
 
     fit: Tensor
     fit_targets: Tensor
-    held: Tensor
-    held_targets: Tensor
+    held_out: Tensor
+    held_out_targets: Tensor
 
 
 def program() -> None:
@@ -117,7 +125,7 @@ def inherit(config: Config) -> Report:
     """Writes the directory, whole or not at all. Raises TrainerError before anything large is read."""
     started, out = time.monotonic(), Path(config.out)
     if out.exists():
-        raise TrainerError("it is there already", where=str(out), fix="another -o, or remove it")
+        raise TrainerError("the output directory already exists", where=str(out), fix="choose another -o, or delete it")
     source = Source.open(config.source, config.vocab)
     target = target_of(config, source)
     data = calibration(config, source)
@@ -125,10 +133,10 @@ def inherit(config: Config) -> Report:
     layers = choose_layers(config.layers, target.depth, source, data.fit if data else None, device)
     scores = scored(config, source, target, layers, data, device)
     plan = choose(scores, layers, source.config, target)
-    mending = mended(source, plan, data.fit if data else None, config.rescale, device)
-    tensors = sliced(source, target, plan, mending, tie=config.tie, seed=config.seed)
+    corrections = corrected(source, plan, data.fit if data else None, config.rescale, device)
+    tensors = sliced(source, target, plan, corrections, tie=config.tie, seed=config.seed)
     part = out.parent / f".{out.name}.part"
-    shutil.rmtree(part, ignore_errors=True)  # of one that was killed
+    shutil.rmtree(part, ignore_errors=True)  # left by a run that was killed
     try:
         written = source.read("norm.weight").dtype if config.dtype == "source" else getattr(torch, config.dtype)
         hf.save(part, target, tensors, written)
@@ -143,7 +151,7 @@ def inherit(config: Config) -> Report:
             target=asdict(target),
             plan=plan,
             quantiles=quantiles(scores, plan),
-            norms=mending.norms,
+            norms=corrections.norms,
             losses=losses(source, part, target, data, config.seed, device) if data else {},
             tied=how_tied(config, source.config, target),
             vocabulary=source.rows.coverage() if source.rows else {},
@@ -159,7 +167,7 @@ def inherit(config: Config) -> Report:
 
 def target_of(config: Config, source: Source) -> ModelConfig:
     if config.tie and config.untie:
-        raise TrainerError("--tie and --untie are opposites", fix="one of them")
+        raise TrainerError("--tie and --untie cannot be combined", fix="remove one of them")
     shape = {k: getattr(config, k) for k in ("width", "depth", "expand", "heads", "kv_heads")}
     tied = True if config.tie else False if config.untie else None
     target = shaped(
@@ -167,20 +175,20 @@ def target_of(config: Config, source: Source) -> ModelConfig:
     )
     if target.tied and not source.config.tied and not config.tie:
         raise TrainerError(
-            "the target has one matrix for embedding and head, the source two",
+            "the target shares one matrix between embedding and head, but the source has two",
             where=config.source,
-            fix="--tie embedding, --tie head or --tie mean says which rows it gets; --untie keeps two",
+            fix="choose its rows with --tie embedding, --tie head or --tie mean, or keep two matrices with --untie",
         )
     return target
 
 
 def calibration(config: Config, source: Source) -> Calibration | None:
-    """Sequences spread evenly over --data, every other one held out of fitting."""
+    """Sequences spread evenly over --data; every other one is not used for fitting."""
     asks = [f"--method {config.method}"] * (config.method in importance.FORWARD)
     asks += ["--layers bi"] * (config.layers == "bi") + ["--rescale lstsq"] * (config.rescale == "lstsq")
     if not config.data:
         if asks:
-            raise TrainerError(f"{asks[0]} needs data", fix="--data SHARDS, made by `tinydata encode`")
+            raise TrainerError(f"{asks[0]} needs data", fix="pass --data SHARDS, written by `tinydata encode`")
         return None
     shards = Shards.open(config.data)
     check_tokenizer(config, source, shards)
@@ -194,7 +202,7 @@ def calibration(config: Config, source: Source) -> Calibration | None:
 
 
 def check_tokenizer(config: Config, source: Source, shards: Shards) -> None:
-    """Raises TrainerError if the data are in another vocabulary than the target will have."""
+    """Raises TrainerError if the data are not encoded with the target's vocabulary."""
     made, where = shards.tokenizer, config.vocab or config.source
     try:
         own = read_tokenizer(where)
@@ -203,9 +211,9 @@ def check_tokenizer(config: Config, source: Source, shards: Shards) -> None:
     name = f"{own.family}, {own.size:,} ids, {own.fingerprint}" if own else f"{source.config.vocab:,} ids"
     if (own and own.fingerprint != made["fingerprint"]) or (not own and shards.vocab > source.config.vocab):
         raise TrainerError(
-            f"the data are in another vocabulary: {made['family']}, {made['size']:,} ids, {made['fingerprint']}",
+            f"the data have a different vocabulary: {made['family']}, {made['size']:,} ids, {made['fingerprint']}",
             where=f"{where} ({name})",
-            fix="--data must be encoded with the target's tokenizer: what --vocab names, else the source's own",
+            fix="encode the data with the target's tokenizer: the one in --vocab if given, otherwise the source's",
         )
 
 
@@ -239,7 +247,7 @@ def scored(
 def losses(
     source: Source, written: Path, target: ModelConfig, data: Calibration, seed: int, device: str
 ) -> dict[str, float]:
-    """Nats per token on the held sequences: of the source, of what was cut, of random weights in its shape."""
+    """Nats per token on the held-out sequences: of the source, the cut model, and random weights of the same shape."""
     print("measuring losses", file=sys.stderr)
     with torch.device("meta"):
         random = Model(target)
@@ -247,7 +255,7 @@ def losses(
     random.inv_freq = torch.empty(target.head_dim // 2)
     random.fill_buffers()
     return {
-        "source": source_loss(source, data.held, data.held_targets, device),
+        "source": source_loss(source, data.held_out, data.held_out_targets, device),
         "inherited": model_loss(hf.load(written), data, device),
         "random": model_loss(random, data, device),
     }
@@ -257,28 +265,32 @@ def losses(
 def model_loss(model: Model, data: Calibration, device: str, rows: int = 8) -> float:
     model.to(device)
     total = 0.0
-    for x, y in zip(data.held.split(rows), data.held_targets.split(rows), strict=True):
+    for x, y in zip(data.held_out.split(rows), data.held_out_targets.split(rows), strict=True):
         total += float(model(x.to(device), y.to(device))[0])
-    return total / int((data.held_targets != IGNORE).sum())
+    return total / int((data.held_out_targets != IGNORE).sum())
 
 
 def inputs(config: Config) -> dict[str, dict[str, Any]]:
-    """By what the directories it was made from are known again; the vocabulary by what tinydata.json says."""
+    """Fingerprints of the source and of the data, for the report."""
     data = {"data": {"data": Shards.open(config.data).fingerprint}} if config.data else {}
     return {"source": of_model(config.source), **data}
 
 
 def how_tied(config: Config, source: ModelConfig, target: ModelConfig) -> str:
     if source.tied == target.tied:
-        return "embedding and head are one matrix, as in the source" if target.tied else "embedding and head are two"
+        return (
+            "embedding and head share one matrix, as in the source"
+            if target.tied
+            else "embedding and head are separate"
+        )
     if target.tied:
         rows = {"embedding": "the source's embedding", "head": "the source's head", "mean": "the mean of both"}
-        return f"tied: embedding and head are one matrix, {rows[config.tie]}"
-    return "untied: embedding and head both start as the source's one matrix"
+        return f"tied: embedding and head share one matrix, which starts as {rows[config.tie]}"
+    return "untied: embedding and head both start as a copy of the source's shared matrix"
 
 
 def special_ids(config: Config, source: Source) -> dict[str, int | None]:
-    """bos_token_id and eos_token_id of the source, by the target's ids; null where the token is gone."""
+    """bos_token_id and eos_token_id of the source, by the target's ids; None if the token was removed."""
     there = json.loads((Path(config.source) / "config.json").read_text())
     out: dict[str, int | None] = {}
     for key in ("bos_token_id", "eos_token_id"):
@@ -289,11 +301,11 @@ def special_ids(config: Config, source: Source) -> dict[str, int | None]:
 
 
 def copy_tokenizer(directory: str, out: Path) -> None:
-    """Its files, and tinydata.json, by which training knows data of another tokenizer."""
+    """Copies the tokenizer's files and writes tinydata.json, by which training detects data of another tokenizer."""
     try:
         tokenizer = read_tokenizer(directory)
     except TrainerError:
-        print(f"warning: no tokenizer in {directory}; none is copied", file=sys.stderr)
+        print(f"warning: no tokenizer was found in {directory}, so none is copied", file=sys.stderr)
         return
     for file in tokenizer.files:
         shutil.copyfile(file, out / file.name)

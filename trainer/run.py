@@ -1,4 +1,4 @@
-"""Training, from top to bottom: `python -m trainer.run --data SHARDS --preset NAME -o RUN`, or under torchrun.
+"""The training program, from start to finish: `python -m trainer.run --data SHARDS --preset NAME -o RUN`, or torchrun.
 
 torchrun --nproc-per-node 8 -m trainer.run --data shards --preset pi-1b-pro -o run
 """
@@ -26,7 +26,7 @@ from trainer.training.metrics import Meter, Metrics, described, memory_bytes
 from trainer.training.optim import Guard, adamw, schedule
 from trainer.training.parallel import World, agreed, fill, quiet_collector, sharded, world
 from trainer.training.recipe import check_resume, introduction, recipe
-from trainer.training.resolve import model_config, open_data, sequences_of, settled
+from trainer.training.resolve import model_config, open_data, resolve, sequences_of
 from trainer.training.sequence_losses import SequenceLosses
 from trainer.training.signals import stop_signals
 from trainer.training.step import take_step
@@ -41,11 +41,11 @@ def program() -> int:
     assert data is not None
     with world(config.device, config.replicas) as w:
         sequences = sequences_of(config, data, model.seq_len)
-        return Training(settled(config, model, sequences, w.size), model, sequences, w).run()
+        return Training(resolve(config, model, sequences, w.size), model, sequences, w).run()
 
 
 class Training:
-    """A run between its checkpoints. All of its state: weights, moments, step, sample, the guard's window."""
+    """A training run. Its complete state: weights, AdamW's moments, step, sample number, and the guard's window."""
 
     def __init__(self, config: Config, model_of: ModelConfig, sequences: Sequences, w: World):
         self.config, self.model_of, self.sequences, self.w = config, model_of, sequences, w
@@ -69,18 +69,25 @@ class Training:
         self.meter = Meter(plan.flops_per_token(model_of, model_of.seq_len), peak and peak * w.size)
 
     def _start(self) -> dict[str, Any]:
-        """Fills model and optimizer: from the newest checkpoint, --init, or at random. Returns where the run is."""
+        """Initializes model and optimizer: from the newest checkpoint, from --init, or at random.
+
+        Returns the step, the sample number and the state of the guard.
+        """
         found = agreed(self.w, latest(self.out) if self.w.first else None)
         if found is not None:
             if self.config.resume == "never":
                 raise TrainerError(
-                    f"there is a run already, at {found.name}", where=str(self.out), fix="another -o, or --resume auto"
+                    f"the directory already contains a run, with checkpoint {found.name}",
+                    where=str(self.out),
+                    fix="choose another directory with -o, or continue the run with --resume auto",
                 )
             state = read_state(found)
             for line in check_resume(state, self.recipe, found):
                 if self.w.first:
-                    print(f"changed since the checkpoint: {line}", file=sys.stderr)
-            self.recipe["init"] = state.get("init", {})  # as it was: that may have gone on, or be gone
+                    print(f"note: an option changed since the checkpoint: {line}", file=sys.stderr)
+            self.recipe["init"] = state.get(
+                "init", {}
+            )  # as recorded: the model in --init may have changed or been deleted since
             self.recipe["fingerprint"] = of_recipe(self.recipe)
             restore(found, self.model, self.optimizer)
             return state
@@ -98,7 +105,7 @@ class Training:
     def run(self) -> int:
         config, rows, first = self.config, self.config.batch_tokens // self.model_of.seq_len, self.step
         if self.step == 0:
-            self.validate()  # before anything is paid for: a validation that cannot run says so now
+            self.validate()  # before training starts, so that an error in validation shows at once
         sizes = piece_bytes(self.sequences.shards.directory)
         on_device = None if sizes is None else torch.from_numpy(sizes).to(self.w.device)
         batches = steps(
@@ -125,7 +132,9 @@ class Training:
                 self.checkpoints.poll()
                 collect(self.step)
                 if self.step == first + config.validate_every + 2 and config.compile == "on":
-                    torch._logging.set_logs(recompiles=True)  # by now there is a graph for all; a new one says why
+                    torch._logging.set_logs(
+                        recompiles=True
+                    )  # all graphs are compiled by now; report the reason for any other
         return self.finish()
 
     def lr(self) -> float:
@@ -145,16 +154,16 @@ class Training:
         if self.guard.skipped >= self.guard.PATIENCE:
             self.checkpoints.wait()
             raise TrainerError(
-                f"{self.guard.skipped} steps in a row were skipped; the last: {values['skipped']}",
-                where=f"step {self.step}, {self.out / 'metrics.jsonl'} has the sequences",
-                fix="lower --lr, or go on from the last checkpoint without these data",
+                f"{self.guard.skipped} consecutive steps were skipped; reason for the last one: {values['skipped']}",
+                where=f"step {self.step}; {self.out / 'metrics.jsonl'} lists the sequences of the skipped steps",
+                fix="resume with a lower --lr, or start a new run without these sequences (--init, --kept)",
             )
 
     def validate(self) -> None:
-        if not len(self.sequences.held):
+        if not len(self.sequences.held_out):
             return
         values = measured(
-            self.model, self.sequences, self.sequences.held, rows=self.config.micro_batch, device=self.w.device,
+            self.model, self.sequences, self.sequences.held_out, rows=self.config.micro_batch, device=self.w.device,
             vocab=self.model_of.vocab, documents=self.config.mask_documents,
         )  # fmt: skip
         if self.metrics:
@@ -174,12 +183,14 @@ class Training:
         whole = self.step >= self.config.steps
         if self.metrics:
             self.metrics.close()
-            print(f"{'done' if whole else 'stopped'} at step {self.step:,} of {self.config.steps:,}", file=sys.stderr)
+            at = f"step {self.step:,} of {self.config.steps:,}"
+            resume = "run the same command again to continue"
+            print(f"done at {at}" if whole else f"stopped at {at}; {resume}", file=sys.stderr)
         return 0 if whole else REQUEUE
 
 
 def show_plan(config: Config, model: ModelConfig) -> int:
-    config = settled(config, model, None, 1)
+    config = resolve(config, model, None, 1)
     name = torch.cuda.get_device_name() if config.device == "cuda" else "this CPU"
     text = plan.table(
         model, seq_len=config.seq_len, micro_tokens=config.micro_batch * config.seq_len, world=1,

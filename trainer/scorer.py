@@ -1,8 +1,8 @@
-"""A frozen model -> the loss of every token of given sequences: `tinydata score --scorer trainer.scorer:load`.
+"""Computes the loss of every token of sequences under a frozen model: `tinydata score --scorer trainer.scorer:load`.
 
-A run, one of its checkpoints, or a Hugging Face directory; of an architecture that is not the trainer's, through
-transformers. float32 and one thread on a CPU, so that a result does not depend on how many processes share the work;
-bfloat16, compiled, on a GPU. Every forward pass has the same shape: the last one is filled up.
+The model is a run, one of its checkpoints, or a Hugging Face directory; other architectures than the trainer's are
+loaded by transformers. float32 and one thread on a CPU, so that a result does not depend on how many processes share
+the work; bfloat16, compiled, on a GPU. Every forward pass has the same shape: the last one is filled up.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ def load(model: str, device: str = "auto", seq_len: int = 0) -> Scorer:
 
 
 def devices() -> list[str]:
-    """GPUs that one process each can take."""
+    """All GPUs, for one process each."""
     return [f"cuda:{i}" for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
 
 
 class Scorer:
-    """Reads configurations when it is made, weights when it is first called."""
+    """Reads the configuration when it is created, and the weights when it is first called."""
 
     loads: ClassVar[int] = 0  # how often this process has read weights
 
@@ -63,9 +63,9 @@ class Scorer:
         self.seq_len: int = seq_len or trained.get("seq_len") or min(longest, LONGEST)
         if not isinstance(self._config, ModelConfig) and self.seq_len > longest:
             raise TrainerError(
-                f"sequences of {self.seq_len:,} tokens are longer than the model's {longest:,}",
+                f"sequences of {self.seq_len:,} tokens are longer than the model's maximum of {longest:,}",
                 where=str(path),
-                fix=f"--seq-len {longest}",
+                fix=f"use --seq-len {longest} or less",
             )
         self.masks_documents = bool(trained.get("mask_documents"))
         self.rows = max(1, AT_ONCE[device.type] // self.seq_len)
@@ -84,7 +84,7 @@ class Scorer:
 
                 return AutoConfig.from_pretrained(self.path), {}
             except (ImportError, OSError, ValueError) as other:
-                fix = f"{e.fix}; others through transformers, which says: {other}"
+                fix = f"{e.fix}; other models are loaded by transformers, which reports: {other}"
                 raise TrainerError(e.what, where=e.where, fix=fix) from None
 
     def _longest(self) -> int:
@@ -195,9 +195,9 @@ class Scorer:
             model: Any = AutoModelForCausalLM.from_pretrained(self.path, use_safetensors=True)
         except (OSError, ValueError) as e:
             raise TrainerError(
-                f"transformers cannot load it: {str(e)[:300]}",
+                f"transformers cannot load the model: {str(e)[:300]}",
                 where=str(self.path),
-                fix="a model in safetensors, of an architecture that the installed transformers has",
+                fix="use safetensors weights and an architecture that the installed version of transformers supports",
                 code=UNREADABLE,
             ) from None
         model = model.to(self._device, self._dtype).eval()

@@ -1,10 +1,10 @@
-"""Which shape is best at a given size? Depth x width x expansion are drawn, and each is trained briefly, by itself.
+"""Compares model shapes of one size: draws depth x width x expansion at random and trains each shape briefly.
 
 python -m trainer.sweep --data SHARDS --params 10M -o SWEEP [--draws 30] [--steps 500]
 
 The paper's experiment (arXiv 2402.02791, section on the architecture: about 30 shapes of 1B parameters, Spearman
 0.528 of depth with the score, -0.528 of width, nothing clear for the expansion; deeper is slower), for any size and
-data. The same command again goes on where it was stopped: shapes that are done are not trained again.
+data. Running the same command again continues where it stopped: finished shapes are not trained again.
 """
 
 from __future__ import annotations
@@ -39,38 +39,41 @@ BATCH, PROMPT, NEW = 20, 2, 62  # of the speed: the paper's batch and prefix; it
 
 @dataclass(frozen=True)
 class Config:
-    """Draws shapes of a fixed number of parameters, trains each briefly, and says what the result goes with."""
+    """Trains many models of one size but different shapes, each briefly, and ranks the shapes.
+    It also prints the correlation of depth, width, expansion and speed with the result.
+    """
 
     data: str
-    """Shards."""
+    """Directory of the shards to train on."""
     params: str
-    """Parameters of each model, embedding and head included: 10M, 1.2B."""
+    """Number of parameters of each model, including embedding and head, such as 10M or 1.2B."""
     out: Annotated[str, tyro.conf.arg(aliases=["-o"])]
-    """Directory: a run per shape, results.parquet, sweep.html."""
+    """Directory for the results: one training run per shape, results.parquet and the chart."""
     draws: int = 30
-    """Shapes."""
+    """Number of shapes to train."""
     steps: int = 500
-    """Of each."""
+    """Number of optimizer steps for which each shape is trained."""
     tolerance: float = 0.02
-    """Largest difference from --params, as a share of them."""
+    """Largest allowed difference from --params, as a fraction of it."""
     preset: str = ""
-    """What is not drawn: width of a head, tying, sequence length. [the largest tiny-* that has not more parameters]"""
+    """Preset that sets everything except the shape: head width, tied embedding, sequence length.
+    If not given, the largest tiny-* preset with no more parameters than --params is used."""
     batch_tokens: int = 0
-    """Tokens per step. 0: the preset's."""
+    """Number of tokens per optimizer step. 0 means the preset's."""
     lr: float = 0.0
-    """Peak learning rate, of all. 0: the preset's."""
+    """Peak learning rate of every run. 0 means the preset's, adapted to the batch size."""
     seed: int = 0
-    """Of the draws, and of each run."""
+    """Seed of the random choice of shapes and of every training run."""
     device: str = "auto"
-    """auto: a GPU if there is one."""
+    """Device to compute on; auto means a GPU if one is available, otherwise the CPU."""
     picture: str = PICTURE
-    """Name in -o of the picture: .html, .png or .svg."""
+    """File name of the chart inside -o; the extension .html, .png or .svg sets its format."""
 
 
 class Shape(NamedTuple):
     depth: int
     width: int
-    expand: float  # told to trainer.run; ffn is width x expand, rounded up to a multiple of 256
+    expand: float  # passed to trainer.run; ffn is width x expand, rounded up to a multiple of 256
     ffn: int
     parameters: int
 
@@ -89,7 +92,7 @@ def program() -> None:
     out.mkdir(parents=True, exist_ok=True)
     remember(out / "sweep.json", config, shapes)
     if len(shapes) < config.draws:
-        print(f"note: there are only {len(shapes)} shapes of this size; all are taken", file=sys.stderr)
+        print(f"note: only {len(shapes)} shapes have this size; all of them are trained", file=sys.stderr)
     rows = []
     for k, shape in enumerate(shapes, 1):
         print(f"{k} of {len(shapes)}: {shape.name}, {shape.parameters:,} parameters", file=sys.stderr, flush=True)
@@ -100,14 +103,14 @@ def program() -> None:
     print(f"wrote {out / RESULTS} and {out / config.picture}", file=sys.stderr)
 
 
-def count(said: str) -> int:
+def count(given: str) -> int:
     """`10M` -> 10,000,000"""
     units = {"K": 1e3, "M": 1e6, "B": 1e9, "G": 1e9}
-    number, unit = (said[:-1], units[said[-1].upper()]) if said[-1:].upper() in units else (said, 1.0)
+    number, unit = (given[:-1], units[given[-1].upper()]) if given[-1:].upper() in units else (given, 1.0)
     try:
         return int(float(number.replace("_", "").replace(",", "")) * unit)
     except ValueError:
-        raise TrainerError(f"--params {said!r} is no number", fix="--params 10M") from None
+        raise TrainerError(f"--params {given!r} is not a number", fix="write it as in --params 10M") from None
 
 
 def nearest(wanted: int, vocab: int) -> str:
@@ -136,13 +139,13 @@ def drawn(base: ModelConfig, wanted: int, tolerance: float, draws: int, seed: in
             fixed, per_layer = size(base, width, ffn)
             depth = max(1, round((wanted - fixed) / per_layer))
             total = fixed + depth * per_layer
-            told = ffn / width
-            if abs(total - wanted) <= tolerance * wanted and _in(told, EXPANSION) and _in(width / depth, RATIO):
-                found.append(Shape(depth, width, told, ffn, total))
+            expand = ffn / width
+            if abs(total - wanted) <= tolerance * wanted and _in(expand, EXPANSION) and _in(width / depth, RATIO):
+                found.append(Shape(depth, width, expand, ffn, total))
     if len(found) < 3:
         raise TrainerError(
-            f"{len(found)} shapes have {wanted:,} parameters ± {tolerance:.1%} with {base.vocab:,} ids",
-            fix="more --params, a larger --tolerance, or a --preset with narrower heads",
+            f"{len(found)} shapes have {wanted:,} parameters ± {tolerance:.1%} with {base.vocab:,} ids, fewer than 3",
+            fix="use more --params, a larger --tolerance, or a --preset with narrower heads",
         )
     return sorted(random.Random(seed).sample(found, min(draws, len(found))))
 
@@ -162,23 +165,27 @@ def size(base: ModelConfig, width: int, ffn: int) -> tuple[int, int]:
 
 
 def remember(path: Path, config: Config, shapes: list[Shape]) -> None:
-    """Writes what is swept; raises TrainerError if the directory is another sweep's."""
-    told = {k: v for k, v in vars(config).items() if k not in ("out", "picture", "device", "draws")}
-    made = {"sweep": told, "shapes": [list(s) for s in shapes]}
+    """Writes sweep.json; raises TrainerError if the directory contains a sweep with other settings."""
+    settings = {k: v for k, v in vars(config).items() if k not in ("out", "picture", "device", "draws")}
+    record = {"sweep": settings, "shapes": [list(s) for s in shapes]}
     if path.exists():
         old = json.loads(path.read_text())
-        pairs = {k: (old["sweep"].get(k), v) for k, v in told.items()}
+        pairs = {k: (old["sweep"].get(k), v) for k, v in settings.items()}
         changed = [f"--{k.replace('_', '-')}: {a} -> {b}" for k, (a, b) in pairs.items() if a != b]
         if changed:
-            raise TrainerError(f"this is another sweep: {'; '.join(changed)}", where=str(path.parent), fix="another -o")
-    write_json(path, made)
+            raise TrainerError(
+                f"the directory contains a sweep with other settings: {'; '.join(changed)}",
+                where=str(path.parent),
+                fix="use the same settings, or choose another directory with -o",
+            )
+    write_json(path, record)
 
 
 # -- one shape ---------------------------------------------------------------------------------
 
 
 def result(config: Config, shape: Shape, run: Path) -> dict[str, Any]:
-    """Trains it, unless that is done, measures its speed, unless that is done; -> a row of the table."""
+    """Trains the shape and measures its speed, unless that is already done; returns its row of the table."""
     done = run / "result.json"
     if done.exists():
         return json.loads(done.read_text())
@@ -200,9 +207,9 @@ def train(config: Config, shape: Shape, run: Path) -> None:
     done = subprocess.run(command, stderr=subprocess.PIPE, text=True)
     if done.returncode:
         raise TrainerError(
-            f"this shape could not be trained: {done.stderr.strip()[-600:]}",
+            f"the training of this shape failed: {done.stderr.strip()[-600:]}",
             where=str(run),
-            fix="mend that; the same command goes on from here",
+            fix="correct the cause, then run the same command again; it continues with this shape",
             code=done.returncode,
         )
 
@@ -219,7 +226,7 @@ def speed(run: Path, device: str) -> float:
     return BATCH * NEW / (time.perf_counter() - start)
 
 
-# -- what it goes with -------------------------------------------------------------------------
+# -- correlations ------------------------------------------------------------------------------
 
 
 def spearman(x: list[float], y: list[float]) -> float:
@@ -234,7 +241,7 @@ def _rank(v: float, values: list[float]) -> float:
 
 
 def score(rows: list[dict[str, Any]]) -> str:
-    """What shapes are judged by: bits per byte, where all have it."""
+    """The measure that shapes are ranked by: bits per byte if all have it, else the loss."""
     return "bits_per_byte" if all(r["bits_per_byte"] is not None for r in rows) else "loss"
 
 
@@ -261,7 +268,10 @@ def text(rows: list[dict[str, Any]]) -> str:
             f"{r['tokens_per_s']:>11,.0f}"
         )
     rho = correlations(rows)
-    lines += ["", f"Spearman with {by.replace('_', ' ')} over {len(rows)} shapes; negative: more of it, better"]
+    lines += [
+        "",
+        f"Spearman correlation with {by.replace('_', ' ')} over {len(rows)} shapes; negative: larger is better",
+    ]
     return "\n".join(lines + [f"  {d.replace('_', ' '):<14}{v:>+7.3f}" for d, v in rho.items()])
 
 

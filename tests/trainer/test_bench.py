@@ -100,7 +100,7 @@ def test_beside_others_pi_is_also_measured_without_its_parts() -> None:
         ("tiny-1m", "plain", 1, 0),
     ]
     assert [s.loop for s in settings(Config(("pi-1b",), beside=("none",)), "cpu")] == [OURS]
-    with pytest.raises(TrainerError, match="no loop"):
+    with pytest.raises(TrainerError, match="unknown training loop"):
         settings(Config(beside=("megatron",)), "cpu")
 
 

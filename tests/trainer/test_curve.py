@@ -91,10 +91,10 @@ def test_pictures(tmp_path: Path) -> None:
 
 
 def test_what_is_no_run_is_said(tmp_path: Path) -> None:
-    with pytest.raises(TrainerError, match=r"no readable metrics\.jsonl"):
+    with pytest.raises(TrainerError, match=r"metrics\.jsonl is missing"):
         lines(str(tmp_path))
     (tmp_path / "metrics.jsonl").write_text("")
-    with pytest.raises(TrainerError, match="only begun"):
+    with pytest.raises(TrainerError, match="not finished its first step"):
         lines(str(tmp_path))
-    with pytest.raises(TrainerError, match="no kind of picture"):
+    with pytest.raises(TrainerError, match="supported extension"):
         charts.check("curve.pdf")

@@ -76,9 +76,9 @@ def test_documents_and_domains(shards):
 @pytest.mark.parametrize("holdout", [0, 1, 7, 40])
 def test_every_sequence_is_trained_on_once_or_held_out(shards, holdout):
     s = Sequences(Shards.open(shards), 64, holdout)
-    assert s.total == (s.shards.tokens - 1) // 64 and len(s.held) == holdout
+    assert s.total == (s.shards.tokens - 1) // 64 and len(s.held_out) == holdout
     seen = s.order(np.arange(s.size), seed=3)
-    assert sorted([*seen.tolist(), *s.held.tolist()]) == list(range(s.total))
+    assert sorted([*seen.tolist(), *s.held_out.tolist()]) == list(range(s.total))
     second = s.order(np.arange(s.size, 2 * s.size), seed=3)
     assert sorted(second.tolist()) == sorted(seen.tolist()) and (second != seen).any()
 
@@ -99,12 +99,12 @@ def test_kept_sequences_are_a_round_without_a_copy(shards, tmp_path):
     keep = np.arange(1, s.total, 3)
     pq.write_table(pa.table({"sequence": keep}), tmp_path / "keep.parquet")
     round1 = Sequences(s.shards, 64, 20, read_kept(tmp_path / "keep.parquet", s.total)[0])
-    assert (round1.held == s.held).all()
+    assert (round1.held_out == s.held_out).all()
     seen = round1.order(np.arange(round1.size), seed=0)
-    assert sorted(seen.tolist()) == sorted(set(keep.tolist()) - set(s.held.tolist()))
-    with pytest.raises(TrainerError, match="not among"):
+    assert sorted(seen.tolist()) == sorted(set(keep.tolist()) - set(s.held_out.tolist()))
+    with pytest.raises(TrainerError, match="does not exist"):
         read_kept(tmp_path / "keep.parquet", 10)
-    with pytest.raises(TrainerError, match="no list"):
+    with pytest.raises(TrainerError, match="the list of kept sequences"):
         read_kept(tmp_path / "nothing.parquet", 10)
 
 
@@ -150,15 +150,15 @@ def test_foreign_ids_and_broken_directories_say_where(shards, tmp_path):
     reader = steps(s, seed=0, sample=0, batch=4, rank=0, world=1, vocab=100, documents=False, pin=False)
     with pytest.raises(TrainerError, match="outside"):
         next(reader)
-    with pytest.raises(TrainerError, match="no finished shards"):
+    with pytest.raises(TrainerError, match="no complete shards"):
         Shards.open(tmp_path)
-    with pytest.raises(TrainerError, match="make 1 sequences"):
+    with pytest.raises(TrainerError, match="give 1 sequences"):
         Sequences(s.shards, s.shards.tokens - 1, 0)
     copy = tmp_path / "cut"
     shutil.copytree(shards, copy)
     file = copy / "shard-00001.bin"
     file.write_bytes(file.read_bytes()[:-2])
-    with pytest.raises(TrainerError, match="bytes, where the manifest says"):
+    with pytest.raises(TrainerError, match="bytes, but the manifest lists"):
         Shards.open(copy)
     shutil.rmtree(copy)
     shutil.copytree(shards, copy)
@@ -169,7 +169,7 @@ def test_foreign_ids_and_broken_directories_say_where(shards, tmp_path):
             _ = Shards.open(copy).documents, Shards.open(copy).domains
         (copy / name).write_bytes(whole_file)
     (copy / "shard-00001.loss").write_bytes(b"\1" * 10)
-    with pytest.raises(TrainerError, match="10 bytes, where the manifest says"):
+    with pytest.raises(TrainerError, match="10 bytes, but the manifest lists"):
         Shards.open(copy)
     manifest = json.loads((copy / "manifest.json").read_text())
     manifest["options"]["to"] = "parquet"

@@ -158,17 +158,17 @@ def test_what_is_looked_at(shards: Path) -> None:
     assert len(some) == len(set(some.tolist())) == 10
     assert np.ptp(np.diff(some)) <= 1  # evenly spread
     run = {"data": {"fingerprint": data.fingerprint}, "train": {"seq_len": T, "holdout": 24}}
-    assert chosen(data, run, T, 10 * T)[1].tolist() == Sequences(data, T, 24).held.tolist()
+    assert chosen(data, run, T, 10 * T)[1].tolist() == Sequences(data, T, 24).held_out.tolist()
     assert "may have been trained" in chosen(data, run, T // 2, 0)[2]
 
 
 def test_ids_of_another_tokenizer_are_refused(shards: Path) -> None:
     data = Shards.open(shards)
     other = {"tokenizer": {"family": "wordpiece", "size": 7, "fingerprint": "00ff"}}
-    with pytest.raises(TrainerError, match=r"another tokenizer.*00ff") as e:
+    with pytest.raises(TrainerError, match=r"different tokenizer.*00ff") as e:
         on_data(uniform(data.vocab), other, str(shards), Config("model"))
     assert data.tokenizer["fingerprint"] in e.value.where
-    with pytest.raises(TrainerError, match="the model 9"):
+    with pytest.raises(TrainerError, match="the model has only 9"):
         on_data(uniform(9), {}, str(shards), Config("model"))
 
 

@@ -286,20 +286,20 @@ def test_another_tokenizer_is_refused(byte_bpe: Path, spm: Path, tmp_path: Path)
     with pytest.raises(TrainerError) as e:
         origin(tmp_path, facts, made.size, str(spm / "plain"))
     assert made.fingerprint in str(e.value) and read_tokenizer(spm / "plain").fingerprint in str(e.value)
-    with pytest.raises(TrainerError, match="2,000 ids, the model 97"):
+    with pytest.raises(TrainerError, match="2,000 ids, but the model has only 97"):
         origin(tmp_path, {}, 97, str(spm / "plain"))
-    with pytest.raises(TrainerError, match="no tokenizer here"):
+    with pytest.raises(TrainerError, match="no tokenizer was found"):
         origin(tmp_path, facts, made.size, str(tmp_path / "nowhere"))
 
 
 def test_no_tokenizer_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert origin(tmp_path, FACTS, 97).tokenizer is None
-    assert "there is no tokenizer here: /home/me/vocab" in capsys.readouterr().err
+    assert "no tokenizer was found at this path: /home/me/vocab" in capsys.readouterr().err
 
 
 def test_an_existing_directory_is_left_alone(tmp_path: Path):
     (tmp_path / "out").mkdir()
-    with pytest.raises(TrainerError, match="it is there already"):
+    with pytest.raises(TrainerError, match="already exists"):
         export_model(random_model(BASE), Origin(), tmp_path / "out")
 
 
@@ -356,7 +356,7 @@ def test_command_lines(
     assert made.startswith("A fox") and len(tokenizer.encode(made)) > 5
     run(generate.program, monkeypatch, tmp_path / "again", *arguments)
     assert capsys.readouterr().out == made
-    with pytest.raises(TrainerError, match="no tokenizer belongs"):
+    with pytest.raises(TrainerError, match="no tokenizer was found"):
         run(generate.program, monkeypatch, tmp_path / "code", "A")
 
 

@@ -157,14 +157,17 @@ def changed(directory: Path, **keys: Any) -> Path:
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ({"model_type": "gpt2"}, "models of type 'gpt2' are not read"),
-        ({"hidden_act": "gelu"}, "its activation is gelu"),
+        ({"model_type": "gpt2"}, "models of type 'gpt2' are not supported"),
+        ({"hidden_act": "gelu"}, "the activation gelu is not supported"),
         ({"rope_parameters": {"rope_type": "yarn", "factor": 2.0}}, "RoPE scaling 'yarn'"),
         ({"rope_parameters": {"rope_theta": 1e4, "partial_rotary_factor": 0.5}}, "only 50% of each head"),
         ({"hidden_size": ...}, "'hidden_size' is missing"),
         ({"num_hidden_layers": 4}, "layers.3.*is missing, and 8 more"),
-        ({"num_hidden_layers": 2}, "layers.2.* has no place in this model, and 8 more"),
-        ({"intermediate_size": 96}, r"mlp.gate_proj.weight is \[80, 32\], the configuration says \[96, 32\]"),
+        ({"num_hidden_layers": 2}, "layers.2.* does not belong to this model, and 8 more"),
+        (
+            {"intermediate_size": 96},
+            r"mlp.gate_proj.weight has the shape \[80, 32\], but config.json requires \[96, 32\]",
+        ),
     ],
 )
 def test_what_does_not_fit_is_named(directory: Path, keys: dict[str, Any], message: str):
@@ -195,16 +198,16 @@ def test_half_a_download(tmp_path: Path):
 def test_pickles_are_not_opened(directory: Path):
     torch.save(load_file(directory / "model.safetensors"), directory / "pytorch_model.bin")
     (directory / "model.safetensors").unlink()
-    with pytest.raises(TrainerError, match="no readable safetensors") as e:
+    with pytest.raises(TrainerError, match="the safetensors files are missing") as e:
         hf.load(directory)
     assert "pickled .bin files are not opened" in str(e.value)
 
 
 def test_no_directory(tmp_path: Path):
-    with pytest.raises(TrainerError, match=r"no readable config\.json"):
+    with pytest.raises(TrainerError, match=r"config\.json is missing or cannot be read"):
         hf.load(tmp_path / "nowhere")
     (tmp_path / "config.json").write_text("[1]")
-    with pytest.raises(TrainerError, match=r"no readable config\.json"):
+    with pytest.raises(TrainerError, match=r"config\.json is missing or cannot be read"):
         hf.load(tmp_path)
 
 

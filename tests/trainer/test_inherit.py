@@ -28,7 +28,7 @@ from trainer.huggingface import architecture
 from trainer.huggingface import weights as hf
 from trainer.inherit import Config
 from trainer.inheritance import learned_mask as masks
-from trainer.inheritance import rescale as mending
+from trainer.inheritance import rescale as corrections
 from trainer.inheritance import selection as slicing
 from trainer.inheritance.importance import METHODS
 from trainer.inheritance.report import Report
@@ -189,7 +189,7 @@ def test_factors_of_training_are_the_zeros_of_the_cut(tmp_path: Path, cut: Any):
     hidden = torch.zeros(48).index_fill(0, plan.hidden, 1.0)
     sizes = {"heads": 6, "ffn": 64, "shortcut": 6}
     units = [{a: torch.zeros(n).index_fill(0, u[a], 1.0) for a, n in sizes.items()} for u in plan.units]
-    tensors = slicing.sliced(Source.open(source), wanted, plan, slicing.Mending())
+    tensors = slicing.sliced(Source.open(source), wanted, plan, slicing.Corrections())
     small = Model(wanted)
     small.load_state_dict(dict(tensors))
     with torch.no_grad(), masks.masked(big, hidden, units):
@@ -271,7 +271,7 @@ def test_block_influence_drops_what_does_nothing(tmp_path: Path, cut: Any, data:
     assert report.losses["inherited"] == pytest.approx(report.losses["source"], abs=1e-4)
 
 
-# -- mending ----------------------------------------------------------------------------------
+# -- corrections ----------------------------------------------------------------------------------
 
 
 def test_norms_keep_their_scale(tmp_path: Path, cut: Any, data: dict[str, Any]):
@@ -295,7 +295,7 @@ def test_least_squares_is_nearer_than_a_bare_cut():
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(4000, 12, generator=generator) @ torch.randn(12, 32, generator=generator)  # 12 degrees of freedom
     weight, kept = torch.randn(8, 32, generator=generator), torch.arange(0, 32, 2)
-    fitted = mending.fit(weight, x.T @ x, kept).float()
+    fitted = corrections.fit(weight, x.T @ x, kept).float()
     whole = x @ weight.T
     left = (whole - x[:, kept] @ fitted.T).square().mean() / whole.square().mean()
     bare = (whole - x[:, kept] @ weight[:, kept].T).square().mean() / whole.square().mean()
@@ -421,10 +421,10 @@ def test_internlm2_gives_what_its_llama_gives(tmp_path: Path, cut: Any, data: di
 REFUSED = {
     "larger": (replace(BIG, ffn=128), {}, "ffn 128 > 64"),
     "deeper": (replace(BIG, depth=7), {}, "layers 7 > 6"),
-    "more heads in a group": (replace(BIG, heads=4, kv_heads=1), {}, "heads of a key-value group 4 > 2"),
+    "more heads in a group": (replace(BIG, heads=4, kv_heads=1), {}, "heads per key-value group 4 > 2"),
     "heads of another size": (replace(BIG, head_dim=4, heads=4, kv_heads=4), {}, "heads of 4 .* heads of 8"),
     "other positions": (replace(BIG, rope_theta=5e5), {}, "rope_theta 500000"),
-    "other ids": (replace(BIG, vocab=300), {}, "300 ids, the source 512"),
+    "other ids": (replace(BIG, vocab=300), {}, "300 ids, but the source has 512"),
     "no data": (BIG, {"method": "taylor"}, "--method taylor needs data"),
     "no data for layers": (BIG, {"layers": "bi"}, "--layers bi needs data"),
     "no data to fit": (BIG, {"rescale": "lstsq"}, "--rescale lstsq needs data"),
@@ -444,7 +444,7 @@ def test_refused(what: str, tmp_path: Path, cut: Any):
 
 def test_data_of_another_vocabulary(tmp_path: Path, ids: Path):
     source = write(tmp_path / "big", replace(BIG, vocab=100))
-    with pytest.raises(TrainerError, match="another vocabulary"):
+    with pytest.raises(TrainerError, match="different vocabulary"):
         inherit.inherit(Config(str(source), str(source), str(tmp_path / "init"), data=str(ids)))
 
 
@@ -453,12 +453,12 @@ def test_losses_are_the_models_own(tmp_path: Path, cut: Any, data: dict[str, Any
     report, small = cut(source, replace(BIG, **AXES["all"]), **data)
     held = inherit.calibration(Config(str(source), "", "", **data), Source.open(source))
     assert held is not None
-    loss, _, n = hf.load(source)(held.held, held.held_targets)
+    loss, _, n = hf.load(source)(held.held_out, held.held_out_targets)
     assert report.losses["source"] == pytest.approx((loss / n).item(), rel=1e-5)
-    assert source_loss(Source.open(source), held.held, held.held_targets) == report.losses["source"]
-    loss, _, n = small(held.held, held.held_targets)
+    assert source_loss(Source.open(source), held.held_out, held.held_out_targets) == report.losses["source"]
+    loss, _, n = small(held.held_out, held.held_out_targets)
     assert report.losses["inherited"] == pytest.approx((loss / n).item(), rel=1e-5)
-    assert not {tuple(x) for x in held.fit.tolist()} & {tuple(x) for x in held.held.tolist()}
+    assert not {tuple(x) for x in held.fit.tolist()} & {tuple(x) for x in held.held_out.tolist()}
 
 
 def meta(c: ModelConfig) -> list[tuple[str, Tensor]]:
@@ -517,7 +517,7 @@ def test_the_program(tmp_path: Path, shards: Path, byte_bpe: Path):
     report = json.loads((init / "inherit.json").read_text())
     assert report["kept"]["layers"] == [0, 5] and len(report["kept"]["hidden"]) == 32
     again = program("trainer.inherit", source, "tiny-1m", "-o", init)
-    assert again.returncode == 1 and "it is there already" in again.stderr
+    assert again.returncode == 1 and "already exists" in again.stderr
     trained = [
         "trainer.run",
         "--data",

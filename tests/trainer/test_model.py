@@ -199,9 +199,9 @@ def test_plan_prints_and_unknown_cards_have_no_peak():
 def test_shapes_that_do_not_fit_say_so():
     from trainer.errors import TrainerError
 
-    with pytest.raises(TrainerError, match="no multiple"):
+    with pytest.raises(TrainerError, match="not a multiple"):
         reshaped(preset("pi-1b-pro").model, width=1800)
-    with pytest.raises(TrainerError, match="no preset"):
+    with pytest.raises(TrainerError, match="unknown preset"):
         preset("pi-2b")
     with pytest.raises(TrainerError, match="cannot share"):
         reshaped(preset("pi-1b-pro").model, kv_heads=5)

@@ -88,5 +88,5 @@ def test_metrics_drop_what_will_be_taken_again(tmp_path):
 
 
 def test_trackers_by_name(tmp_path):
-    with pytest.raises(TrainerError, match="no tracker 'neptune'"):
+    with pytest.raises(TrainerError, match="unknown tracker 'neptune'"):
         Metrics(tmp_path, ["neptune"], {}, 0, 1)

@@ -119,12 +119,12 @@ def test_round_1_is_what_comes_after_the_run(workspace, shards, kept):
     recipe = json.loads((workspace / "run-1" / "recipe.json").read_text())
     assert (recipe["train"]["data"], recipe["train"]["init"]) == ("round-1", "run")
     assert recipe["init"].items() >= {"path": "run", "step": 6, "tokens": 6 * 384}.items()
-    held = Sequences(Shards.open(shards), 32, 24).held
+    held = Sequences(Shards.open(shards), 32, 24).held_out
     assert recipe["data"]["round"] == 1 and recipe["data"]["directory"] == str(shards)
     assert recipe["data"]["held out"] == 24  # as the run before, which was told so
     assert recipe["data"]["sequences"] == len(np.setdiff1d(kept, held))
     again = trained(workspace, "--round", "1", "--steps", "6")
-    assert again.returncode == 0 and "going on from step 4" in again.stderr, again.stderr
+    assert again.returncode == 0 and "resuming from step 4" in again.stderr, again.stderr
     assert len(curve(workspace / "run-1")) == 6
     found = trained(workspace, "run-1", "--json", program=evaluate.program)
     assert "24 that were held out" in json.loads(found.stdout)["data"]["sequences"], found.stderr
@@ -144,7 +144,7 @@ def test_it_starts_from_a_run_bit_for_bit(workspace):
     assert first.keys() == got.keys()
     for name, p in got.items():
         torch.testing.assert_close(p, first[name], rtol=0, atol=2e-30)
-    assert "--depth cannot change a model that is there" in trained(workspace, *flags, "--depth", "3").stderr
+    assert "--depth cannot change the shape of the existing model" in trained(workspace, *flags, "--depth", "3").stderr
     assert "neither a run" in trained(workspace, *flags, "--init", "nothing").stderr
 
 
@@ -154,7 +154,7 @@ def test_a_run_on_other_ids_is_no_beginning(workspace, shards):
     manifest["tokenizer"] |= {"fingerprint": "f" * 32}
     (workspace / "other" / "manifest.json").write_text(json.dumps(manifest))
     done = trained(workspace, "--data", "other", "--init", "run", "-o", "next")
-    assert done.returncode == 1 and "the model has the tokenizer" in done.stderr and "f" * 32 in done.stderr
+    assert done.returncode == 1 and "the model uses the tokenizer" in done.stderr and "f" * 32 in done.stderr
 
 
 def test_what_a_round_is_of(shards, kept, tmp_path):
@@ -165,7 +165,7 @@ def test_what_a_round_is_of(shards, kept, tmp_path):
     facts = json.loads((place / "manifest.json").read_text())
     facts["base"]["absolute"] = "/nowhere"
     (place / "manifest.json").write_text(json.dumps(facts))
-    with pytest.raises(TrainerError, match="not there"):
+    with pytest.raises(TrainerError, match="were not found"):
         opened(place)
     assert opened(place, str(shards))[0].directory == shards
     shutil.copytree(shards, tmp_path / "shards")
@@ -173,17 +173,17 @@ def test_what_a_round_is_of(shards, kept, tmp_path):
     manifest = json.loads((tmp_path / "shards" / "manifest.json").read_text())
     manifest["files"][f"{manifest['shards'][0]['name']}.bin"]["sha256"] = "0"
     (tmp_path / "shards" / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(TrainerError, match="of other shards"):
+    with pytest.raises(TrainerError, match="from different shards"):
         opened(place)
     (place / "keep-0000001.parquet").unlink()
-    with pytest.raises(TrainerError, match="not those of its manifest"):
+    with pytest.raises(TrainerError, match="do not match its manifest"):
         opened(place, str(shards))[1].kept(kept.max() + 1)
 
 
 def test_a_round_that_does_not_fit_says_so(workspace, shards):
-    assert "cannot be read in others of 64" in trained(workspace, "--round", "1", "--seq-len", "64").stderr
-    assert "not both" in trained(workspace, "--round", "1", "--kept", "x").stderr
-    assert "which probability" in trained(workspace, "--unbias", "-o", "new").stderr
+    assert "--seq-len 64 is not possible" in trained(workspace, "--round", "1", "--seq-len", "64").stderr
+    assert "cannot be combined with a round" in trained(workspace, "--round", "1", "--kept", "x").stderr
+    assert "needs the probability" in trained(workspace, "--unbias", "-o", "new").stderr
     facts = json.loads((shards / "manifest.json").read_text()) | {"verb": "resample", "round": 1}
     shutil.copytree(shards, workspace / "round-3")
     (workspace / "round-3" / "manifest.json").write_text(json.dumps(facts))  # as --materialize leaves it
@@ -198,7 +198,7 @@ def test_a_round_that_does_not_fit_says_so(workspace, shards):
 def test_weights_unbias_a_mean(shards, kept):
     inclusion = np.linspace(0.1, 1, len(kept)).astype(np.float32)
     s = Sequences(Shards.open(shards), 32, 40, kept, inclusion)
-    own = np.setdiff1d(kept, s.held)
+    own = np.setdiff1d(kept, s.held_out)
     weights = s.weights(own)
     assert len(own) < len(kept) and weights.mean() == pytest.approx(1, abs=1e-6)
     of = dict(zip(kept.tolist(), inclusion.tolist(), strict=True))

@@ -74,7 +74,7 @@ def test_a_model_of_ours_in_all_its_forms(run, shards, tmp_path, monkeypatch):
     assert scorer.seq_len == exported.seq_len == 32 and scorer.vocab == s.shards.vocab
     assert scorer.masks_documents and exported.masks_documents
     for one in (scorer, first, exported):
-        assert (one.held_out(s.shards.fingerprint, s.total) == s.held).all()
+        assert (one.held_out(s.shards.fingerprint, s.total) == s.held_out).all()
         assert one.held_out("other", s.total).size == 0
     with pytest.raises(TrainerError, match="outside the model's vocabulary"):
         scorer(np.full((1, 33), scorer.vocab))
@@ -99,7 +99,7 @@ def test_documents_and_targets_without_a_loss(run, shards):
 def test_held_out_tokens_in_sequences_of_another_length(run, shards):
     s = Sequences(Shards.open(shards), 32, 24)
     scorer = load(str(run), seq_len=48)
-    tokens = {t for i in s.held.tolist() for t in range(i * 32, i * 32 + 32)}
+    tokens = {t for i in s.held_out.tolist() for t in range(i * 32, i * 32 + 32)}
     total = (s.shards.tokens - 1) // 48
     expected = sorted({t // 48 for t in tokens} & set(range(total)))
     assert scorer.seq_len == 48 and scorer.held_out(s.shards.fingerprint, total).tolist() == expected
@@ -122,7 +122,7 @@ def test_an_architecture_that_is_not_ours(tmp_path):
     scorer(ids)
     assert Scorer.loads == before + 1
     assert scorer.facts["parameters"] == sum(p.numel() for p in transformers.GPT2LMHeadModel(config).parameters())
-    with pytest.raises(TrainerError, match="longer than the model's 24"):
+    with pytest.raises(TrainerError, match="longer than the model's maximum of 24"):
         load(str(tmp_path), seq_len=64)
 
 
@@ -130,7 +130,7 @@ def test_what_is_no_model_says_so(tmp_path):
     with pytest.raises(TrainerError, match="neither a run"):
         load(str(tmp_path))
     (tmp_path / "config.json").write_text('{"model_type": "unheard of"}')
-    with pytest.raises(TrainerError, match="'unheard of' are not read"):
+    with pytest.raises(TrainerError, match="'unheard of' are not supported"):
         load(str(tmp_path))
     assert all(d.startswith("cuda:") for d in devices())
 

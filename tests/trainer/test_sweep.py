@@ -31,7 +31,7 @@ def test_sizes_as_said() -> None:
     assert count("10M") == count("10_000_000") == 10_000_000
     assert count("1.2B") == 1_200_000_000
     for wrong in ("ten", "", "M"):
-        with pytest.raises(TrainerError, match="no number"):
+        with pytest.raises(TrainerError, match="is not a number"):
             count(wrong)
 
 
@@ -138,7 +138,7 @@ def test_a_sweep_and_its_resumption(shards: Path, tmp_path: Path) -> None:
         assert row["tokens_per_s"] > 0
         lines = (tmp_path / "out" / row["run"] / "metrics.jsonl").read_text().splitlines()
         assert json.loads(lines[-1])["validation"]["bits_per_byte"] == row["bits_per_byte"]
-    assert "Spearman with bits per byte over 3 shapes" in done.stdout
+    assert "Spearman correlation with bits per byte over 3 shapes" in done.stdout
     assert "<script" in (tmp_path / "out" / "sweep.html").read_text()
 
     stamps = {p: p.stat().st_mtime_ns for p in (tmp_path / "out").glob("*/metrics.jsonl")}
@@ -156,5 +156,5 @@ def test_another_sweep_is_not_mixed_in(tmp_path: Path) -> None:
     config = Config("shards", "1M", str(tmp_path))
     remember(tmp_path / "sweep.json", config, [])
     remember(tmp_path / "sweep.json", replace(config, draws=9, picture="a.png"), [])  # neither changes a shape's run
-    with pytest.raises(TrainerError, match="another sweep: --seed: 0 -> 7"):
+    with pytest.raises(TrainerError, match="other settings: --seed: 0 -> 7"):
         remember(tmp_path / "sweep.json", replace(config, seed=7), [])

@@ -20,8 +20,8 @@ RUN = 4  # consecutive sequences held out at one place: few edges, where a docum
 def permuted(index: np.ndarray, size: int, key: int) -> np.ndarray:
     """index int64 in [0, size) -> where a permutation of [0, size), chosen by key, takes it.
 
-    A Feistel network of six rounds on the least even number of bits that holds `size`; what falls outside
-    walks on until it is inside, fewer than four times on average. Nothing is stored.
+    A Feistel network of six rounds on the least even number of bits that holds `size`; a result outside
+    is mapped again until it is inside, fewer than four times on average. Nothing is stored.
     """
     half = max(1, -(-int(size - 1).bit_length() // 2)) if size > 1 else 1
     low = np.uint64((1 << half) - 1)
@@ -55,10 +55,10 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True)
 class Sequences:
-    """The sequences of a dataset that are trained on, and those held out.
+    """The sequences of a dataset that are used for training, and those held out for validation.
 
-    `kept`: what a round kept, as numbers of sequences; None: all. Held out is every so-many-th run of 4,
-    over the whole stream, so each domain is in it; what is held out does not depend on `kept`.
+    `kept`: what a round kept, as numbers of sequences; None: all. Groups of 4 consecutive
+    sequences are held out, spaced evenly over all shards, so every domain is included. `kept` has no effect on them.
     """
 
     shards: Shards
@@ -70,7 +70,7 @@ class Sequences:
     def __post_init__(self):
         if self.total < 2 or self.size < 1:
             raise TrainerError(
-                f"{self.shards.tokens:,} tokens make {self.total} sequences of {self.length}",
+                f"too little data: {self.shards.tokens:,} tokens give {self.total} sequences of {self.length} tokens",
                 where=str(self.shards.directory),
                 fix="use more data, a smaller --seq-len, or a smaller --holdout",
             )
@@ -80,7 +80,7 @@ class Sequences:
         return max(0, (self.shards.tokens - 1) // self.length)
 
     @cached_property
-    def held(self) -> np.ndarray:
+    def held_out(self) -> np.ndarray:
         """int64, sorted: numbers of the held-out sequences."""
         return held_out(self.total, self.holdout)
 
@@ -92,12 +92,12 @@ class Sequences:
     def _trained(self) -> np.ndarray:
         """bool, of each kept one: not held out."""
         assert self.kept is not None
-        return ~np.isin(self.kept, self.held)
+        return ~np.isin(self.kept, self.held_out)
 
     @property
     def size(self) -> int:
         """Sequences in one epoch."""
-        return len(self._kept) if self._kept is not None else self.total - len(self.held)
+        return len(self._kept) if self._kept is not None else self.total - len(self.held_out)
 
     def order(self, samples: np.ndarray, seed: int) -> np.ndarray:
         """Samples, counted from the start of training -> numbers of sequences."""
@@ -108,7 +108,7 @@ class Sequences:
             out[here] = permuted(samples[here] % self.size, self.size, seed * 1_000_003 + int(epoch))
         if self._kept is not None:
             return self._kept[out]
-        return out + np.searchsorted(self.held - np.arange(len(self.held)), out, side="right")
+        return out + np.searchsorted(self.held_out - np.arange(len(self.held_out)), out, side="right")
 
     @cached_property
     def _weights(self) -> np.ndarray:
@@ -125,7 +125,7 @@ class Sequences:
         return self._weights[np.searchsorted(self.kept, numbers)]
 
     def read(self, numbers: np.ndarray, vocab: int, documents: bool = False) -> Batch:
-        """Numbers of sequences -> what the model is fed. Raises TrainerError for an id the vocabulary has not."""
+        """Numbers of sequences -> the model's input. Raises TrainerError for an id outside the vocabulary."""
         T = self.length
         ids = np.empty((len(numbers), T + 1), np.int64)
         targets = np.empty((len(numbers), T), np.int64)
@@ -142,7 +142,7 @@ class Sequences:
             raise TrainerError(
                 f"token id {ids.max()} is outside the model's vocabulary of {vocab:,}",
                 where=f"{self.shards.directory}, sequence {numbers[row]}",
-                fix="the shards were made with another tokenizer than the model",
+                fix="encode the data with the tokenizer of the model",
             )
         return Batch(
             torch.from_numpy(ids[:, :-1].copy()),

@@ -1,7 +1,7 @@
-"""A ROUND -> its base shards, and which of their sequences are trained on again.
+"""Reads a ROUND: its base shards, and which of their sequences to train on.
 
 `tinydata resample` writes one without a copy of the tokens: manifest.json (base, seq_len, round) and keep-*.parquet
-(sequence, inclusion). One with a copy (--materialize) holds shards and is opened as any.
+(sequence, inclusion). One with a copy (--materialize) contains shards and is read like any other.
 """
 
 from __future__ import annotations
@@ -29,24 +29,24 @@ class Round:
     def seq_len(self) -> int:
         return self.manifest["seq_len"]
 
-    def base(self, told: str = "") -> Shards:
-        """The shards that the numbers are of: where `told`, else where they were, else beside the ROUND."""
+    def base(self, given: str = "") -> Shards:
+        """The shards that the numbers are of: at `given`, else at their original path, else next to the ROUND."""
         facts = self.manifest["base"]
-        places = [Path(told)] if told else [Path(facts["absolute"]), self.directory.parent / facts["path"]]
+        places = [Path(given)] if given else [Path(facts["absolute"]), self.directory.parent / facts["path"]]
         found = next((p for p in places if (p / "manifest.json").exists()), None)
         if found is None:
             raise TrainerError(
-                "the shards of the round are not there: " + ", ".join(str(p) for p in places),
+                "the shards that this round selects from were not found: " + ", ".join(str(p) for p in places),
                 where=str(self.directory),
-                fix="--base SHARDS: where they are now",
+                fix="pass their current location: --base SHARDS",
                 code=UNREADABLE,
             )
         shards = Shards.open(found)
         if shards.fingerprint != facts["fingerprint"]:
             raise TrainerError(
-                f"the round is of other shards: their fingerprint is {facts['fingerprint']}",
-                where=f"{found}: {shards.fingerprint}",
-                fix="--base SHARDS: those that were scored",
+                f"the round was made from different shards, with the fingerprint {facts['fingerprint']}",
+                where=f"{found}, with the fingerprint {shards.fingerprint}",
+                fix="pass the shards that were scored: --base SHARDS",
             )
         return shards
 
@@ -58,16 +58,16 @@ class Round:
         inclusion = np.concatenate([np.empty(0, np.float32), *(p for _, p in tables if p is not None)])
         if hashlib.sha256(numbers.tobytes()).hexdigest() != self.manifest["kept"]["sha256"]:
             raise TrainerError(
-                f"its {len(files)} lists of {len(numbers):,} kept sequences are not those of its manifest",
+                f"its {len(files)} keep-*.parquet files, of {len(numbers):,} sequences, do not match its manifest",
                 where=str(self.directory),
-                fix="resample again; a half-copied directory is not trained on",
+                fix="run `tinydata resample` again, or copy the directory again if the copy is incomplete",
                 code=UNREADABLE,
             )
         return numbers, inclusion
 
 
 def opened(path: str | Path, base: str = "") -> tuple[Shards, Round | None]:
-    """Shards, or a ROUND -> the shards, and the round if it has none of its own."""
+    """Opens shards or a ROUND -> the shards, and the round if it selects from other shards."""
     manifest = _manifest(path)
     if manifest.get("verb") != "resample" or "shards" in manifest:
         return Shards.open(path), None
@@ -76,12 +76,12 @@ def opened(path: str | Path, base: str = "") -> tuple[Shards, Round | None]:
 
 
 def number(path: str | Path) -> int:
-    """Which round a directory holds, with a copy of the tokens or without; 0: the shards that rounds begin with."""
+    """The number of the round in a directory, with or without a copy of the tokens; 0 for shards that are no round."""
     return _manifest(path).get("round", 0)
 
 
 def _manifest(path: str | Path) -> dict[str, Any]:
-    """{} where none is readable: who opens the directory as shards says what is wrong."""
+    """The manifest, or {} if it cannot be read; opening the directory as shards then reports the error."""
     try:
         return json.loads((Path(path) / "manifest.json").read_text())
     except (OSError, ValueError):
@@ -98,12 +98,15 @@ def read_kept(path: str | Path, total: int, inclusion: bool = False) -> tuple[np
         chances = table["inclusion"].to_numpy().astype(np.float32) if inclusion else None
     except Exception as e:
         raise TrainerError(
-            f"no list of kept sequences: {e}", where=str(path), fix="a Parquet file with a column `sequence`"
+            f"the list of kept sequences cannot be read: {e}",
+            where=str(path),
+            fix="use a Parquet file with a column `sequence`",
         ) from None
     if len(kept) and not (kept.min() >= 0 and kept.max() < total):
+        wrong = kept.max() if kept.max() >= total else kept.min()
         raise TrainerError(
-            f"sequence {kept.max() if kept.max() >= total else kept.min()} is not among the {total:,} of the shards",
+            f"sequence {wrong} does not exist in the shards, which have {total:,}",
             where=str(path),
-            fix="the list belongs to other shards, or to another --seq-len",
+            fix="use a list that was made for these shards and this --seq-len",
         )
     return kept, chances

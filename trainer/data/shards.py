@@ -14,6 +14,8 @@ import numpy as np
 
 from trainer.errors import UNREADABLE, TrainerError
 
+INCOMPLETE = "encode the corpus again, or copy the directory again if the copy is incomplete"
+
 
 @dataclass(frozen=True)
 class Shards:
@@ -73,7 +75,7 @@ class Shards:
         return self._gather(self.loss, start, stop).astype(bool)
 
     def _gather(self, parts: Sequence[np.ndarray | None], start: int, stop: int) -> np.ndarray:
-        """Of a shard that has none: ones."""
+        """Concatenates [start, stop) over the shards; a shard without a part (no .loss file) gives ones."""
         first = int(np.searchsorted(self.bounds, start, side="right")) - 1
         pieces = []
         while start < stop:
@@ -94,7 +96,7 @@ class Shards:
 
     @cached_property
     def domains(self) -> tuple[list[str], np.ndarray]:
-        """Names, and the number of each document's."""
+        """The names of the domains, and for each document the index of its domain."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
@@ -113,11 +115,11 @@ class Shards:
 def _check_size(file: Path, tokens: int, dtype: np.dtype) -> None:
     if file.exists() and file.stat().st_size == tokens * dtype.itemsize:
         return
-    found = f"{file.stat().st_size:,} bytes" if file.exists() else "no file"
+    found = f"the file has {file.stat().st_size:,} bytes" if file.exists() else "the file is missing"
     raise TrainerError(
-        f"{found}, where the manifest says {tokens:,} tokens of {dtype.name}",
+        f"{found}, but the manifest lists {tokens:,} tokens of type {dtype.name}",
         where=str(file),
-        fix="encode the corpus again; a half-copied directory is not trained on",
+        fix=INCOMPLETE,
         code=UNREADABLE,
     )
 
@@ -127,16 +129,16 @@ def read_manifest(directory: Path) -> dict[str, Any]:
         manifest = json.loads((directory / "manifest.json").read_text())
     except (OSError, ValueError) as e:
         raise TrainerError(
-            f"no finished shards here: {e}",
+            f"the directory contains no complete shards: {e}",
             where=str(directory),
-            fix="make them: tinydata encode, or, of a round, tinydata resample",
+            fix="create them with `tinydata encode`, or, for a round, with `tinydata resample`",
             code=UNREADABLE,
         ) from None
     if "shards" not in manifest or manifest.get("options", {}).get("to", "megatron") != "megatron":
         raise TrainerError(
-            f"made by {manifest.get('verb', '?')}, not shards in the native format",
+            f"the directory, written by tinydata {manifest.get('verb', '?')}, has no shards in the native format",
             where=str(directory),
-            fix="the trainer reads what `tinydata encode` writes without --to",
+            fix="use an output of `tinydata encode` without --to",
             code=UNREADABLE,
         )
     return manifest
@@ -155,5 +157,6 @@ def _document_starts(index: Path) -> np.ndarray:
 
 
 def _torn(file: Path, error: Exception) -> TrainerError:
-    fix = "encode the corpus again; a half-copied directory is not trained on"
-    return TrainerError(f"cannot be read: {str(error)[:200]}", where=str(file), fix=fix, code=UNREADABLE)
+    return TrainerError(
+        f"the file cannot be read: {str(error)[:200]}", where=str(file), fix=INCOMPLETE, code=UNREADABLE
+    )

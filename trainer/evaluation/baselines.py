@@ -1,4 +1,4 @@
-"""What the trainer is measured beside: the usual loop over a plain model, ours or transformers' own.
+"""The training loops that trainer.bench compares with: nanoGPT's, over a plain Llama or over transformers' Llama.
 
 The loop is nanoGPT's: one compiled module, autocast, all logits at once, F.cross_entropy, clipped gradients, fused
 AdamW, batches cut at random places of one array. The models are Llama, so the products are the same as ours.
@@ -82,7 +82,9 @@ class Llama(nn.Module):
         try:
             from transformers import LlamaConfig, LlamaForCausalLM
         except ImportError:
-            raise TrainerError("not installed: transformers", fix="pip install it, or --beside plain") from None
+            raise TrainerError(
+                "transformers is not installed", fix="run `pip install transformers`, or use --beside plain"
+            ) from None
         config: Any = LlamaConfig(
             vocab_size=c.vocab,
             hidden_size=c.width,

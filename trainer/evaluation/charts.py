@@ -61,19 +61,19 @@ def page(title: str, subtitle: str, panels: list[dict[str, Any]], columns: int =
 
 
 def check(path: str) -> None:
-    """Raises TrainerError for a file that no picture can be, before anything is computed."""
+    """Raises TrainerError if the file's extension is not supported; called before anything is computed."""
     if Path(path).suffix not in ENDINGS:
-        raise TrainerError(
-            f"{path} is no kind of picture that is written here", fix=f"-o NAME with {', '.join(ENDINGS)}"
-        )
+        raise TrainerError(f"{path} does not have a supported extension", fix=f"use one of {', '.join(ENDINGS)}")
 
 
 def write(spec: dict[str, Any], path: str) -> None:
-    """The ending decides; .html holds all it needs and asks no network."""
+    """Writes the chart; the extension sets its format. An .html file works without a network connection."""
     try:
         import vl_convert
     except ImportError:
-        raise TrainerError("not installed: vl-convert-python", fix="pip install tinydata[report]") from None
+        raise TrainerError(
+            "vl-convert-python, which charts need, is not installed", fix="run `pip install 'tinydata[report]'`"
+        ) from None
     check(path)
     text = json.dumps(spec)
     kind = Path(path).suffix

@@ -1,4 +1,4 @@
-"""Activations of a model -> per layer: attention sinks, and how different from one another its tokens still are.
+"""Diagnostics of each layer: attention sinks, and how much the hidden states of different tokens differ.
 
 Sink rate: Gu et al., "When Attention Sink Emerges" (arXiv 2410.10781), T = 64, eps = 0.3, first token.
 Diversity and effective dimension: PanGu-π (arXiv 2312.17276), section 3.1 and figure 4. The first token of a
@@ -49,7 +49,7 @@ def effective_dimension(h: Tensor, share: float = EXPLAINED) -> int:
 
 @contextmanager
 def watched(model: Model) -> Iterator[tuple[list[Tensor], list[Tensor]]]:
-    """What a forward pass leaves while it is open: hidden states (embedding, each layer), attention to token 0."""
+    """Records the forward passes inside it: hidden states (embedding, each layer) and attention to token 0."""
     hidden: list[Tensor] = []
     sinks: list[Tensor] = []
     hooks = [model.embed_tokens.register_forward_hook(lambda m, a, out: hidden.append(out.float()))]
@@ -117,6 +117,6 @@ def table(rows: list[dict[str, Any]], samples: int, length: int, width: int) -> 
     lines.append(
         "diversity: ||H - mean over tokens||_F of a sequence; relative: divided by ||H||_F; "
         f"d({EXPLAINED:g}): principal components,\nof {width}, that explain {EXPLAINED:.0%} of the variance; "
-        "these without the first token. |h|: norm of hidden states"
+        "all without the first token. |h|: norm of hidden states"
     )
     return "\n".join(lines)

@@ -102,7 +102,7 @@ def _model(trained: ModelConfig, written: ModelConfig, dtype: torch.dtype) -> st
 def _loading(written: ModelConfig) -> str:
     custom = architecture(written) == CUSTOM
     argument = ", trust_remote_code=True" if custom else ""
-    note = "\n\nThe code that it runs is `modeling_tinydata.py` in this directory." if custom else ""
+    note = "\n\nIts code is `modeling_tinydata.py` in this directory." if custom else ""
     return (
         f"""## Loading
 
@@ -158,7 +158,7 @@ def _data(facts: dict[str, Any]) -> str:
         listed = ((s["name"], f"{s['documents']:,}", f"{s['tokens']:,}") for s in shards[:_SHARDS])
         out += "\n\n" + _table(("shard", "documents", "tokens"), listed)
     if len(shards) > _SHARDS:
-        out += f"\n\nand {len(shards) - _SHARDS:,} shards more."
+        out += f"\n\nand {len(shards) - _SHARDS:,} more shards."
     return out
 
 

@@ -1,4 +1,4 @@
-"""Multiple-choice questions in JSON lines -> accuracy: the continuation that the model finds likeliest is its answer.
+"""Accuracy on multiple-choice questions in JSON lines: the continuation that is most likely is the model's answer.
 
 No harness, no download, no few-shot examples: the text of each choice is scored behind the question (the cloze
 form, which small models can do; choosing among letters they cannot). Likelihoods are compared as they are, and per
@@ -47,12 +47,16 @@ def read_items(path: str | Path) -> list[Item]:
     try:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as e:
-        raise TrainerError(f"cannot be read: {e}", where=str(path), fix="--tasks FILE.jsonl", code=UNREADABLE) from None
+        raise TrainerError(
+            f"the task file cannot be read: {e}", where=str(path), fix="pass --tasks FILE.jsonl", code=UNREADABLE
+        ) from None
     for number, line in enumerate(lines, 1):
         if line.strip():
             items.append(_item(line, f"{path}, line {number}"))
     if not items:
-        raise TrainerError("there is no question in it", where=str(path), fix="--tasks FILE.jsonl", code=UNREADABLE)
+        raise TrainerError(
+            "the task file contains no questions", where=str(path), fix="pass --tasks FILE.jsonl", code=UNREADABLE
+        )
     return items
 
 
@@ -62,15 +66,15 @@ def _item(line: str, where: str) -> Item:
         x = json.loads(line)
         made = next((make for keys, make in SHAPES.items() if x.keys() >= set(keys)), None)
         if made is None:
-            raise ValueError(f"keys {', '.join(x)}")
+            raise ValueError(f"its keys are {', '.join(x)}")
         item = made(x)
         if not -1 <= item.gold < len(item.pairs) or not all(c.strip() for _, c in item.pairs):
-            raise ValueError(f"answer {item.gold + 1} of {len(item.pairs)}, or an empty choice")
+            raise ValueError(f"the answer is number {item.gold + 1} of {len(item.pairs)} choices, or a choice is empty")
     except (ValueError, KeyError, TypeError, AttributeError, IndexError) as e:
         raise TrainerError(
-            f"no question in a shape that is known: {type(e).__name__}: {e}",
+            f"the question is not in a supported format: {type(e).__name__}: {e}",
             where=where,
-            fix=f"a JSON object with the keys {known}",
+            fix=f"use a JSON object with one of these sets of keys: {known}",
             code=UNREADABLE,
         ) from None
     return item
@@ -89,7 +93,7 @@ def joined(context: str, continuation: str) -> str:
 
 
 def _asked(question: str) -> str:
-    """A question that waits for its answer."""
+    """The question in the form of a prompt that ends where the answer begins."""
     if re.search("[\u4e00-\u9fff]", question):
         return f"问题：{question.strip()}\n答案："
     return f"Question: {question.strip()}\nAnswer:"
@@ -122,7 +126,7 @@ def _options(x: dict[str, Any]) -> Item:
 
 def _letter(label: Any) -> int:
     if not (isinstance(label, str) and len(label) == 1):
-        raise ValueError(f"no single right answer: {label!r}")
+        raise ValueError(f"there is no single right answer: {label!r}")
     return ord(label) - ord("A")
 
 

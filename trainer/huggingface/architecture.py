@@ -1,7 +1,8 @@
-"""config.json of Hugging Face <-> ModelConfig.
+"""Converts between config.json of Hugging Face and ModelConfig.
 
-A ModelConfig is written as the first of these that can say it: Qwen2 (bias on q, k, v alone), Llama, Mistral
-(heads that do not divide the width, which Llama's configuration refuses), Qwen3 (qk_norm), our own code.
+A ModelConfig is written as the first of these architectures that can represent it: Qwen2 (bias on q, k, v
+alone), Llama, Mistral (heads that do not divide the width, which Llama's configuration refuses), Qwen3 (qk_norm), our
+own code.
 """
 
 from __future__ import annotations
@@ -16,29 +17,33 @@ from trainer.errors import UNREADABLE, TrainerError
 from trainer.model.transformer import ModelConfig
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "internlm2", "tinydata")
-CUSTOM = "tinydata"  # model_type of what plain architectures cannot say
+CUSTOM = "tinydata"  # model_type of models that no standard architecture can represent
 BIASED = ("llama", "qwen3", CUSTOM)  # have attention_bias: of q, k, v and o together, ours apart
 
 
 def read_config(directory: str | Path) -> ModelConfig:
-    """config.json -> ModelConfig. Raises TrainerError for what the model here cannot be."""
+    """config.json -> ModelConfig. Raises TrainerError for architectures and settings that are not supported."""
     path = Path(directory) / "config.json"
     try:
         c = json.loads(path.read_text())
         kind = c.get("model_type")
         if kind not in FAMILIES:
-            raise _refused(f"models of type {kind!r} are not read", path, f"one of {', '.join(FAMILIES)} is")
+            raise _refused(f"models of type {kind!r} are not supported", path, f"use one of {', '.join(FAMILIES)}")
         return _model_config(c, kind, path)
     except (OSError, ValueError, AttributeError) as e:
-        fix = "name a Hugging Face model directory"
-        raise TrainerError(f"no readable config.json: {e}", where=str(path), fix=fix, code=UNREADABLE) from None
+        fix = "pass a Hugging Face model directory"
+        raise TrainerError(
+            f"config.json is missing or cannot be read: {e}", where=str(path), fix=fix, code=UNREADABLE
+        ) from None
     except KeyError as e:
-        raise _refused(f"{e} is missing in config.json", path, "download the model's config.json again") from None
+        raise _refused(
+            f"the key {e} is missing in config.json", path, "download the model's config.json again"
+        ) from None
 
 
 def _model_config(c: dict[str, Any], kind: str, path: Path) -> ModelConfig:
     if c.get("hidden_act", "silu") not in ("silu", "swish"):
-        raise _refused(f"its activation is {c['hidden_act']}, not silu", path, "use a SwiGLU model as the source")
+        raise _refused(f"the activation {c['hidden_act']} is not supported, only silu", path, "use a model with SwiGLU")
     heads = c["num_attention_heads"]
     head_dim = c.get("head_dim") or (128 if kind == "qwen3" else c["hidden_size"] // heads)
     seq_len = c.get("max_position_embeddings", 2048)
@@ -74,12 +79,12 @@ def _rope_scaling(c: dict[str, Any], kind: str, path: Path) -> dict[str, Any] | 
     name = scaling.get("rope_type") or scaling.pop("type", "default")
     partial = scaling.pop("partial_rotary_factor", None) or c.get("partial_rotary_factor") or 1.0
     if partial != 1.0:
-        raise _refused(f"RoPE turns only {partial:.0%} of each head", path, "use a model whose RoPE turns all of it")
+        raise _refused(f"RoPE applies to only {partial:.0%} of each head", path, "use a model with RoPE on all of it")
     if name == "default" or (name == "dynamic" and kind == "internlm2"):
         return None  # dynamic stretches only what is longer than the model was trained on
     if name not in ("llama3", "linear"):
-        fix = "llama3 and linear are; for short sequences, remove rope_scaling from config.json"
-        raise _refused(f"RoPE scaling {name!r} is not known here", path, fix)
+        fix = "use a model with llama3 or linear scaling; for short sequences, remove rope_scaling from config.json"
+        raise _refused(f"RoPE scaling {name!r} is not supported", path, fix)
     return {**scaling, "rope_type": name}
 
 
@@ -88,7 +93,7 @@ def _refused(what: str, path: Path, fix: str) -> TrainerError:
 
 
 def architecture(c: ModelConfig) -> str:
-    """The model_type that config.json gets: what says the model exactly, and most programs know."""
+    """The model_type of config.json: the most widely supported one that represents the model exactly."""
     only_qkv = c.qkv_bias and not c.out_bias
     if c.series > 1 or c.shortcut or (c.qk_norm and c.mlp_bias):
         return CUSTOM
@@ -102,7 +107,7 @@ def architecture(c: ModelConfig) -> str:
 
 
 def is_custom(c: ModelConfig) -> bool:
-    """Whether no plain architecture can say it."""
+    """Whether no standard architecture can represent the model."""
     return architecture(c) == CUSTOM
 
 

@@ -1,4 +1,4 @@
-"""A tokenizer's files -> Tokenizer: encode, decode, the bytes of each piece, the fingerprint that shards carry.
+"""Reads a tokenizer's files: encode, decode, the bytes of each piece, and the fingerprint that is stored with shards.
 
 `tokenizer.json` is read by the tokenizers library, `tokenizer.model` by sentencepiece; both are imported
 when there is something to read. The fingerprint is that of `tinydata`, made here from the same four things:
@@ -68,7 +68,7 @@ class Tokenizer:
 def read_tokenizer(path: str | Path) -> Tokenizer:
     """Directory, `tokenizer.json`, `*.model`, or `vocab.json` beside `merges.txt` -> Tokenizer.
 
-    Raises TrainerError where there is none, or one of another kind.
+    Raises TrainerError if there is none, or if its format is not supported.
     """
     path = Path(path)
     if path.is_dir():
@@ -82,12 +82,12 @@ def read_tokenizer(path: str | Path) -> Tokenizer:
             return _json(path / "tokenizer.json", beside, path / ranks if ranks else None)
         if {"vocab.json", "merges.txt"} <= names:
             return _vocab_merges(path / "vocab.json", path / "merges.txt", beside)
-        raise _unknown(path, f"the directory holds {', '.join(sorted(names)[:8]) or 'nothing'}")
+        raise _unknown(path, f"the directory contains {', '.join(sorted(names)[:8]) or 'no files'}")
     if not path.exists():
         raise TrainerError(
-            "there is no tokenizer here",
+            "no tokenizer was found at this path",
             where=str(path),
-            fix="--tokenizer DIR: a directory or file that has it",
+            fix="pass a directory or file that contains one: --tokenizer DIR",
             code=UNREADABLE,
         )
     if path.suffix == ".model":
@@ -98,7 +98,7 @@ def read_tokenizer(path: str | Path) -> Tokenizer:
         return _json(path, (), None)
     if path.suffix == ".tiktoken" and (path.parent / "tokenizer.json").exists():
         return _json(path.parent / "tokenizer.json", (), path)
-    raise _unknown(path, f"{path.name} is not read here")
+    raise _unknown(path, f"files such as {path.name} are not supported")
 
 
 def _json(path: Path, beside: tuple[Path, ...], ranks: Path | None) -> Tokenizer:
@@ -192,7 +192,7 @@ def _sentencepiece(path: Path, companion: Path | None, beside: tuple[Path, ...])
 
     family = {1: "sentencepiece-unigram", 2: "sentencepiece-bpe"}.get(proto.trainer_spec.model_type)
     if family is None:
-        raise _unknown(path, "a SentencePiece model that is neither BPE nor unigram")
+        raise _unknown(path, "it is a SentencePiece model that is neither BPE nor unigram")
     return _tokenizer(family, (path, *beside), pieces, kinds, native.encode, decode)
 
 
@@ -206,16 +206,16 @@ def _spm_piece(text: str, kind: int) -> bytes:
 
 
 def _tokenizer(family: str, files: Any, pieces: Any, kinds: Any, encode: Any, decode: Any) -> Tokenizer:
-    """The begin and end tokens: as the files beside it say, else by the names that are in use."""
-    told: dict[str, Any] = {}
+    """Finds the begin, end and padding tokens: as the companion files say, else by common names."""
+    declared: dict[str, Any] = {}
     for name in ("special_tokens_map.json", "tokenizer_config.json"):
         for file in files:
             if file.name == name:
-                told |= {k: v for k, v in _object(file).items() if v is not None}
+                declared |= {k: v for k, v in _object(file).items() if v is not None}
     control = {piece.decode("utf-8", "replace"): i for i, piece in enumerate(pieces) if kinds[i] == CONTROL}
 
     def named(key: str, usual: tuple[str, ...]) -> int | None:
-        token = told.get(key)
+        token = declared.get(key)
         text = token.get("content") if isinstance(token, dict) else token
         return next((control[t] for t in (text, *usual) if isinstance(t, str) and t in control), None)
 
@@ -277,17 +277,17 @@ def _object(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as e:
-        raise _unknown(path, f"no readable JSON ({e})") from None
+        raise _unknown(path, f"it is not readable JSON ({e})") from None
     if not isinstance(value, dict):
-        raise _unknown(path, "JSON, but no object")
+        raise _unknown(path, "it is JSON, but not an object")
     return value
 
 
 def _unknown(path: Path, why: str) -> TrainerError:
     return TrainerError(
-        f"tokenizer of an unknown kind: {why}",
+        f"the tokenizer is not in a supported format: {why}",
         where=str(path),
-        fix="tokenizer.json, tokenizer.model (SentencePiece), and vocab.json beside merges.txt are read here; "
-        "`tinydata compact` writes one of them",
+        fix="use tokenizer.json, tokenizer.model (SentencePiece), or vocab.json next to merges.txt; "
+        "`tinydata compact` writes one of these",
         code=UNREADABLE,
     )

@@ -61,10 +61,10 @@ class Weights:
                     files = dict.fromkeys(f.keys(), "model.safetensors")
         except Exception as e:
             raise TrainerError(
-                f"no readable safetensors: {e}",
+                f"the safetensors files are missing or cannot be read: {e}",
                 where=str(directory),
-                fix="convert the model: AutoModelForCausalLM.from_pretrained(…).save_pretrained(…); "
-                "pickled .bin files are not opened, they can run code",
+                fix="convert the model with AutoModelForCausalLM.from_pretrained(…).save_pretrained(…); "
+                "pickled .bin files are not opened because they can run code",
                 code=UNREADABLE,
             ) from None
         absent = sorted({f for f in files.values() if not (directory / f).exists()})
@@ -74,7 +74,7 @@ class Weights:
                 if absent[1:]
                 else f"{absent[0]} is missing",
                 where=str(directory),
-                fix="download the model again; its index names files that are not there",
+                fix="download the model again; its index lists files that do not exist",
                 code=UNREADABLE,
             )
         found = cls(directory, config, files, kind == "internlm2")
@@ -82,7 +82,7 @@ class Weights:
         return found
 
     def names(self) -> list[str]:
-        """All of the model's, in our order."""
+        """Names of all parameters, in the order of this trainer's model."""
         with torch.device("meta"):
             return list(Model(self.config).state_dict())
 
@@ -130,18 +130,18 @@ class Weights:
         return part.reshape(-1, *packed.shape[1:]).contiguous()
 
     def _check(self) -> None:
-        """Every tensor is there, and none is left over that the model would do without in silence."""
+        """Raises TrainerError if a tensor of the model is missing, or if a file has one that the model does not use."""
         names = {self._there(n) for n in self.names()}
         missing = sorted(names - self.files.keys())
         ignorable = (".rotary_emb.inv_freq", ".masked_bias")
         unread = sorted(n for n in self.files.keys() - names if not n.endswith(ignorable) and n != "lm_head.weight")
         if missing or unread:
-            what = f"tensor {missing[0]} is missing" if missing else f"tensor {unread[0]} has no place in this model"
+            what = f"tensor {missing[0]} is missing" if missing else f"tensor {unread[0]} does not belong to this model"
             more = len(missing or unread) - 1
             raise TrainerError(
                 what + (f", and {more} more" if more else ""),
                 where=str(self.directory),
-                fix="config.json and the weights must be of the same model",
+                fix="use a config.json and weights that belong to the same model",
             )
 
 
@@ -198,7 +198,7 @@ def save(directory: Path, config: ModelConfig, tensors: Iterator[tuple[str, Tens
 
 
 def save_code(directory: Path, config: ModelConfig) -> None:
-    """What transformers needs beside the weights of a model that no plain architecture can say."""
+    """Copies the custom code that transformers needs for a model that no standard architecture can represent."""
     if architecture(config) == CUSTOM:
         code = f"modeling_{CUSTOM}.py"
         shutil.copyfile(Path(__file__).with_name(code), directory / code)
@@ -216,9 +216,9 @@ def load(directory: str | Path, dtype: torch.dtype = torch.float32) -> Model:
     for name, tensor in weights.items():
         if own[name].shape != tensor.shape:
             raise TrainerError(
-                f"{name} is {list(tensor.shape)}, the configuration says {list(own[name].shape)}",
+                f"{name} has the shape {list(tensor.shape)}, but config.json requires {list(own[name].shape)}",
                 where=str(directory),
-                fix="config.json and the weights must be of the same model",
+                fix="use a config.json and weights that belong to the same model",
             )
         own[name].copy_(tensor)
     return model

@@ -1,7 +1,7 @@
-"""A compact vocabulary's id map -> which rows of the big embedding each new id starts from.
+"""Reads the id map of a compact vocabulary: which rows of the large embedding each new id starts from.
 
 A kept token starts from its own row, a learned one (`compact --adapt`) from the mean of the rows of the old
-tokens that spell it; so with the head.
+tokens that spell it. The head is treated in the same way.
 """
 
 from __future__ import annotations
@@ -47,10 +47,10 @@ class Rows:
         whole = len(pairs) == len(kept) and pairs.keys() | learned.keys() == set(range(size))
         if not whole or any(not p or max(p) >= len(table) for p in learned.values()):
             raise TrainerError(
-                f"the id map has {len(kept):,} kept and {len(learned):,} learned tokens, which are not the ids 0 to "
-                f"{size - 1:,}",
+                f"the id map has {len(kept):,} kept and {len(learned):,} learned tokens, which do not cover the ids "
+                f"0 to {size - 1:,}",
                 where=str(directory),
-                fix="make the vocabulary anew with `tinydata compact --force`",
+                fix="create the vocabulary again with `tinydata compact --force`",
                 code=UNREADABLE,
             )
         source = torch.tensor([pairs.get(i, -1) for i in range(size)], dtype=torch.int64)
@@ -64,12 +64,12 @@ class Rows:
         return out
 
     def new(self, old: int) -> int | None:
-        """Of a kept token; None of one that is gone."""
+        """The new id of an old one; None if its token was removed."""
         found = (self.source == old).nonzero()
         return int(found[0]) if len(found) else None
 
     def coverage(self) -> dict[str, Any]:
-        """How much of it is the big model's own."""
+        """How many ids start from their own row of the large model, and how many from a mean."""
         parts = [len(p) for p in self.learned.values()]
         return {
             "ids": len(self),
@@ -87,8 +87,8 @@ def _table(path: Path, columns: list[str]) -> Any:
         return pq.read_table(path, columns=columns)
     except Exception as e:
         raise TrainerError(
-            f"no readable id map: {str(e).splitlines()[0]}",
+            f"the id map is missing or cannot be read: {str(e).splitlines()[0]}",
             where=str(path),
-            fix="--vocab DIR: what `tinydata compact` wrote",
+            fix="pass a directory written by `tinydata compact`: --vocab DIR",
             code=UNREADABLE,
         ) from None

@@ -1,13 +1,13 @@
-"""How much each unit matters: the source, and data for some methods -> Scores of the kept layers.
+"""Scores the importance of each unit of the kept layers, from the source's weights or from data.
 
 l1, l2       norm of a unit's weights, all that it reads with and writes with (hidden: over all kept layers,
              embedding and head). No forward pass, one tensor in memory at a time.
 activation   Minitron's: mean |activation| over a sequence, L2 over sequences; a head by the L2 norm of its
              output, hidden by the outputs of all norms. One layer in memory at a time.
 taylor       sum over sequences of |d loss / d z|, z = 1 a factor on the unit: first-order change of the loss if
-             the unit goes, which is |sum of w * dL/dw| over what it writes with. The whole source in memory.
+             the unit is removed, which is |sum of w * dL/dw| over what it writes with. The whole source in memory.
 mask         trainer.inheritance.learned_mask: z learned.
-uniform      evenly spaced, random by seed: what the others must beat.
+uniform      evenly spaced units, and random by seed: baselines for the other methods.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ def activations(source: Source, layers: list[int], tokens: Tensor, device: str) 
             own["groups"] = own["heads"].view(c.kv_heads, -1).sum(1)
         else:
             passage.run()
-        _tell(f"activations of layer {passage.index + 1} of {c.depth}")
+        _tell(f"measured activations of layer {passage.index + 1} of {c.depth}")
     for u in units:
         for axis in u:
             u[axis].sqrt_()

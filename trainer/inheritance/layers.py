@@ -1,4 +1,4 @@
-"""Which layers of the source stay: evenly spread, or both ends and a thinned middle, or those that change most.
+"""Chooses the layers of the source to keep: evenly spaced, both ends and a thinned middle, or the most influential.
 
 The paper (arXiv 2402.02791) finds the first and last layers matter and the middle redundant.
 """
@@ -43,10 +43,12 @@ def listed(how: str, depth: int, have: int) -> list[int]:
     try:
         layers = [int(x) for x in how.split(",")]
     except ValueError:
-        raise TrainerError(f"--layers {how} is no choice", fix="ends, uniform, bi, or numbers such as 0,1,5") from None
+        raise TrainerError(
+            f"--layers {how} is not valid", fix="use ends, uniform, bi, or numbers such as 0,1,5"
+        ) from None
     if len(layers) != depth or sorted(set(layers)) != layers or not 0 <= layers[0] <= layers[-1] < have:
         raise TrainerError(
             f"--layers {how} does not give {depth} different layers of 0 to {have - 1} in ascending order",
-            fix=f"{depth} numbers, or --depth {len(set(layers))}",
+            fix=f"list {depth} numbers, or use --depth {len(set(layers))}",
         )
     return layers

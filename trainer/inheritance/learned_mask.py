@@ -88,7 +88,7 @@ def taylor(model: Model, tokens: Tensor, targets: Tensor, device: str, rows: int
         for total, own in zip(units, zs, strict=True):
             for axis in own:
                 total[axis] += next(gradients)
-        print(f"gradients of {min(at + rows, len(tokens))} of {len(tokens)} sequences", file=sys.stderr)
+        print(f"computed gradients of {min(at + rows, len(tokens))} of {len(tokens)} sequences", file=sys.stderr)
     for u in units:
         u["groups"] = u["heads"].view(c.kv_heads, -1).sum(1)
     return Scores(hidden, units)

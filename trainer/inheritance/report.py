@@ -11,11 +11,12 @@ from torch import Tensor
 from trainer.inheritance.selection import Plan, Scores
 
 POINTS = (0.0, 0.25, 0.5, 0.75, 1.0)
-Quantiles = dict[str, dict[str, list[float]]]  # axis -> kept, gone -> at POINTS
+Quantiles = dict[str, dict[str, list[float]]]  # axis -> kept, gone (removed) -> at POINTS
+_LABELS = {"kept": "kept", "gone": "cut"}  # as the text shows them
 
 
 def quantiles(scores: Scores, plan: Plan) -> Quantiles:
-    """Scores of the units that stayed and of those that went, over all kept layers."""
+    """Quantiles of the scores of kept and of removed units, over all kept layers."""
     out = {"hidden": _of([scores.hidden], [plan.hidden])}
     for axis in scores.layers[0] if scores.layers else ():
         out[axis] = _of([s[axis] for s in scores.layers], [u[axis] for u in plan.units])
@@ -30,7 +31,7 @@ def _of(scores: list[Tensor], kept: list[Tensor]) -> dict[str, list[float]]:
 
 
 def _thinned(x: Tensor, most: int = 1_000_000) -> Tensor:
-    """torch.quantile takes no more than 16 million."""
+    """Every n-th value, at most `most`: torch.quantile accepts no more than 16 million."""
     return x[:: -(-len(x) // most)]
 
 
@@ -62,14 +63,17 @@ class Report:
         lines += self._vocabulary()
         lines += [f"kept layers: {', '.join(map(str, self.plan.layers))}", self.tied]
         lines += self._new_parts()
-        lines += ["", "scores           least      25%   median      75%     most"]
+        lines += ["", "scores                min      25%   median      75%      max"]
         for axis, found in self.quantiles.items():
-            lines += [f"{axis:<9}{k:<5}" + "".join(f"{x:>9.3g}" for x in v) for k, v in found.items()]
+            lines += [f"{axis:<9}{_LABELS[k]:<7}" + "".join(f"{x:>9.3g}" for x in v) for k, v in found.items()]
         if self.norms:
-            how = "measured" if self.settings["data"] else "estimated from weights, without --data"
-            lines += ["", f"norms times {min(self.norms.values()):.3f} to {max(self.norms.values()):.3f} ({how})"]
+            how = "measured" if self.settings["data"] else "estimated from the weights, without --data"
+            lines += [
+                "",
+                f"norm weights multiplied by {min(self.norms.values()):.3f} to {max(self.norms.values()):.3f} ({how})",
+            ]
         if self.losses:
-            lines += ["", "loss, nats per token, on sequences that nothing was fitted on"]
+            lines += ["", "loss in nats per token, on sequences that were not used for fitting"]
             lines += [f"{name:<10}{loss:>9.4f}" for name, loss in self.losses.items()]
         return "\n".join([*lines, "", f"{self.seconds:.1f} s"])
 
@@ -78,15 +82,16 @@ class Report:
         if not v:
             return [f"{'vocabulary':<18}{self.source['vocab']:>9,} -> {self.target['vocab']:>9,}"]
         line = f"{'vocabulary':<18}{v['of']:>9,} -> {v['ids']:>9,}"
-        mean = f", {v['mean of rows']:,} learned from the mean of {v['rows per mean']:.1f} rows" * (
-            v["mean of rows"] > 0
+        mean = (
+            f", {v['mean of rows']:,} learned ids start from the mean of {v['rows per mean']:.1f} rows on average"
+            * (v["mean of rows"] > 0)
         )
-        return [line, f"ids with their own row: {v['own row']:,}{mean}"]
+        return [line, f"ids that keep their own row: {v['own row']:,}{mean}"]
 
     def _new_parts(self) -> list[str]:
         out = []
         if self.target["series"] > self.source["series"]:
-            out.append(f"series activation of {self.target['series']} terms starts as {self.source['series']}")
+            out.append(f"the series activation has {self.target['series']} terms, starting as {self.source['series']}")
         if self.target["shortcut"] and not self.source["shortcut"]:
-            out.append(f"augmented shortcut d/{self.target['shortcut']} starts as nothing")
+            out.append(f"the augmented shortcut d/{self.target['shortcut']} starts without effect")
         return out

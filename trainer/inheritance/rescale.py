@@ -1,4 +1,4 @@
-"""What a cut changes in scale, mended: norms of the narrower residual, output projections with fewer terms.
+"""Corrects the scale after a cut: norms of the narrower residual, output projections with fewer terms.
 
 A norm divides by the rms over all that it sees. x_k g / rms_all = x_k g' / rms_kept with g' = g E[rms_kept] /
 E[rms_all]: measured on data, or else estimated from weights. An output projection M that reads k of n inputs
@@ -15,7 +15,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from trainer.inheritance.selection import Mending, Plan, elements
+from trainer.inheritance.selection import Corrections, Plan, elements
 from trainer.inheritance.source import SITES, Passage, Source, passages, sizes
 from trainer.model.transformer import Layer
 
@@ -24,15 +24,15 @@ RIDGE = 1e-2  # of the mean diagonal: data are fewer than inputs in large models
 NORMS = ("input_layernorm", "post_attention_layernorm")
 
 
-def mended(source: Source, plan: Plan, tokens: Tensor | None, rescale: Rescale, device: str) -> Mending:
+def corrected(source: Source, plan: Plan, tokens: Tensor | None, rescale: Rescale, device: str) -> Corrections:
     """tokens int64 [n, T], or None: norms by the weights alone."""
     narrower = len(plan.hidden) < source.config.width
     if tokens is None:
-        return Mending(estimated_norms(source, plan) if narrower else {}, {}, rescale == "std")
+        return Corrections(estimated_norms(source, plan) if narrower else {}, {}, rescale == "std")
     if not narrower and rescale != "lstsq":
-        return Mending({}, {}, rescale == "std")
+        return Corrections({}, {}, rescale == "std")
     norms, projections = measured(source, plan, tokens, rescale == "lstsq", device)
-    return Mending(norms if narrower else {}, projections, rescale == "std")
+    return Corrections(norms if narrower else {}, projections, rescale == "std")
 
 
 @torch.no_grad()
@@ -48,7 +48,7 @@ def measured(
             norms |= _of_layer(passage, at, source, plan, lstsq, projections)
         else:
             passage.run()
-        print(f"mended layer {passage.index + 1} of {source.config.depth}", file=sys.stderr)
+        print(f"rescaled layer {passage.index + 1} of {source.config.depth}", file=sys.stderr)
     ratio = _Ratio(plan.hidden.to(device))
     for x in passage.outputs:
         ratio.add(x)

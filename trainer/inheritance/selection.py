@@ -1,7 +1,7 @@
-"""Which units stay (Plan), and the small model's tensors cut from the big one's.
+"""Chooses the units to keep (Plan), and cuts the small model's tensors out of the large model's.
 
 One set of hidden indices for the whole residual stream; heads whole, equally many in each kept key-value
-group; the rest a layer at a time. What the cut changes in scale is mended on norms and output projections.
+group; the rest layer by layer. Norms and output projections are rescaled to correct for the cut (Corrections).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Units = dict[str, Tensor]  # axis -> a value or an index of each unit
 
 @dataclass(frozen=True)
 class Scores:
-    """The higher, the sooner it stays. `layers`: of the kept layers, in order; axes heads, groups, ffn, shortcut."""
+    """Units with higher scores are kept first. `layers`: kept layers, in order; axes heads, groups, ffn, shortcut."""
 
     hidden: Tensor  # [d]
     layers: list[Units]
@@ -38,12 +38,12 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Mending:
-    """By the target's names."""
+class Corrections:
+    """Rescaling of norms and output projections, by the target's parameter names."""
 
     norms: dict[str, float] = field(default_factory=dict)  # factor of a norm's weight
     projections: dict[str, Tensor] = field(default_factory=dict)  # weights instead of those cut out
-    spread: bool = False  # variance kept by the number of terms
+    spread: bool = False  # scale so that sums over fewer terms keep their variance
 
 
 def choose(scores: Scores, layers: list[int], source: ModelConfig, target: ModelConfig) -> Plan:
@@ -94,7 +94,7 @@ def cut(tensor: Tensor, name: str, plan: Plan, layer: int, c: ModelConfig) -> Te
 
 
 def sliced(
-    source: Source, target: ModelConfig, plan: Plan, mending: Mending, *, tie: str = "", seed: int = 0
+    source: Source, target: ModelConfig, plan: Plan, corrections: Corrections, *, tie: str = "", seed: int = 0
 ) -> Iterator[tuple[str, Tensor]]:
     """(name, tensor in the source's type) of every parameter of the target, in order; one is in memory at a time.
 
@@ -107,7 +107,7 @@ def sliced(
     added = {n for n in names if _there(n, plan) not in own}
     fresh = {n: t for n, t in random_weights(target, seed) if n in added} if added else {}
     for name in names:
-        done = fresh.get(name, mending.projections.get(name))
+        done = fresh.get(name, corrections.projections.get(name))
         if done is not None:
             yield name, done
             continue
@@ -119,7 +119,7 @@ def sliced(
         kept = cut(tensor, name, plan, layer, source.config)
         if name.endswith(("series.scale", "series.shift")) and target.series > source.config.series:
             kept = torch.cat([kept, kept.new_zeros((target.series - source.config.series) * target.ffn)])
-        factor = _factor(name, source.config, target, mending)
+        factor = _factor(name, source.config, target, corrections)
         yield name, kept if factor == 1.0 else (kept.float() * factor).to(kept.dtype)
 
 
@@ -138,13 +138,13 @@ def _tied_rows(source: Source, tie: str) -> Tensor:
     return ((source.read("embed_tokens.weight").float() + head.float()) / 2).to(head.dtype)
 
 
-def _factor(name: str, source: ModelConfig, target: ModelConfig, mending: Mending) -> float:
+def _factor(name: str, source: ModelConfig, target: ModelConfig, corrections: Corrections) -> float:
     """Of a norm: rms of the kept dimensions / rms of all. With `spread`: sqrt(terms before / terms now) too.
 
     What reads the residual reads it through a norm, so the spread of q, k, v, gate, up and the head lies there.
     """
-    factor = mending.norms.get(name, 1.0)
-    if not mending.spread:
+    factor = corrections.norms.get(name, 1.0)
+    if not corrections.spread:
         return factor
     have, want = sizes(source), sizes(target)
     if name.endswith(("layernorm.weight",)) or name == "norm.weight":

@@ -1,4 +1,4 @@
-"""The big model, read a tensor or a layer at a time; its vocabulary already the small model's.
+"""Reads the large model a tensor or a layer at a time, with its vocabulary already reduced to the small model's.
 
 d width, h heads, k key-value heads, D head_dim, F ffn, V vocabulary of the target, n sequences of T tokens.
 """
@@ -71,9 +71,9 @@ class Source:
         weights, rows = Weights.open(directory), Rows.read(vocab) if vocab else None
         if rows and rows.old > weights.config.vocab:
             raise TrainerError(
-                f"the vocabulary was cut from {rows.old:,} ids, the source has {weights.config.vocab:,}",
+                f"the vocabulary was made from one of {rows.old:,} ids, but the source has {weights.config.vocab:,}",
                 where=str(rows.directory),
-                fix="count and compact with the source's own tokenizer",
+                fix="run `tinydata count` and `tinydata compact` with the source's own tokenizer",
             )
         return cls(weights, rows)
 

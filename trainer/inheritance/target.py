@@ -1,4 +1,4 @@
-"""TARGET of `trainer.inherit` -> the shape to cut to; what cannot be cut to it is refused, with what can."""
+"""Determines the shape to cut to from TARGET of `trainer.inherit`, and refuses impossible shapes with a suggestion."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from trainer.inheritance.source import sizes
 from trainer.model.presets import PRESETS, reshaped
 from trainer.model.transformer import ModelConfig
 
-# what a weight means depends on these: they are the source's
+# settings that the meaning of the weights depends on: the source's are used
 MEANING = ("head_dim", "rope_theta", "rope_scaling", "norm_eps", "qk_norm")
 OPTIONAL = ("qkv_bias", "out_bias", "mlp_bias")  # may be added, as zeros
 
@@ -50,54 +50,54 @@ def _read(target: str) -> ModelConfig:
     if not (path / "config.json").exists():
         raise TrainerError(
             f"{target!r} is neither a preset nor a config.json",
-            fix=f"one of {', '.join(PRESETS)}, or a directory with a config.json",
+            fix=f"use one of {', '.join(PRESETS)}, or a directory with a config.json",
         )
     return read_config(path)
 
 
 def _fewest_groups(heads: int, most: int) -> int:
-    """Key-value heads for `heads`, when a group may have `most`: as large groups as can be."""
+    """The smallest number of key-value heads for `heads`, with at most `most` heads per group."""
     return next(k for k in range(1, heads + 1) if heads % k == 0 and heads // k <= most)
 
 
 def _check_head_dim(c: ModelConfig, source: ModelConfig, shape: dict[str, Any]) -> None:
-    if c.head_dim != source.head_dim and c.width <= source.width:  # a wider one is refused for that
+    if c.head_dim != source.head_dim and c.width <= source.width:  # a wider target is refused for its width
         fits = c.width % source.head_dim == 0
         width = c.width if fits else max(1, round(c.width / source.head_dim)) * source.head_dim
         flag = "" if fits else f"--width {width} "
         raise TrainerError(
-            f"heads of {c.head_dim} cannot be cut from heads of {source.head_dim}: a head stays whole, its rotary "
-            "frequencies belong to its size",
-            fix=f"{flag}--heads {width // source.head_dim}: heads of {source.head_dim}",
+            f"heads of {c.head_dim} dimensions cannot be cut from heads of {source.head_dim}: heads are kept whole, "
+            "because their rotary frequencies depend on their width",
+            fix=f"use {flag}--heads {width // source.head_dim}, for heads of {source.head_dim} dimensions",
         )
 
 
 def check(target: ModelConfig, source: ModelConfig) -> None:
-    """Raises TrainerError for a target that is larger anywhere, or means something else by its weights."""
+    """Raises TrainerError if the target is larger than the source in any dimension, or interprets weights otherwise."""
     larger = _larger(target, source)
     if larger:
         raise TrainerError(
             f"the target is larger than the source: {'; '.join(what for what, _ in larger)}",
-            fix=f"inheritance takes away only: a smaller target, or a smaller {larger[0][1]}",
+            fix=f"choose a smaller target or a smaller {larger[0][1]}; inheritance can only remove units",
         )
     if target.vocab != source.vocab:
         raise TrainerError(
-            f"the target has {target.vocab:,} ids, the source {source.vocab:,}",
-            fix="--vocab DIR, what `tinydata compact` wrote for the target; or the same vocab_size",
+            f"the target has {target.vocab:,} ids, but the source has {source.vocab:,}",
+            fix="pass the output of `tinydata compact` for the target with --vocab DIR, or use the same vocab_size",
         )
     different = [k for k in MEANING if getattr(target, k) != getattr(source, k)]
     different += [k for k in OPTIONAL if getattr(source, k) and not getattr(target, k)]
     if different:
-        pairs = (f"{k} {getattr(target, k)}, the source's {getattr(source, k)}" for k in different)
+        pairs = (f"{k} {getattr(target, k)} (source: {getattr(source, k)})" for k in different)
         raise TrainerError(
-            f"weights of the source would mean something else in the target: {'; '.join(pairs)}",
-            fix="set them in the target's config.json as the source has them",
+            f"the target differs in settings that must be the same as in the source: {'; '.join(pairs)}",
+            fix="set these in the target's config.json to the values of the source",
         )
     if target.series < source.series or (source.shortcut and not target.shortcut):
         raise TrainerError(
-            f"the source's series activation has {source.series} terms and its shortcut r = {source.shortcut}, the "
-            f"target's {target.series} and {target.shortcut}: what was learned would be lost",
-            fix=f"--series {source.series} --shortcut {source.shortcut}",
+            f"the target would lose learned weights: the source has {source.series} series terms and shortcut r = "
+            f"{source.shortcut}, the target {target.series} and {target.shortcut} (0: no shortcut)",
+            fix=f"use --series {source.series} --shortcut {source.shortcut}",
         )
 
 
@@ -114,5 +114,5 @@ def _larger(target: ModelConfig, source: ModelConfig) -> list[tuple[str, str]]:
     found = [(f"{what} {n:,} > {m:,}", flag) for what, n, m, flag in pairs if n > m]
     per, most = target.heads // target.kv_heads, source.heads // source.kv_heads
     if per > most:
-        found.append((f"heads of a key-value group {per} > {most}", "--heads, or more --kv-heads"))
+        found.append((f"heads per key-value group {per} > {most}", "--heads, or more --kv-heads"))
     return found

@@ -1,4 +1,4 @@
-"""What a shape costs before anything starts: parameters by part, FLOPs per token, memory, speed."""
+"""Estimates the cost of a model before training: parameters by part, FLOPs per token, memory, speed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CONVENTION = "PaLM: 6 x (parameters without the embedding, with the head) + 12 x
 
 
 def peak_flops(device_name: str) -> float | None:
-    """None for a card not in the table: no utilisation is better than a wrong one."""
+    """Peak FLOP/s of a GPU by its name; None if it is not in the table, so that no wrong MFU is printed."""
     found = [name for name in PEAK if name in device_name]
     return PEAK[max(found, key=len)] if found else None
 
@@ -63,7 +63,7 @@ def flops_per_token(c: ModelConfig, seq_len: int) -> float:
 
 
 def memory(c: ModelConfig, micro_tokens: int, seq_len: int, world: int, device: str, bf16: bool) -> dict[str, float]:
-    """Bytes on each device, estimated: what training holds through a step. Activations as of per-block autograd.
+    """Estimated bytes on each device during a training step, by purpose. Activations assume autograd per block.
 
     Saved per token and layer: about 10 vectors of the width, 4 of the heads and 4 of the ffn.
     """
@@ -72,9 +72,9 @@ def memory(c: ModelConfig, micro_tokens: int, seq_len: int, world: int, device: 
     chunk = min(micro_tokens, chunk_tokens(c.vocab, device))
     return {
         "weights, gradients, AdamW in float32": 16.0 * n / world,
-        "weights in use": float(size * n) if bf16 or world > 1 else 0.0,
+        "weights used in products": float(size * n) if bf16 or world > 1 else 0.0,
         "activations": float(micro_tokens * c.depth * per_token * size),
-        "head, a chunk at a time": chunk * c.vocab * (4.0 + size) + c.vocab * c.width * 4.0,
+        "head and loss, per chunk": chunk * c.vocab * (4.0 + size) + c.vocab * c.width * 4.0,
     }
 
 
@@ -90,17 +90,19 @@ def table(c: ModelConfig, *, seq_len: int, micro_tokens: int, world: int, device
         "",
         *(f"{part:<24}{n:>16,}{n / total:>9.2%}" for part, n in parts.items()),
         f"{'parameters':<24}{total:>16,}",
-        f"embedding + head are {vocabulary_share(c):.2%} of it",
+        f"embedding + head are {vocabulary_share(c):.2%} of all parameters",
         "",
         f"{flops_per_token(c, seq_len) / 1e9:,.3f} GFLOP per token at sequence {seq_len:,} ({CONVENTION})",
     ]
     needs = memory(c, micro_tokens, seq_len, world, device, bf16)
     lines += ["", *(f"{what:<40}{b / 1e9:>9.2f} GB" for what, b in needs.items() if b)]
-    lines.append(f"{f'on each of {world} devices, about':<40}{sum(needs.values()) / 1e9:>9.2f} GB")
+    lines.append(f"{f'estimated total, each of {world} devices':<40}{sum(needs.values()) / 1e9:>9.2f} GB")
     peak = peak_flops(name) if device == "cuda" else None
     if peak:
         speed = [peak * world * u / flops_per_token(c, seq_len) for u in (0.4, 0.55)]
-        lines.append(f"{world} x {name}: {speed[0]:,.0f} tokens/s at 40% of its peak, {speed[1]:,.0f} at 55%")
+        lines.append(f"{world} x {name}: {speed[0]:,.0f} tokens/s at an MFU of 40%, {speed[1]:,.0f} at 55%")
     else:
-        lines.append(f"on {name}: no peak FLOP/s is known, so MFU is n/a; `python -m trainer.bench` measures the speed")
+        lines.append(
+            f"{name}: its peak FLOP/s are not known, so MFU is n/a; measure the speed with `python -m trainer.bench`"
+        )
     return "\n".join(lines)

@@ -51,7 +51,7 @@ PRESETS = {
 
 def preset(name: str) -> Preset:
     if name not in PRESETS:
-        raise TrainerError(f"no preset {name!r}", fix=f"one of {', '.join(PRESETS)}")
+        raise TrainerError(f"unknown preset {name!r}", fix=f"use one of {', '.join(PRESETS)}")
     return PRESETS[name]
 
 
@@ -65,14 +65,15 @@ def reshaped(
     heads = heads or width // head_dim
     if heads * head_dim != width:
         raise TrainerError(
-            f"a width of {width} is no multiple of the {head_dim} of a head",
-            fix=f"--width {round(width / head_dim) * head_dim}, or --heads",
+            f"the width {width} is not a multiple of the head width {head_dim}",
+            fix=f"use --width {round(width / head_dim) * head_dim}, or change --heads",
         )
     per = c.heads // c.kv_heads
     kv_heads = kv_heads or (heads // per if heads % per == 0 else heads)
     if heads % kv_heads:
         raise TrainerError(
-            f"{heads} heads cannot share {kv_heads} key-value heads", fix="--kv-heads must divide --heads"
+            f"{heads} heads cannot share {kv_heads} key-value heads equally",
+            fix="choose --kv-heads so that it divides --heads",
         )
     ffn = ffn_width(width, ratio) if expand or width != c.width else c.ffn
     return replace(c, width=width, depth=depth or c.depth, heads=heads, kv_heads=kv_heads, head_dim=head_dim, ffn=ffn)

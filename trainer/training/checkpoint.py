@@ -1,10 +1,10 @@
-"""Checkpoints that any number of processes may write and any other number read (torch's DCP); whole or not there.
+"""Checkpoints in torch's DCP format: written by any number of processes, readable by any other number, always complete.
 
     RUN/checkpoints/step-00000100/   .metadata, *.distcp: weights and AdamW's moments; state.json: all the rest
     RUN/latest                       the name of the newest
 
 A save is staged to memory, written by a thread into step-….tmp, and renamed when every rank's part is on the
-disk. Only tensors go through DCP, and its one pickled file is read by an unpickler that knows its classes alone.
+disk. Only tensors are stored with DCP. Its one pickled file is read by an unpickler that allows only the classes in it.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ FOLDER, LATEST, STATE = "checkpoints", "latest", "state.json"
 
 
 class Checkpoints:
-    """Those of one run. All ranks call the same methods; rank 0 renames and deletes."""
+    """The checkpoints of one run. All ranks call the same methods; rank 0 renames and deletes."""
 
     def __init__(self, run: Path, keep: int, first: bool):
         self.folder, self.run, self.keep, self.first = run / FOLDER, run, keep, first
@@ -57,7 +57,7 @@ class Checkpoints:
         self._saving = saving
 
     def poll(self) -> None:
-        """Finishes a save whose writing is over. Rank 0's part is over when everybody's is."""
+        """Finishes a save if its data are written. Rank 0's write ends only after those of all other ranks."""
         if self._saving is not None and self._saving.done():
             self.wait()
 
@@ -68,7 +68,7 @@ class Checkpoints:
         saving.result()
         if self.first:
             whole = self.folder / self._name
-            shutil.rmtree(whole, ignore_errors=True)  # of an earlier run of the same command, which this one repeats
+            shutil.rmtree(whole, ignore_errors=True)  # of an earlier run of the same command, that is being repeated
             (self.folder / f"{self._name}.tmp").rename(whole)
             replace_text(self.run / LATEST, self._name)
             self._purge()
@@ -76,7 +76,7 @@ class Checkpoints:
     def _purge(self) -> None:
         done = sorted(p for p in self.folder.glob("step-*") if p.suffix != ".tmp")
         for old in done[: -self.keep] if self.keep else []:
-            old.rename(old.with_suffix(".tmp"))  # so that a kill half-way leaves nothing that looks whole
+            old.rename(old.with_suffix(".tmp"))  # so that a kill during deletion leaves nothing that looks complete
             shutil.rmtree(old.with_suffix(".tmp"))
 
 
@@ -91,7 +91,10 @@ def read_state(checkpoint: Path) -> dict[str, Any]:
         return json.loads((checkpoint / STATE).read_text())
     except (OSError, ValueError) as e:
         raise TrainerError(
-            f"no readable {STATE}: {e}", where=str(checkpoint), fix="name another checkpoint", code=UNREADABLE
+            f"{STATE} is missing or cannot be read: {e}",
+            where=str(checkpoint),
+            fix="use another checkpoint",
+            code=UNREADABLE,
         ) from None
 
 
@@ -103,7 +106,7 @@ def restore(checkpoint: Path, model: nn.Module, optimizer: torch.optim.Optimizer
 
 
 def begin_moments(optimizer: torch.optim.Optimizer) -> None:
-    """AdamW makes them in its first step; if that is skipped, a checkpoint would be without."""
+    """Creates AdamW's moments before its first step: a checkpoint needs them even if that step is skipped."""
     for group in optimizer.param_groups:
         for p in group["params"]:
             zeros = {"exp_avg": torch.zeros_like(p), "exp_avg_sq": torch.zeros_like(p)}
@@ -124,24 +127,24 @@ def about(path: str | Path) -> tuple[ModelConfig, dict[str, Any]]:
 
 
 def checkpoint_of(path: Path) -> Path:
-    """A run -> its newest checkpoint; a checkpoint is its own."""
+    """The newest checkpoint of a run; a checkpoint itself is returned as it is."""
     found = path if (path / STATE).exists() else latest(path)
     if found is None:
         raise TrainerError(
-            "neither a run, nor a checkpoint, nor a Hugging Face directory",
+            "this is neither a run, nor a checkpoint, nor a Hugging Face directory",
             where=str(path),
-            fix="name what `python -m trainer.run -o` was given",
+            fix="pass the directory that was given to `python -m trainer.run -o`",
             code=UNREADABLE,
         )
     return found
 
 
 def load_model(path: str | Path, dtype: torch.dtype = torch.float32) -> tuple[Model, dict[str, Any]]:
-    """What `about` tells of, with its weights, in this machine's memory, and what is known of it."""
+    """The model that `about` describes, with its weights, on the CPU; and what is known about it."""
     path = Path(path)
     if (path / "config.json").exists():
         return weights.load(path, dtype), about(path)[1]
-    path = checkpoint_of(path)  # once: a run that goes on may have another in a moment
+    path = checkpoint_of(path)  # only once: a run in progress may write a newer one at any time
     config, facts = about(path)
     with torch.device("meta"):
         model = Model(config)
@@ -162,7 +165,7 @@ def weights_of(path: str | Path) -> Iterator[tuple[str, Tensor]]:
 
 
 def _tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Everything that DCP keeps, by name; lr and betas are the recipe's, not state."""
+    """All tensors of a checkpoint, by name; the learning rate and betas come from the recipe."""
     out: dict[str, Tensor] = {}
     for name, p in model.named_parameters():
         out[f"model.{name}"] = p.data
@@ -174,30 +177,30 @@ def _tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Te
 def _load(checkpoint: Path, tensors: dict[str, Tensor], alone: bool = False) -> None:
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "torch.distributed is disabled")  # which is meant
+            warnings.filterwarnings("ignore", "torch.distributed is disabled")  # intended here
             dcp.load(tensors, storage_reader=_Reader(checkpoint), no_dist=alone)
     except (Exception, dcp.CheckpointException) as e:
         why = str(e).strip().splitlines()[-1][:300]
         raise TrainerError(
-            f"cannot be read: {why}",
+            f"the checkpoint cannot be read: {why}",
             where=str(checkpoint),
-            fix="remove it, and the one before is the newest; or name another",
+            fix="delete it, so that the previous checkpoint is used, or choose another one",
             code=UNREADABLE,
         ) from e
 
 
 class _Reader(dcp.FileSystemReader):
-    """Refuses what is not a tensor: anything else DCP would unpickle."""
+    """Refuses entries other than tensors, because DCP would unpickle them."""
 
     def __init__(self, checkpoint: Path):
         super().__init__(checkpoint)
         with (checkpoint / ".metadata").open("rb") as f:
             self._checked = _Unpickler(f).load()
         if not isinstance(self._checked, Metadata):
-            raise pickle.UnpicklingError("its .metadata is something else")
+            raise pickle.UnpicklingError("its .metadata file does not contain checkpoint metadata")
         for name, entry in self._checked.state_dict_metadata.items():
             if not isinstance(entry, TensorStorageMetadata):
-                raise pickle.UnpicklingError(f"{name} is no tensor")
+                raise pickle.UnpicklingError(f"{name} is not a tensor")
 
     def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
         return self._checked
@@ -219,7 +222,7 @@ class _Unpickler(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         if name not in self.CLASSES.get(module, ()):
-            raise pickle.UnpicklingError(f"{module}.{name} does not belong into a checkpoint")
+            raise pickle.UnpicklingError(f"{module}.{name} is not allowed in a checkpoint")
         return super().find_class(module, name)
 
 
@@ -228,7 +231,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def replace_text(path: Path, text: str) -> None:
-    """The file is the old one or the new one, never half."""
+    """Replaces a file atomically: readers see the old content or the new one, never a part."""
     part = path.with_name(path.name + ".part")
     with part.open("w", encoding="utf-8") as f:
         f.write(text)

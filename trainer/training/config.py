@@ -20,120 +20,135 @@ Arg = tyro.conf.arg
 
 @dataclass(frozen=True)
 class Config:
-    """Trains a language model on shards, from random weights or from --init. The same command again goes on."""
+    """Trains a language model on shards, from random weights or from the model given by --init.
+    Running the same command again resumes from the newest checkpoint.
+    """
 
     data: str = ""
-    """Shards, or a round of them, as `tinydata resample` writes. [tinydata.toml: what `tinydata encode` wrote]"""
+    """Directory of the shards to train on, or of a round written by `tinydata resample`.
+    If not given, the output of `tinydata encode` named in tinydata.toml is used."""
     base: str = ""
-    """The shards that a round is of. [where they were, or beside the round]"""
+    """Directory of the shards that the round in --data selects from, if they have moved.
+    If not given, it is looked for at its original path, then next to the round."""
     out: Annotated[str, Arg(aliases=["-o"])] = ""
-    """The run's directory: recipe, metrics, checkpoints. [run]"""
+    """Directory of the run, for its recipe, metrics and checkpoints. If not given, it is `run`."""
     round: int = 0
-    """N fills what is not said: --data round-N --init run -o run-N; from the second on, --init run-(N-1)."""
+    """Number of the round to train. N sets options that are not given: --data round-N, --init run and -o run-N.
+    From round 2 on, --init is run-(N-1) instead. 0 means that no round is selected."""
     preset: str = "tiny-10m"
-    """The model's shape by name."""
+    """Name of the preset that sets the model's shape, its batch size and its learning rate."""
     init: str = ""
-    """What to start from, shape and weights: a Hugging Face directory, such as trainer.inherit writes, a run, or one of
-    its checkpoints."""
+    """Model whose shape and weights to start from.
+    A Hugging Face directory (such as the output of trainer.inherit), a training run, or one of its checkpoints."""
     kept: str = ""
-    """A Parquet list of the sequences to train on (column `sequence`), of those in --data."""
+    """Parquet file that lists which sequences of --data to train on, in a column `sequence`.
+    If not given, all sequences are used except those held out for validation."""
     plan: bool = False
-    """Print parameters, FLOPs, memory and speed, and stop."""
+    """Print the number of parameters and the estimated FLOPs, memory and speed, then exit without training."""
 
     width: int = 0
-    """Of the residual stream. 0: the preset's; so with the next ones."""
+    """Width of the residual stream (hidden size). 0 means the preset's."""
     depth: int = 0
-    """Layers."""
+    """Number of layers. 0 means the preset's."""
     expand: float = 0.0
-    """Width of the feed-forward network / width, rounded up to a multiple of 256."""
+    """Width of the feed-forward network divided by --width. The result is rounded up to a multiple of 256.
+    0 means the preset's ratio."""
     heads: int = 0
-    """Attention heads."""
+    """Number of attention heads. 0 means the preset's, or, with --width, as many as keep the preset's head width."""
     kv_heads: int = 0
-    """Key-value heads, fewer than heads for grouped queries."""
+    """Number of key-value heads; fewer than --heads gives grouped-query attention.
+    0 means the preset's number of heads per key-value head."""
     vocab: int = 0
-    """Ids, for --plan without data; with data, the tokenizer's."""
+    """Vocabulary size to assume for --plan without --data. With data, the size of its tokenizer is always used.
+    0 means the preset's."""
     tied: bool | None = None
-    """Embedding and head are one matrix."""
+    """Whether embedding and output head share one matrix. None means as in the preset."""
     qk_norm: bool | None = None
-    """RMSNorm of queries and keys."""
+    """Whether RMSNorm is applied to queries and keys. None means as in the preset."""
     series: int = 0
-    """Terms of PanGu-π's series informed activation; 1: plain SiLU."""
+    """Number of terms of PanGu-π's series informed activation. 1 means plain SiLU, 0 means the preset's."""
     shortcut: int = -1
-    """r of PanGu-π's augmented shortcut; 0: none. [-1: the preset's]"""
+    """Reduction factor r of PanGu-π's augmented shortcut, whose inner width is the model width divided by r.
+    0 means no shortcut, -1 means the preset's."""
     init_scheme: Scheme = "constant"
-    """Of random weights; the paper recommends constant."""
+    """Standard deviation of random weights.
+    The choice constant uses one value for all (recommended by the PanGu-π Pro paper).
+    The others make output projections smaller: by the layer's number (depth-scaled), by the number of layers (gpt2)."""
 
     steps: int = 0
-    """Optimizer steps. 0: one epoch."""
+    """Number of optimizer steps. 0 means one epoch."""
     seq_len: int = 0
-    """Tokens per sequence. 0: the preset's."""
+    """Number of tokens per sequence. 0 means the preset's."""
     batch_tokens: int = 0
-    """Tokens per step over all devices. 0: the preset's."""
+    """Number of tokens per optimizer step, summed over all devices. 0 means the preset's."""
     micro_batch: int = 0
-    """Sequences per device at once. 0: as many as make 16,384 tokens."""
+    """Number of sequences that each device processes at once.
+    0 means as many as make up 16,384 tokens, or the device's share of the batch if that is smaller."""
     lr: float = 0.0
-    """Peak learning rate. 0: the preset's, times sqrt(batch / its batch), the paper's rule."""
+    """Peak learning rate. 0 means the preset's, multiplied by sqrt(--batch-tokens / the preset's batch)."""
     schedule: Schedule = "cosine"
-    """After warm-up."""
+    """Course of the learning rate after the warm-up."""
     warmup: int = -1
-    """Steps. -1: 3% of all, at most 2,000."""
+    """Number of steps in which the learning rate rises to its peak. -1 means 3% of all steps, at most 2,000."""
     decay: float = 0.2
-    """Share of the steps in which wsd falls."""
+    """Fraction of all steps, at the end, in which the learning rate falls with --schedule wsd."""
     floor: float = 0.1
-    """Last learning rate / peak."""
+    """Final learning rate as a fraction of the peak."""
     weight_decay: float = 0.1
-    """Of matrices."""
+    """Weight decay of AdamW. It applies to matrices only, not to norms or biases."""
     beta1: float = 0.9
-    """AdamW's."""
+    """Decay rate of AdamW's running mean of the gradient (beta1)."""
     beta2: float = 0.95
-    """AdamW's."""
+    """Decay rate of AdamW's running mean of the squared gradient (beta2)."""
     clip: float = 1.0
-    """Largest gradient norm. 0: none."""
+    """Gradient norm above which gradients are scaled down. 0 means no clipping."""
     seed: int = 0
-    """Of weights and order."""
+    """Seed of the random weights and of the order of the data."""
     mask_documents: bool = False
-    """No document looks into another."""
+    """Mask attention so that tokens attend only to tokens of the same document."""
     unbias: bool = False
-    """Of a round: each kept sequence's loss counts 1 / its probability of being kept."""
+    """Weight the loss of each sequence of a round by 1 / the probability with which it was kept."""
 
     holdout: int = -1
-    """Sequences of --data kept out of training, to validate on. -1: 0.5%, at most 512."""
+    """Number of sequences of --data that are excluded from training and used for validation.
+    -1 means 0.5% of all, at most 512."""
     validate_every: int = 0
-    """Steps. 0: a twentieth of all, or as many as keep it below a tenth of the time; also before the first, after the
-    last."""
+    """Number of steps between validations. There is always one before the first step and one after the last.
+    0 means a twentieth of all steps, or more where validation would take over a tenth of the time."""
     log_every: int = 0
-    """Steps between lines on the screen; metrics.jsonl has every step. 0: a thirtieth of all."""
+    """Number of steps between lines on the screen; metrics.jsonl gets every step. 0 means a thirtieth of all steps."""
     track: tuple[str, ...] = ()
-    """tensorboard, wandb, trackio, besides metrics.jsonl."""
+    """Trackers that receive the metrics in addition to metrics.jsonl: tensorboard, wandb, trackio."""
     log_sequence_loss: bool = False
-    """Every sequence's loss at every step, into losses/*.parquet: `tinydata score --losses` reads it."""
+    """Record the loss of every sequence at every step in losses/*.parquet, for `tinydata score --losses`."""
 
     resume: Literal["auto", "never"] = "auto"
-    """auto goes on from the newest checkpoint in -o, if there is one; never refuses a directory that has one."""
+    """Whether to continue from the newest checkpoint in -o if there is one (auto), or to stop with an error (never)."""
     save_every: int = 0
-    """Steps between checkpoints. 0: a tenth of all; always after the last."""
+    """Number of steps between checkpoints; the last step is always saved. 0 means a tenth of all steps."""
     keep: int = 3
-    """Newest checkpoints that stay. 0: all."""
+    """Number of checkpoints to keep, newest first; older ones are deleted. 0 means all."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """auto: a GPU if there is one."""
+    """Device to compute on; auto means a GPU if one is available, otherwise the CPU."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Of products; weights, sums over ranks and AdamW are always fp32. auto: bf16 on a GPU."""
+    """Precision of matrix products; weights, reductions over devices and AdamW always use fp32.
+    The choice auto means bf16 on a GPU and fp32 on a CPU."""
     compile: Literal["auto", "on", "off"] = "auto"
-    """torch.compile of each layer. auto: on a GPU."""
+    """Whether to compile each layer with torch.compile; auto means only on a GPU."""
     replicas: int = 1
-    """Groups of devices that hold a whole copy of the weights each (HSDP)."""
+    """Number of full copies of the weights (HSDP), each sharded over an equal group of devices. 1 means plain FSDP."""
 
 
 def parse(args: list[str] | None = None) -> Config:
-    """Flags over tinydata.toml over defaults."""
+    """Options from the command line, else from tinydata.toml, else the defaults."""
     usual = _defaults()
     told = tyro.cli(Config, prog="python -m trainer.run", args=args, default=replace(usual, data="", init="", out=""))
     return _named_by_round(told, usual)
 
 
 def _named_by_round(told: Config, usual: Config) -> Config:
-    """What was not said of data, init and out: the usual, or of --round N that round, and the run before it."""
+    """Fills in data, init and out where they are not given: from tinydata.toml, or, with --round N, by its rule."""
     names, run = {k: getattr(usual, k) for k in ("data", "init", "out")}, usual.out or "run"
     names["out"] = run
     if told.round > 0:
@@ -149,13 +164,15 @@ def _defaults() -> Config:
         with open(FILE, "rb") as f:
             found = tomllib.load(f)
     except tomllib.TOMLDecodeError as e:
-        raise TrainerError(f"not valid TOML: {e}", where=FILE, fix="mend the line") from None
+        raise TrainerError(f"the file is not valid TOML: {e}", where=FILE, fix="correct the line") from None
     table = found.get("train", {})
     names = {f.name for f in dataclasses.fields(Config)}
     for name in table:
         if name not in names:
             raise TrainerError(
-                f"training has no option {name!r}", where=f"{FILE}, table [train]", fix=", ".join(sorted(names))
+                f"{name!r} is not an option of trainer.run",
+                where=f"{FILE}, table [train]",
+                fix=f"use one of {', '.join(sorted(names))}",
             )
     table.setdefault("data", found.get("encode", {}).get("out", ""))
     if isinstance(table.get("track"), list):

@@ -25,7 +25,7 @@ class Tracker(Protocol):
 
 
 class Metrics:
-    """Of one run; made on rank 0 alone. After a resume, lines of steps that are taken again are dropped first."""
+    """The metrics of one run; exists on rank 0 only. On resuming, lines of steps that will be repeated are removed."""
 
     def __init__(self, run: Path, trackers: Iterable[str], recipe: dict[str, Any], step: int, steps: int):
         self._trackers = [_tracker(name, run, recipe) for name in trackers]
@@ -40,7 +40,7 @@ class Metrics:
             tracker.log(flat, step)
 
     def show(self, step: int, text: str, stays: bool = False) -> None:
-        """Talk on stderr: a line; on a terminal in the progress bar, unless it `stays`."""
+        """Prints a line to stderr; on a terminal it goes into the progress bar, unless `stays`."""
         if self._bar is not None:
             self._bar.update(self._bar.task_ids[0], completed=step, **({} if stays else {"text": text}))
         if self._bar is None or stays:
@@ -61,12 +61,12 @@ class Meter:
         self._marks: deque[tuple[float, int]] = deque(maxlen=21)
 
     def start(self, tokens: int) -> None:
-        """What happened since the last mark was no training."""
+        """Ignores the time since the last mark, which was not training."""
         self._marks.clear()
         self.mark(tokens)
 
     def mark(self, tokens: int, now: float | None = None) -> None:
-        """A step has ended; tokens: in all since the start."""
+        """Records the end of a step; tokens: total since the start of the run."""
         self._marks.append((time.perf_counter() if now is None else now, tokens))
 
     def rates(self) -> dict[str, float]:
@@ -79,14 +79,14 @@ class Meter:
 
 
 def described(values: dict[str, Any]) -> str:
-    """Values of a step, or of a validation, as a line."""
+    """The values of a step or a validation as a line of text."""
     forms = {"loss": "loss {:.4f}", "bits_per_byte": "{:.4f} bits/byte", "grad_norm": "norm {:.2f}", "lr": "lr {:.2e}"}
     forms |= {"tokens_per_s": "{:,.0f} tokens/s", "mfu": "MFU {:.1%}", "skipped": "SKIPPED: {}"}
     return "  ".join(form.format(values[k]) for k, form in forms.items() if values.get(k) is not None)
 
 
 def memory_bytes(device: torch.device) -> int:
-    """The most that was in use so far: of the card, or of the process."""
+    """Peak memory use so far: of the GPU, or of the process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
@@ -141,8 +141,10 @@ def _tracker(name: str, run: Path, recipe: dict[str, Any]) -> Tracker:
             module = __import__(name)
             return module.init(project="tinydata", name=run.name, config=recipe)
     except ImportError:
-        raise TrainerError(f"not installed: {name}", fix=f"pip install {name}, or leave out --track {name}") from None
-    raise TrainerError(f"no tracker {name!r}", fix=f"one of {', '.join(TRACKERS)}; {FILE} is always written")
+        raise TrainerError(
+            f"{name} is not installed", fix=f"run `pip install {name}`, or remove --track {name}"
+        ) from None
+    raise TrainerError(f"unknown tracker {name!r}", fix=f"use one of {', '.join(TRACKERS)}; {FILE} is always written")
 
 
 class _TensorBoard:
@@ -157,5 +159,5 @@ class _TensorBoard:
 
 
 def _finite(values: dict[str, Any]) -> dict[str, Any]:
-    """JSON has no NaN: null."""
+    """Replaces NaN and infinity by null, since JSON has neither."""
     return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}

@@ -1,4 +1,4 @@
-"""AdamW, learning rates as functions of the step, and the guard that skips a spoilt step."""
+"""AdamW, learning rates as functions of the step, and the guard that skips steps with outliers."""
 
 from __future__ import annotations
 
@@ -45,22 +45,23 @@ def schedule(kind: Schedule, step: int, steps: int, *, warmup: int, decay: float
 
 
 class Guard:
-    """Says which steps to skip: not finite, or a loss or gradient norm 6 sigma above the last 128 (OLMo-core's rule).
+    """Decides which steps to skip: those whose loss or gradient norm is not finite, or more than 6 standard deviations
+    above the mean of the last 128 steps (OLMo-core's rule).
 
-    A finite outlier joins the window, so that a new level is accepted after a while. `window` is all its state.
+    A finite outlier still enters the window, so that a lasting change of level is accepted after a while.
     """
 
     SIGMA, WINDOW, LEAST, PATIENCE = 6.0, 128, 32, 20
 
     def __init__(self, window: list[list[float]] | None = None, skipped: int = 0):
         self._window: deque[list[float]] = deque(window or [], maxlen=self.WINDOW)
-        self.skipped = skipped  # in a row
+        self.skipped = skipped  # consecutive skipped steps
 
     def state(self) -> dict[str, object]:
         return {"window": list(self._window), "skipped": self.skipped}
 
     def reason(self, loss: float, norm: float) -> str | None:
-        """Why this step must not be taken; None: it may."""
+        """The reason to skip this step, or None."""
         why = self._reason({"loss": loss, "gradient norm": norm})
         if math.isfinite(loss) and math.isfinite(norm):
             self._window.append([loss, norm])
@@ -77,5 +78,6 @@ class Guard:
             mean = sum(past) / len(past)
             sigma = math.sqrt(sum((x - mean) ** 2 for x in past) / (len(past) - 1))
             if value > mean + self.SIGMA * sigma + 1e-6 * abs(mean):
-                return f"{name} {value:.4g} is more than {self.SIGMA:g} sigma above the last {len(past)} ({mean:.4g})"
+                limit = f"{self.SIGMA:g} sigma above the mean of the last {len(past)} steps ({mean:.4g})"
+                return f"{name} {value:.4g} is more than {limit}"
         return None

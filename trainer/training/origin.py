@@ -1,4 +1,4 @@
-"""A checkpoint's path -> what belongs to its model besides weights: tokenizer, special ids, data, metrics."""
+"""Finds what belongs to a model besides its weights: tokenizer, special ids, data, metrics."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from trainer.training import metrics
 
 @dataclass(frozen=True)
 class Origin:
-    """Nothing of it need be known."""
+    """What is known about a model besides its weights; every part may be missing."""
 
     facts: dict[str, Any] = field(default_factory=dict)  # step, tokens, tokenizer, data, train, model
     tokenizer: Tokenizer | None = None
@@ -50,7 +50,7 @@ class Origin:
 def origin(path: str | Path, facts: dict[str, Any], vocab: int, tokenizer: str = "") -> Origin:
     """path: a run, one of its checkpoints, or a Hugging Face directory; facts: what `load_model` says of it.
 
-    `tokenizer`: where it is instead of where the run found it. Raises TrainerError if it is another one.
+    `tokenizer`: its path, if it is not where the run recorded it. Raises TrainerError if it is a different tokenizer.
     """
     path, config = Path(path), _json(Path(path) / "config.json")
     run = path.parent.parent if path.parent.name == "checkpoints" else path
@@ -62,16 +62,16 @@ def origin(path: str | Path, facts: dict[str, Any], vocab: int, tokenizer: str =
     return Origin(facts, found, _json(Path(shards) / "manifest.json") if shards else {}, lines, config)
 
 
-def _tokenizer(path: Path, facts: dict[str, Any], vocab: int, told: str) -> Tokenizer | None:
-    """The one that was told, or that lies in the Hugging Face directory, or that the run's shards were made with."""
+def _tokenizer(path: Path, facts: dict[str, Any], vocab: int, given: str) -> Tokenizer | None:
+    """The given one, else the one in the Hugging Face directory, else the one of the run's shards."""
     made = facts.get("tokenizer") or {}
-    place = told or (made.get("path") if not (path / "config.json").exists() else "") or str(path)
+    place = given or (made.get("path") if not (path / "config.json").exists() else "") or str(path)
     try:
         found = read_tokenizer(place)
     except TrainerError as e:
-        if told:
+        if given:
             raise
-        print(f"warning: {e.what}: {place}; name one with --tokenizer", file=sys.stderr)
+        print(f"warning: {e.what}: {place}; pass one with --tokenizer", file=sys.stderr)
         return None
     _check(found, made, vocab, place)
     return found
@@ -80,16 +80,16 @@ def _tokenizer(path: Path, facts: dict[str, Any], vocab: int, told: str) -> Toke
 def _check(found: Tokenizer, made: dict[str, Any], vocab: int, place: str) -> None:
     if made.get("fingerprint", found.fingerprint) != found.fingerprint:
         raise TrainerError(
-            f"the model was trained on ids of another tokenizer: {made.get('family')}, {made.get('size'):,} ids, "
+            f"the model was trained with a different tokenizer: {made.get('family')}, {made.get('size'):,} ids, "
             f"fingerprint {made['fingerprint']}",
             where=f"{place} ({found.family}, {found.size:,} ids, fingerprint {found.fingerprint})",
-            fix="--tokenizer DIR: the one that the shards were made with",
+            fix="pass the tokenizer that the shards were encoded with: --tokenizer DIR",
         )
     if found.size > vocab:
         raise TrainerError(
-            f"the tokenizer has {found.size:,} ids, the model {vocab:,}",
+            f"the tokenizer has {found.size:,} ids, but the model has only {vocab:,}",
             where=place,
-            fix="--tokenizer DIR: the one that the model was trained with",
+            fix="pass the tokenizer that the model was trained with: --tokenizer DIR",
         )
 
 

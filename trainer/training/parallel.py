@@ -1,4 +1,4 @@
-"""One process or many nodes, one path: FSDP2 over every layer, also at world size 1.
+"""Distributed training with FSDP2 over every layer; a single process uses the same code path.
 
 Without torchrun there is one process. With it, weights are sharded over all ranks, or with `replicas` over
 groups of ranks that hold a copy each (HSDP).
@@ -40,11 +40,14 @@ class World(NamedTuple):
 
 @contextmanager
 def world(device: str = "auto", replicas: int = 1) -> Iterator[World]:
-    """Joins the other processes of torchrun, if there are any, and leaves them in the end."""
+    """Joins the process group of torchrun, or one of a single process, and leaves it at the end."""
     kind = device if device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
     rank, size, local = (int(os.environ.get(k, d)) for k, d in (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0)))
     if size % replicas:
-        raise TrainerError(f"{size} processes cannot be {replicas} replicas", fix="--replicas must divide their number")
+        raise TrainerError(
+            f"{size} processes cannot be divided into {replicas} equal replicas",
+            fix="choose --replicas so that it divides the number of processes",
+        )
     os.environ.setdefault("TORCH_NCCL_DUMP_ON_TIMEOUT", "1")  # so that a hang says where
     os.environ.setdefault("TORCH_FR_BUFFER_SIZE", "2000")
     backend = "cpu:gloo,cuda:nccl" if kind == "cuda" else "gloo"  # gloo also for asynchronous checkpoints
@@ -115,7 +118,7 @@ def total(world: World, *values: float | Tensor) -> list[float]:
 
 
 def agreed(world: World, value: Any) -> Any:
-    """What rank 0 says, on every rank: decisions made from the file system must be one."""
+    """Rank 0's value, on every rank: decisions that depend on the file system must be the same everywhere."""
     box = [value]
     dist.broadcast_object_list(box, src=0)
     return box[0]
@@ -123,7 +126,7 @@ def agreed(world: World, value: Any) -> Any:
 
 @contextmanager
 def quiet_collector(every: int = 100) -> Iterator[Any]:
-    """Garbage is collected every so many steps, on all ranks at once; on its own, it stalls one at a time."""
+    """Runs garbage collection every so many steps on all ranks at the same time, so that none waits for another."""
     gc.collect()
     gc.freeze()
     gc.disable()

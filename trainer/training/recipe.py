@@ -1,4 +1,4 @@
-"""What a run is: the settings that must not change when it is resumed, and its first line."""
+"""The recipe of a run (recipe.json), the check that a resumed run has the same, and the line printed at the start."""
 
 from __future__ import annotations
 
@@ -19,15 +19,22 @@ from trainer.training.config import Config
 from trainer.training.identity import of_model, of_recipe
 from trainer.training.optim import LARGEST_BATCH
 
-# a resumed run that differs in these would not be the same run
+_DATA = {  # keys of the recipe's data that must not change -> what an error message calls them
+    "fingerprint": "fingerprint of the shards",
+    "sequences": "number of sequences",
+    "held out": "number of held out sequences",
+    "kept": "hash of the kept sequences",
+    "inclusion": "hash of the kept sequences' probabilities",
+}
+# options that must not change when a run is resumed
 FIXED = ("preset", "init", "kept", "seed", "mask_documents", "init_scheme", "unbias")
 
 
 def recipe(config: Config, model: ModelConfig, sequences: Sequences) -> dict[str, Any]:
-    """All that decides the run, as JSON."""
+    """Everything that determines the run's result, as JSON."""
     s = sequences.shards
     data = {"fingerprint": s.fingerprint, "tokens": s.tokens, "documents": s.manifest["totals"].get("documents")}
-    data |= {"sequences": sequences.size, "held out": len(sequences.held), "directory": str(s.directory)}
+    data |= {"sequences": sequences.size, "held out": len(sequences.held_out), "directory": str(s.directory)}
     if sequences.kept is not None:
         data["kept"] = hashlib.sha256(sequences.kept.tobytes()).hexdigest()[:32]
     if sequences.inclusion is not None:
@@ -50,44 +57,47 @@ def recipe(config: Config, model: ModelConfig, sequences: Sequences) -> dict[str
 
 
 def check_resume(old: dict[str, Any], new: dict[str, Any], where: Path) -> list[str]:
-    """Recipes of a checkpoint and of this command -> differences that are allowed, as text.
+    """Compares the recipes of a checkpoint and of this command; returns the allowed differences, as text.
 
-    Raises TrainerError for those that would make it another run: model, order of the data, tokenizer.
+    Raises TrainerError for a difference in model, order of the data, or tokenizer.
     """
     fatal = []
     for key, a in old["model"].items():
         if new["model"].get(key) != a:
             fatal.append(f"{key}: {a} -> {new['model'].get(key)}")
     if old["tokenizer"]["fingerprint"] != new["tokenizer"]["fingerprint"]:
-        fatal.append(f"tokenizer: {described_tokenizer(old['tokenizer'])} -> {described_tokenizer(new['tokenizer'])}")
-    for key in ("fingerprint", "sequences", "held out", "kept", "inclusion"):
+        fatal.append(f"tokenizer: {tokenizer_text(old['tokenizer'])} -> {tokenizer_text(new['tokenizer'])}")
+    for key, what in _DATA.items():
         if old["data"].get(key) != new["data"].get(key):
-            fatal.append(f"data's {key}: {old['data'].get(key)} -> {new['data'].get(key)}")
+            fatal.append(f"{what}: {old['data'].get(key)} -> {new['data'].get(key)}")
     before = {**dataclasses.asdict(Config()), **old["train"]}  # options that were not there yet
     changed = [(k, before[k], v) for k, v in new["train"].items() if before[k] != v]
     fatal += [f"--{k.replace('_', '-')}: {a} -> {b}" for k, a, b in changed if k in FIXED]
     if fatal:
         raise TrainerError(
-            "this is not the run that the checkpoint is of: " + "; ".join(fatal),
+            "the checkpoint in this directory belongs to a different run: " + "; ".join(fatal),
             where=str(where),
-            fix="give the same options and data as before, or another -o",
+            fix="use the same options and data as before, or choose another directory with -o",
         )
     quiet = ("out", "data", "base", "round", "plan", "resume", "track", "log_every", "keep", *FIXED)
     return [f"--{k.replace('_', '-')}: {a} -> {b}" for k, a, b in changed if k not in quiet]
 
 
-def described_tokenizer(tokenizer: dict[str, Any]) -> str:
-    return f"{tokenizer.get('path')} ({tokenizer['size']:,} ids, {tokenizer['fingerprint']})"
+def tokenizer_text(tokenizer: dict[str, Any]) -> str:
+    return f"{tokenizer.get('path')} ({tokenizer['size']:,} ids, fingerprint {tokenizer['fingerprint']})"
 
 
 def introduction(config: Config, made: dict[str, Any], step: int) -> str:
-    """What is about to happen, before it does."""
+    """The lines printed before training: size of the model, number of steps and tokens, learning rate."""
     n = sum(parameters(ModelConfig(**made["model"])).values())
     seen, there = config.steps * config.batch_tokens, made["data"]["sequences"] * config.seq_len
     lines = [
-        f"{n:,} parameters; {config.steps:,} steps of {config.batch_tokens:,} tokens: {seen:,} of {there:,} "
-        f"({seen / there:.2f} epochs), {made['data']['held out']} sequences held out; lr {config.lr:.3g}"
+        f"{n:,} parameters; {config.steps:,} steps of {config.batch_tokens:,} tokens: {seen:,} of {there:,} tokens "
+        f"({seen / there:.2f} epochs), {made['data']['held out']} held-out sequences; learning rate {config.lr:.3g}"
     ]
     if config.batch_tokens > LARGEST_BATCH:
-        lines.append(f"warning: a batch of {config.batch_tokens:,} tokens; the paper finds that above 4M quality falls")
-    return "\n".join([*lines, *([f"going on from step {step:,}"] if step else [])])
+        lines.append(
+            f"warning: a batch of {config.batch_tokens:,} tokens is larger than 4 million; the PanGu-π Pro paper "
+            "reports lower quality above that"
+        )
+    return "\n".join([*lines, *([f"resuming from step {step:,}"] if step else [])])

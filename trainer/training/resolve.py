@@ -1,4 +1,4 @@
-"""Settings, presets and what is on disk -> the model, the data and the order of a run."""
+"""Combines options, presets and the files on disk into the model, the data and the complete settings of a run."""
 
 from __future__ import annotations
 
@@ -19,35 +19,34 @@ from trainer.model.transformer import ModelConfig
 from trainer.training.checkpoint import about
 from trainer.training.config import Config
 from trainer.training.optim import scaled_lr
-from trainer.training.recipe import described_tokenizer
+from trainer.training.recipe import tokenizer_text
 
 
 def check_tokenizer(init: str, facts: dict[str, Any], shards: Shards) -> None:
-    """Where --init has a tokenizer, or is known to have been trained with one, it must be the shards'."""
+    """Raises TrainerError if the tokenizer of --init is known and is not the one that the shards were encoded with."""
     if _is_run(init):
         mine = facts["tokenizer"]
     else:
         try:
             there = read_tokenizer(init)
         except TrainerError:
-            return  # weights alone; the number of ids is all that can be compared
+            return  # no tokenizer beside the weights: only the vocabulary size can be checked
         mine = {"path": init, "size": there.size, "fingerprint": there.fingerprint}
     if mine["fingerprint"] != shards.tokenizer["fingerprint"]:
         raise TrainerError(
-            f"the model has the tokenizer {described_tokenizer(mine)},"
-            f" the shards were made by {described_tokenizer(shards.tokenizer)}",
+            f"the model uses the tokenizer {tokenizer_text(mine)}, but the shards were encoded with {tokenizer_text(shards.tokenizer)}",
             where=str(shards.directory),
-            fix=f"tinydata encode CORPUS --vocab {init}, or inherit with --vocab",
+            fix=f"run `tinydata encode CORPUS --vocab {init}`, or convert the model with trainer.inherit --vocab",
         )
 
 
 def _is_run(init: str) -> bool:
-    """Or a checkpoint, and no Hugging Face directory."""
+    """True for a run or one of its checkpoints, false for a Hugging Face directory."""
     return not (Path(init) / "config.json").exists()
 
 
 def model_config(config: Config, shards: Shards | None) -> ModelConfig:
-    """The preset, or --init's model, with what the flags change; the vocabulary is the data's."""
+    """The shape of the preset or of --init's model, changed by the options; the vocabulary is that of the data."""
     changes: dict[str, Any] = {"width": config.width, "depth": config.depth, "expand": config.expand}
     changes |= {"heads": config.heads, "kv_heads": config.kv_heads}
     switches: dict[str, Any] = {"tied": config.tied, "qk_norm": config.qk_norm}
@@ -66,14 +65,18 @@ def model_config(config: Config, shards: Shards | None) -> ModelConfig:
 
 
 def _check_shape(model: ModelConfig, changes: dict[str, Any], switches: dict[str, Any]) -> None:
-    """What is said of the shape must be so: tinydata.toml may say it of the first round, and of all."""
+    """Raises TrainerError if an option contradicts the shape of --init's model.
+
+    Options that agree with it are allowed: tinydata.toml may set them for all rounds.
+    """
     expand = changes.pop("expand")
     wrong = [k for k, v in (changes | switches).items() if v not in (0, getattr(model, k))]
     wrong += ["expand"] if expand and ffn_width(model.width, expand) != model.ffn else []
     if wrong:
         names = ", ".join(f"--{k.replace('_', '-')}" for k in wrong)
         raise TrainerError(
-            f"{names} cannot change a model that is there", fix="shape it with `python -m trainer.inherit`"
+            f"{names} cannot change the shape of the existing model in --init",
+            fix="remove the option, or change the shape with `python -m trainer.inherit`",
         )
 
 
@@ -81,14 +84,14 @@ def _check_vocabulary(init: str, model: ModelConfig, facts: dict[str, Any], shar
     check_tokenizer(init, facts, shards)
     if shards.vocab > model.vocab:
         raise TrainerError(
-            f"the data's tokenizer has {shards.vocab:,} ids, the model of --init {model.vocab:,}",
+            f"the tokenizer of the shards has {shards.vocab:,} ids, but the model in --init has only {model.vocab:,}",
             where=init,
-            fix="the data was encoded with another tokenizer; inherit with --vocab, or encode anew",
+            fix="encode the data with the model's tokenizer, or convert the model with trainer.inherit and its --vocab",
         )
 
 
-def settled(config: Config, model: ModelConfig, sequences: Sequences | None, world: int) -> Config:
-    """Every 0 and -1 replaced by what it stands for. Raises TrainerError for what does not fit."""
+def resolve(config: Config, model: ModelConfig, sequences: Sequences | None, world: int) -> Config:
+    """Replaces every 0 and -1 by the value it stands for. Raises TrainerError for contradictory options."""
     base = preset(config.preset)
     T = model.seq_len
     batch = config.batch_tokens or base.batch_tokens
@@ -97,15 +100,16 @@ def settled(config: Config, model: ModelConfig, sequences: Sequences | None, wor
     if not rows or batch % T or rows % (micro * world):
         near = max(1, round(rows / (micro * world))) * micro * world * T
         raise TrainerError(
-            f"a batch of {batch:,} tokens is no multiple of {world} devices x {micro} sequences x {T:,} tokens",
-            fix=f"--batch-tokens {near}, or another --micro-batch",
+            f"a batch of {batch:,} tokens is not a multiple of {world} devices x {micro} sequences x {T:,} tokens",
+            fix=f"use --batch-tokens {near}, or another --micro-batch",
         )
     steps = config.steps or (sequences.size // rows if sequences else 0)
     if sequences and not steps:
         raise TrainerError(
-            f"{sequences.size} sequences are less than one batch of {rows}", fix="a smaller --batch-tokens, or --steps"
+            f"the data has only {sequences.size} sequences, fewer than one batch of {rows}",
+            fix="use a smaller --batch-tokens, or set --steps",
         )
-    held = len(sequences.held) * T if sequences else 0  # tokens; one costs a third of one that is trained on
+    held = len(sequences.held_out) * T if sequences else 0  # tokens; one costs a third of one that is trained on
     cuda = torch.cuda.is_available() if config.device == "auto" else config.device == "cuda"
     return replace(
         config,
@@ -126,29 +130,30 @@ def settled(config: Config, model: ModelConfig, sequences: Sequences | None, wor
 
 class Data(NamedTuple):
     shards: Shards
-    round: Round | None = None  # what is trained on of them
+    round: Round | None = None  # the selection of sequences to train on; None: all
 
 
 def open_data(config: Config) -> tuple[Config, Data | None]:
-    """-> the data, and the configuration with what a round decides: sequences are those that were scored."""
+    """Opens the data; returns the configuration with the sequence length and the holdout that the data prescribe."""
     if not config.data and config.plan:
         return config, None
     if not config.data:
-        raise TrainerError("no data", fix="--data SHARDS, or run where `tinydata init` and `tinydata encode` were run")
+        fix = "pass --data SHARDS, or run this where `tinydata init` and `tinydata encode` were run"
+        raise TrainerError("no training data was given", fix=fix)
     data = Data(*opened(config.data, config.base))
     if data.round:
         if config.seq_len not in (0, data.round.seq_len):
             raise TrainerError(
-                f"a round of sequences of {data.round.seq_len:,} tokens cannot be read in others of {config.seq_len:,}",
+                f"its sequences have {data.round.seq_len} tokens, so --seq-len {config.seq_len} is not possible",
                 where=config.data,
-                fix=f"--seq-len {data.round.seq_len}, or score again with --seq-len {config.seq_len}",
+                fix=f"use --seq-len {data.round.seq_len}, or score the shards again with --seq-len {config.seq_len}",
             )
         config = replace(config, seq_len=data.round.seq_len)
     return replace(config, holdout=_holdout(config, data.shards)), data
 
 
 def _holdout(config: Config, shards: Shards) -> int:
-    """What is not said stays as it was: what --init's run held out of the same shards has not been seen."""
+    """If --holdout is not given: that of --init's run on the same shards, whose held-out sequences are still unseen."""
     facts = about(config.init)[1] if config.init and config.holdout < 0 else {}
     same = facts.get("data", {}).get("fingerprint") == shards.fingerprint
     return facts["train"]["holdout"] if same and "train" in facts else config.holdout
@@ -158,15 +163,19 @@ def sequences_of(config: Config, data: Data, length: int) -> Sequences:
     total = max(0, (data.shards.tokens - 1) // length)
     kept, inclusion = None, None
     if data.round and config.kept:
-        raise TrainerError("a round has its own list of kept sequences", fix="--kept, or a round as --data, not both")
+        fix = "remove --kept, or pass the shards instead of the round as --data"
+        raise TrainerError("--kept cannot be combined with a round, which has its own list of sequences", fix=fix)
     if config.unbias and not data.round:
-        fix = "--data ROUND, made by `tinydata resample` without --materialize"
-        raise TrainerError("nothing tells with which probability each sequence was kept", where=config.data, fix=fix)
+        fix = "pass as --data a round written by `tinydata resample` without --materialize"
+        what = "--unbias needs the probability with which each sequence was kept, which is not recorded here"
+        raise TrainerError(what, where=config.data, fix=fix)
     if data.round:
         kept, inclusion = data.round.kept(total)
         if config.unbias and not ((inclusion > 0) & (inclusion <= 1)).all():
-            fix = "resample again, or train without --unbias"
-            raise TrainerError("probabilities outside (0, 1]", where=f"{config.data}, column inclusion", fix=fix)
+            fix = "run `tinydata resample` again, or train without --unbias"
+            raise TrainerError(
+                "the round has probabilities outside (0, 1]", where=f"{config.data}, column inclusion", fix=fix
+            )
     elif config.kept:
         kept, _ = read_kept(config.kept, total)
     return Sequences(data.shards, length, config.holdout, kept, inclusion if config.unbias else None)
