@@ -34,7 +34,8 @@ def check_tokenizer(init: str, facts: dict[str, Any], shards: Shards) -> None:
         mine = {"path": init, "size": there.size, "fingerprint": there.fingerprint}
     if mine["fingerprint"] != shards.tokenizer["fingerprint"]:
         raise TrainerError(
-            f"the model uses the tokenizer {tokenizer_text(mine)}, but the shards were encoded with {tokenizer_text(shards.tokenizer)}",
+            f"the model uses the tokenizer {tokenizer_text(mine)},"
+            f" but the shards were encoded with {tokenizer_text(shards.tokenizer)}",
             where=str(shards.directory),
             fix=f"run `tinydata encode CORPUS --vocab {init}`, or convert the model with trainer.inherit --vocab",
         )
