@@ -1,4 +1,4 @@
-"""Docs cannot drift: docs/cli.md is generated, and what README shows exists."""
+"""Docs cannot drift: docs/reference/ is generated, and what README shows exists."""
 
 from __future__ import annotations
 
@@ -12,15 +12,19 @@ from pathlib import Path
 import click
 import pytest
 
+from tests.trainer.options import PROGRAMS, option_helps
 from tinydata.cli.main import cli
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
-def generated() -> str:
-    """Every --help, as docs/cli.md holds it."""
-    parts = ["# Command line", "", "Written by `UPDATE_DOCS=1 pytest tests/test_docs.py`.", ""]
+GENERATED = "Written by `UPDATE_DOCS=1 pytest tests/test_docs.py`."
+
+
+def reference_of_tinydata() -> str:
+    """Every --help of the command line."""
+    parts = ["# Command line", "", GENERATED, ""]
     commands: list[tuple[str, click.Command]] = [("tinydata", cli)]
     commands += [(f"tinydata {name}", command) for name, command in sorted(cli.commands.items())]
     for name, command in commands:
@@ -30,11 +34,37 @@ def generated() -> str:
     return "\n".join(parts)
 
 
-def test_cli_page_is_what_help_says() -> None:
-    page = ROOT / "docs" / "cli.md"
+def reference_of_trainer() -> str:
+    """The options of every program of the trainer, as their classes have them."""
+    parts = [
+        "# The trainer's options",
+        "",
+        GENERATED,
+        "",
+        "Each program is `python -m NAME`; `--help` says the same.",
+        "",
+    ]
+    for name, where in PROGRAMS.items():
+        config = importlib.import_module(where).Config
+        rows = []
+        for field, text in option_helps(config).items():
+            default = config.__dataclass_fields__[field].default
+            value = "" if default in (dataclasses.MISSING, "", (), None) else f"`{default}`"
+            rows.append(f"| `--{field.replace('_', '-')}` | {value} | {text.replace('|', '/')} |")
+        summary = " ".join((config.__doc__ or "").split())
+        parts += [f"## {name}", "", summary, "", "| option | default | |", "|---|---|---|", *rows, ""]
+    return "\n".join(parts)
+
+
+@pytest.mark.parametrize("name", ["tinydata", "trainer"])
+def test_the_reference_is_what_help_says(name: str) -> None:
+    if name == "trainer":
+        pytest.importorskip("torch", reason="the trainer needs torch: pip install 'tinydata[train]'")
+    page = ROOT / "docs" / "reference" / f"{name}.md"
+    content = reference_of_tinydata() if name == "tinydata" else reference_of_trainer()
     if os.environ.get("UPDATE_DOCS"):
-        page.write_text(generated(), encoding="utf-8")
-    assert page.read_text(encoding="utf-8") == generated()
+        page.write_text(content, encoding="utf-8")
+    assert page.read_text(encoding="utf-8") == content
 
 
 def shown_commands() -> list[tuple[str, list[str]]]:
@@ -44,7 +74,7 @@ def shown_commands() -> list[tuple[str, list[str]]]:
         text = page.read_text(encoding="utf-8")
         lines = re.findall(r"^(?:\$ )?(tinydata [^\n#]*)", text, re.M) + re.findall(r"`(tinydata [^`]*)`", text)
         for line in lines:
-            if page.name != "cli.md" and "│" not in line and not line.startswith("tinydata/"):
+            if page.parent.name != "reference" and "│" not in line and not line.startswith("tinydata/"):
                 found.append((page.name, shlex.split(line.replace("…", ""))))
     return found
 
