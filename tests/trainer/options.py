@@ -7,10 +7,8 @@ import dataclasses
 import inspect
 import itertools
 
-PROGRAMS = {
-    f"trainer.{n}": f"trainer.{n}" for n in ["inherit", "export", "evaluate", "generate", "sweep", "bench", "curve"]
-}
-PROGRAMS = {"trainer.run": "trainer.training.config"} | PROGRAMS  # program -> module with its Config
+_NAMES = ("inherit", "export", "evaluate", "generate", "sweep", "bench", "curve")
+PROGRAMS = {"trainer.run": "trainer.training.config"} | {f"trainer.{n}": f"trainer.{n}" for n in _NAMES}
 
 
 def option_helps(config: type) -> dict[str, str]:
