@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tests.manifests import whole
 from tinydata.core import schema
 
 T = 64
@@ -48,10 +49,10 @@ def write(where: Path, rows: dict[str, Any], part: int = 1 << 15, **manifest: An
     for k, f in enumerate(schema.SCORES):
         if f.name in ("nll", "mean", "max"):
             arrays[k] = pa.compute.if_else(lost, nothing[f.name], arrays[k])
-    whole = pa.table(arrays, schema=schema.SCORES)
+    table = pa.table(arrays, schema=schema.SCORES)
     parts = []
-    for k, at in enumerate(range(0, len(whole), part)):
-        some = whole.slice(at, part)
+    for k, at in enumerate(range(0, len(table), part)):
+        some = table.slice(at, part)
         name = f"scores-{k:07d}.parquet"
         pq.write_table(some, where / name, compression="none", use_dictionary=["domain", "status"])
         parts.append({"name": name, "first": some["sequence"][0].as_py(), "sequences": len(some)})
@@ -59,10 +60,9 @@ def write(where: Path, rows: dict[str, Any], part: int = 1 << 15, **manifest: An
         "path": "shards",
         "absolute": str(where.parent / "shards"),
         "fingerprint": "f",
-        "tokens": len(whole) * T + 1,
+        "tokens": len(table) * T + 1,
     }
     facts = {
-        "verb": "score",
         "seq_len": T,
         "base": base,
         "data": base,
@@ -71,5 +71,5 @@ def write(where: Path, rows: dict[str, Any], part: int = 1 << 15, **manifest: An
         "domains": {d: {} for d in sorted(set(rows["domain"]))},
         "parts": parts,
     }
-    (where / "manifest.json").write_text(json.dumps({**facts, **manifest}))
+    (where / "manifest.json").write_text(json.dumps(whole("score", **{**facts, **manifest})))
     return where

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.manifests import whole
 from tinydata.core.errors import TinydataError
 from tinydata.core.location import Location, expand, fingerprint
 from tinydata.core.output import MANIFEST, Output, read_manifest
 
-HEADER = {"verb": "count", "options": {"n": 1}}
+HEADER = whole("count", options={"n": 1})
 
 
 def made(path: Path, **options: object) -> Output:
@@ -22,7 +23,7 @@ def test_nothing_is_visible_before_publish_and_all_of_it_after(tmp_path: Path) -
     out = made(tmp_path / "out")
     (out.parts / "a.parquet").write(b"part")
     assert not (tmp_path / "out").exists()
-    manifest = out.publish({"totals": {}}, {"x.txt": b"abc"})
+    manifest = out.publish({}, {"x.txt": b"abc"})
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [MANIFEST, "x.txt"]
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
     assert manifest["files"]["x.txt"]["bytes"] == 3

@@ -18,6 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.manifests import whole
 from tinydata import __version__
 from tinydata.cli.main import main
 from tinydata.core import schema
@@ -110,8 +111,8 @@ def vocabulary_of(where: Path, old: int, order: list[int], learned: dict[int, li
         rows = [learned.keys(), [0] * len(learned), [0] * len(learned), learned.values()]
         files["learned.parquet"] = table_bytes(pa.table([list(r) for r in rows], schema=schema.LEARNED))
     made = {"path": "somewhere", "family": "none", "size": old, "fingerprint": "0" * 32}
-    output = Output(str(where), {"tinydata": __version__, "verb": "compact", "tokenizer": made})
-    output.publish({"vocabulary": {**made, "size": size}}, files)
+    header = whole("compact", tinydata=__version__, tokenizer=made, vocabulary={**made, "size": size})
+    Output(str(where), header).publish({}, files)
     return where
 
 
