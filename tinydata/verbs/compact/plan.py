@@ -1,10 +1,11 @@
-"""counts + big tokenizer -> vocabulary: the compact tokenizer, the id map, and the measured trade.
+"""counts + big tokenizer -> vocabulary: the compact tokenizer, the id map, and the measured trade-off.
 
-Leaf removal along the merge tree: among the kept pieces that no kept piece is merged from, the
-one whose removal costs least goes (its count x the tokens it becomes, less one), and its count
-flows to its parts. That is: the merges performed least often go (see removal_order). A kept piece
-always keeps what it is merged from, so none is dead. Keeping the most frequent ids instead (the
-paper's way, `--method frequency`) leaves thousands that can never be produced.
+Leaf removal along the merge tree: among the kept pieces that no other kept piece is merged from, the
+one that is cheapest to remove is removed (cost = its count x the number of tokens it becomes, minus
+one), and its count is added to its parts. In effect, the merges that are performed least often are
+removed (see removal_order). The parts of a kept piece are always kept, so no piece is dead. Keeping
+the most frequent ids instead (the paper's method, `--method frequency`) leaves thousands of ids that
+can never be produced.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from tinydata.verbs.compact.tradeoff import Heldout, measure
 
 
 class Goal(NamedTuple):
-    """How far to go: exactly one of the first three; vocab -1 stands for all."""
+    """Target size: exactly one of the first three fields is set; vocab -1 means all ids."""
 
     vocab: int = 0
     coverage: float = 0.0
@@ -41,17 +42,17 @@ class Goal(NamedTuple):
 
 
 class Counts(NamedTuple):
-    """What `tinydata count` wrote, as arrays."""
+    """Output of `tinydata count` as arrays."""
 
     manifest: dict[str, Any]
     domains: list[str]
-    train: np.ndarray  # int64[domains, ids], held-out slice taken off
+    train: np.ndarray  # int64[domains, ids], without held-out documents
     heldout: pa.Table  # HELDOUT
     table: pa.Table  # DOMAINS
 
 
 class Choice(NamedTuple):
-    """A vocabulary that is decided but not written: what `--dry-run` prints."""
+    """A vocabulary that has been chosen but not written: what `--dry-run` prints."""
 
     big: Tokenizer
     small: Tokenizer
@@ -95,22 +96,23 @@ def choose(counts: Counts, tokenizer: str, goal: Goal, *, d_model: int = 2048) -
 
 
 def read_keep_tokens(path: str) -> tuple[str, ...]:
-    """File of --keep-tokens, one token a line -> the tokens."""
+    """File of --keep-tokens, one token per line -> the tokens."""
     return tuple(t for t in read_bytes(Location.of(path)).decode().split("\n") if t) if path else ()
 
 
 def _same_tokenizer(counts: Counts, big: Tokenizer, path: str) -> None:
-    made = counts.manifest["tokenizer"]
-    if made["fingerprint"] != tokenizer_fingerprint(big):
+    counted = counts.manifest["tokenizer"]
+    if counted["fingerprint"] != tokenizer_fingerprint(big):
         raise TinydataError(
-            f"the counts are of another tokenizer: {made['path']} ({made['family']}, {made['size']:,} ids,"
-            f" fingerprint {made['fingerprint'][:8]})",
+            f"the counts were computed with a different tokenizer: {counted['path']}"
+            f" ({counted['family']}, {counted['size']:,} ids,"
+            f" fingerprint {counted['fingerprint'][:8]})",
             where=f"{path} ({big.family}, {big.size:,} ids, fingerprint {tokenizer_fingerprint(big)[:8]})",
-            fix="pass the tokenizer that was counted with, or count again with this one",
+            fix="pass the tokenizer that the counts were computed with, or count again with this one",
         )
 
 
-# -- how far to go ----------------------------------------------------------------------------
+# -- target size ------------------------------------------------------------------------------
 
 
 def wanted_size(big: Tokenizer, counts: Counts, order: Order, goal: Goal, held: Heldout) -> int:
@@ -118,8 +120,8 @@ def wanted_size(big: Tokenizer, counts: Counts, order: Order, goal: Goal, held: 
     floor, top = big.size - len(order.removed), real_size(big)
     if goal.method == "frequency" and not goal.vocab:
         raise TinydataError(
-            "--method frequency goes with --vocab: the other goals are searched along the order of leaf removal",
-            fix="pass --vocab, with the size that the other method came to",
+            "--method frequency works only with --vocab: the other goals are searched along the order of leaf removal",
+            fix="pass --vocab, for example with the size that leaf removal arrived at",
         )
     if goal.vocab:
         size = goal.vocab if goal.vocab > 0 else top
@@ -137,15 +139,15 @@ def wanted_size(big: Tokenizer, counts: Counts, order: Order, goal: Goal, held: 
 def _check_size(size: int, floor: int, top: int, big: Tokenizer) -> None:
     if size > top:
         raise TinydataError(
-            f"--vocab {size:,} is more than the big tokenizer has: {top:,}",
+            f"--vocab {size:,} is more than the {top:,} ids of the original tokenizer",
             fix=f"pass a size below {top:,}, or look at `--curve`",
         )
     if size < floor:
         special = int((big.kinds == CONTROL).sum())
         raise TinydataError(
-            f"--vocab {size:,} is less than what must stay: {floor:,} ids ({special} special,"
+            f"--vocab {size:,} is less than the {floor:,} ids that must be kept ({special} special,"
             f" {int((big.kinds == BYTE).sum())} bytes, {int((big.kinds == ADDED).sum())} added, the rest characters"
-            " and what --keep-tokens or --min-per-domain protect, with their parts)",
+            " and the tokens that --keep-tokens or --min-per-domain protect, with their parts)",
             fix=f"pass --vocab {floor:,} or more",
         )
 
@@ -154,8 +156,8 @@ def _within_inflation(big: Tokenizer, order: Order, limit: float, floor: int, to
     """The smallest size whose inflation, measured on the held-out text, is within the limit."""
     if not held.measurable:
         raise TinydataError(
-            "--max-inflation needs held-out text to measure on, and the counts have none",
-            fix="count more text or a larger --heldout share, or say --vocab",
+            "--max-inflation needs held-out text to measure inflation, and the counts contain none",
+            fix="count more text or a larger --heldout share, or pass --vocab",
         )
     low, high = floor, top  # high is always within the limit
     while high - low > 64:
@@ -176,7 +178,7 @@ def _predicted(order: Order, keep: np.ndarray, counts: Counts) -> float:
 def curve(
     choice: Choice, counts: Counts, d_model: int, progress: Callable[[int], None] = lambda n: None
 ) -> list[dict[str, Any]]:
-    """Vocabulary sizes from the smallest legal one up -> inflation (held-out), coverage, parameters of each."""
+    """Choice and counts -> inflation on held-out text, coverage and parameters at a range of vocabulary sizes."""
     big, order = choice.big, choice.order
     held = Heldout(counts.heldout, big)
     floor, top = big.size - len(order.removed), real_size(big)

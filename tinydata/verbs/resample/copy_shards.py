@@ -1,9 +1,9 @@
-"""A round's kept sequences -> shards of their own, in any format that is written: the worker gathers and writes itself.
+"""Kept sequences of a round -> shards of their own, in any output format; each worker gathers and writes one shard.
 
-Sequence n of the new shards is the n-th kept one, in the order of their numbers or shuffled: its T inputs, token for
-token, and behind the last one the one token more that is its last target. Documents keep their bounds, and one that is
-cut begins anew. Where a sequence does not follow the one before it, the target in between would be invented: it is the
-first token of the new sequence, and bears no loss.
+Sequence n of the new shards is the n-th kept one, by number or shuffled: its T input tokens; the very last sequence is
+followed by one more token, its last target. Documents keep their boundaries, and the remainder of a document that was
+cut starts a new one. Where a sequence does not directly follow the previous one in the original shards, its first token
+would be a target that never followed its context, so that token is excluded from the loss.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ BY_SIGN = ("internevo",)  # and those where a masked id is a negative one: id 0 
 
 
 class Target(NamedTuple):
-    """What is made of a round."""
+    """Format, order and size of the shards that a round is copied to."""
 
     to: str = "megatron"
     order: str = "concatenated"
@@ -56,7 +56,7 @@ class Copy(NamedTuple):
 
 
 class Bounds(NamedTuple):
-    """Documents of some kept sequences end to end, cut where these do not follow one another."""
+    """Documents of several kept sequences end to end, cut where these are not consecutive."""
 
     lengths: np.ndarray  # int64[p]: tokens
     document: np.ndarray  # int64[p]: its number in the base
@@ -97,7 +97,7 @@ def write_shard(copy: Copy, about: tuple[int, int], number: int, tell: Tell) -> 
 
 
 def _add(domains: dict[str, list[int]], piece: Piece) -> None:
-    """Documents and tokens of each domain."""
+    """Adds the documents and tokens of a piece to the sums of each domain."""
     coded = piece.documents["domain"].combine_chunks().dictionary_encode()
     index = coded.indices.to_numpy()
     for k, name in enumerate(coded.dictionary.to_pylist()):
@@ -107,7 +107,7 @@ def _add(domains: dict[str, list[int]], piece: Piece) -> None:
 
 
 def result(copy: Copy, done: list[dict[str, Any]]) -> tuple[dict[str, Any], dict[str, bytes]]:
-    """Sums of all shards -> what a manifest of shards says, and the files that go with them."""
+    """Sums of all shards -> their part of the manifest, and the additional files."""
     source = copy.stream.source
     domains: dict[str, list[int]] = {}
     for d in done:
@@ -219,7 +219,7 @@ def _flags(copy: Copy, numbers: np.ndarray, seams: np.ndarray) -> np.ndarray:
 
 
 def _bounds(stream: Stream, T: int, numbers: np.ndarray, follows: np.ndarray) -> Bounds:
-    """Where documents begin among these sequences."""
+    """Sequence numbers int64[n] -> Bounds of the documents in them."""
     found = stream.documents(int(numbers[0]) * T, (int(numbers[-1]) + 1) * T)
     at = np.minimum(np.searchsorted(numbers, found.starts // T), len(numbers) - 1)
     inside = numbers[at] == found.starts // T
@@ -236,7 +236,7 @@ def _bounds(stream: Stream, T: int, numbers: np.ndarray, follows: np.ndarray) ->
 def _ended(
     copy: Copy, number: int, ids: np.ndarray, flags: np.ndarray | None, lengths: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
-    """With the last target of the last sequence behind it."""
+    """Appends the last target of the last sequence."""
     end = (number + 1) * copy.seq_len
     ids = np.concatenate([ids, copy.stream.read(end, end + 1)])
     if flags is not None:
