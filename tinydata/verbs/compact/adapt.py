@@ -80,7 +80,7 @@ def adapt(
     order: Order,
     locked: np.ndarray,
     size: int,
-    held: Heldout,
+    heldout: Heldout,
 ) -> Adapted:
     """Manifest and DOMAINS of the counts, removal order, locked bool[old ids] -> Adapted of `size` ids.
 
@@ -92,8 +92,8 @@ def adapt(
     words, weights = corpus_words(manifest, domains, big, small)
     start = Pruned(small, big.order(old), build_tree(small), words, *spelled(words, small))
     prior = _zipf(big, start, weights)
-    if held.measurable:
-        small, origin, guard = _guarded(start, weights, prior, locked, held, domains["domain"].to_pylist())
+    if heldout.measurable:
+        small, origin, guard = _guarded(start, weights, prior, locked, heldout, domains["domain"].to_pylist())
     else:
         small, origin = swap(start, weights, PRIOR * prior, locked)
         guard = None
@@ -164,7 +164,7 @@ class _Try(NamedTuple):
 
 
 def _guarded(
-    start: Pruned, weights: np.ndarray, prior: np.ndarray, locked: np.ndarray, held: Heldout, domains: list[str]
+    start: Pruned, weights: np.ndarray, prior: np.ndarray, locked: np.ndarray, heldout: Heldout, domains: list[str]
 ) -> tuple[Tokenizer, np.ndarray, dict[str, Any]]:
     """-> (vocabulary, origin, what the guard did): no domain of the held-out text beyond BOUND.
 
@@ -172,16 +172,16 @@ def _guarded(
     with fewer merges, their number bisected HALVINGS times. The shortest of those within BOUND is
     taken; pruning alone is one of them.
     """
-    tokens, pruned = held.tokens.sum(1), held.count(start.tokenizer).sum(1)
+    tokens, pruned = heldout.tokens.sum(1), heldout.count(start.tokenizer).sum(1)
     few = tokens < LEAST
     group = np.where(few, 0, np.cumsum(~few))
     whole = np.maximum(np.bincount(group, tokens), 1)
-    where = np.array([domains.index(d) for d in held.domains])
+    where = np.array([domains.index(d) for d in heldout.domains])
     tries: list[_Try] = []
 
     def attempt(weights: np.ndarray, strength: float, most: int = MERGES) -> _Try:
         small, origin = swap(start, weights, strength * prior, locked, most)
-        after = held.count(small).sum(1)
+        after = heldout.count(small).sum(1)
         tries.append(_Try(small, origin, after, np.bincount(group, after - pruned) / whole - BOUND))
         return tries[-1]
 
@@ -200,7 +200,7 @@ def _guarded(
     alone = _Try(start.tokenizer, start.origin, pruned, np.zeros(len(whole)))
     best = min([*(t for t in tries if t.excess.max() <= 0), alone], key=lambda t: int(t.tokens.sum()))
     change = np.bincount(group, best.tokens - pruned) / whole
-    names = ["domains with little held-out text", *(d for d, f in zip(held.domains, few, strict=True) if not f)]
+    names = ["domains with little held-out text", *(d for d, f in zip(heldout.domains, few, strict=True) if not f)]
     worst = max(range(int(not few.any()), len(change)), key=change.__getitem__)
     total = max(int(tokens.sum()), 1)
     return (

@@ -29,8 +29,7 @@ def adaptation_text(facts: dict[str, Any]) -> str:
             fewer = " and fewer tokens were learned" if guard["fewer_merges"] else ""
             lines[0] += (
                 f" To keep every domain within {BOUND:.1%}, the words of {many} domains were given more weight{fewer};"
-                f" this"
-                f" changed the total by {guard['cost']:+.2%}."
+                f" this changed the total by {guard['cost']:+.2%}."
             )
     shown = " ".join(visible(t) for t in facts["top"])
     return "\n".join([*lines, *([f"Learned first: {shown}"] if shown else [])])

@@ -82,15 +82,15 @@ def choose(counts: Counts, tokenizer: str, goal: Goal, *, d_model: int = 2048) -
     tree = big.tree()
     locked = protected(big, tree, counts.train, goal.keep_tokens, goal.min_per_domain)
     order = removal_order(big, tree, counts.train.sum(0), locked)
-    held = Heldout(counts.heldout, big)
-    size = wanted_size(big, counts, order, goal, held)
+    heldout = Heldout(counts.heldout, big)
+    size = wanted_size(big, counts, order, goal, heldout)
     keep = kept(big, order, size) if goal.method == "leaf" else most_frequent(big, counts.train.sum(0), size)
-    adapted = adapt(big, counts.manifest, counts.table, order, locked, size, held) if goal.adapt else None
+    adapted = adapt(big, counts.manifest, counts.table, order, locked, size, heldout) if goal.adapt else None
     if adapted:
         keep = np.zeros(big.size, np.bool_)
         keep[adapted.origin[adapted.origin >= 0]] = True
     small = adapted.small if adapted else big.subset(np.flatnonzero(keep))
-    trade = measure(big, small, keep, counts.train.sum(0), held, d_model)
+    trade = measure(big, small, keep, counts.train.sum(0), heldout, d_model)
     trade["predicted_inflation"] = _predicted(order, keep, counts) if goal.method == "leaf" and not adapted else None
     return Choice(big, small, keep, trade, order, adapted)
 
@@ -115,7 +115,7 @@ def _same_tokenizer(counts: Counts, big: Tokenizer, path: str) -> None:
 # -- target size ------------------------------------------------------------------------------
 
 
-def wanted_size(big: Tokenizer, counts: Counts, order: Order, goal: Goal, held: Heldout) -> int:
+def wanted_size(big: Tokenizer, counts: Counts, order: Order, goal: Goal, heldout: Heldout) -> int:
     """Goal -> number of ids, a multiple of `multiple_of` (rounded up, never beyond the big tokenizer)."""
     floor, top = big.size - len(order.removed), real_size(big)
     if goal.method == "frequency" and not goal.vocab:
@@ -132,7 +132,7 @@ def wanted_size(big: Tokenizer, counts: Counts, order: Order, goal: Goal, held: 
         steps = int(np.searchsorted(lost, (1 - goal.coverage) * train.sum(), side="right"))
         size = big.size - steps
     else:
-        size = _within_inflation(big, order, goal.max_inflation, floor, top, held)
+        size = _within_inflation(big, order, goal.max_inflation, floor, top, heldout)
     return min(-(-size // goal.multiple_of) * goal.multiple_of, top)
 
 
@@ -152,9 +152,9 @@ def _check_size(size: int, floor: int, top: int, big: Tokenizer) -> None:
         )
 
 
-def _within_inflation(big: Tokenizer, order: Order, limit: float, floor: int, top: int, held: Heldout) -> int:
+def _within_inflation(big: Tokenizer, order: Order, limit: float, floor: int, top: int, heldout: Heldout) -> int:
     """The smallest size whose inflation, measured on the held-out text, is within the limit."""
-    if not held.measurable:
+    if not heldout.measurable:
         raise TinydataError(
             "--max-inflation needs held-out text to measure inflation, and the counts contain none",
             fix="count more text or a larger --heldout share, or pass --vocab",
@@ -162,7 +162,7 @@ def _within_inflation(big: Tokenizer, order: Order, limit: float, floor: int, to
     low, high = floor, top  # high is always within the limit
     while high - low > 64:
         middle = (low + high) // 2
-        if held.inflation(kept(big, order, middle)) <= limit:
+        if heldout.inflation(kept(big, order, middle)) <= limit:
             high = middle
         else:
             low = middle
@@ -180,7 +180,7 @@ def curve(
 ) -> list[dict[str, Any]]:
     """Choice and counts -> inflation on held-out text, coverage and parameters at a range of vocabulary sizes."""
     big, order = choice.big, choice.order
-    held = Heldout(counts.heldout, big)
+    heldout = Heldout(counts.heldout, big)
     floor, top = big.size - len(order.removed), real_size(big)
     train = counts.train.sum(0)
     grid = {round(top * k / 16) for k in (1, 1.5, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14)} | {choice.small.size, top}
@@ -190,7 +190,7 @@ def curve(
         points.append(
             {
                 "vocab": size,
-                "inflation": held.inflation(keep) if held.measurable else None,
+                "inflation": heldout.inflation(keep) if heldout.measurable else None,
                 "coverage": float(train[keep].sum() / max(train.sum(), 1)),
                 "embedding_and_head_parameters": 2 * size * d_model,
             }

@@ -55,7 +55,7 @@ class Heldout:
 
 
 def measure(
-    big: Tokenizer, small: Tokenizer, keep: np.ndarray, train: np.ndarray, held: Heldout, d_model: int
+    big: Tokenizer, small: Tokenizer, keep: np.ndarray, train: np.ndarray, heldout: Heldout, d_model: int
 ) -> dict[str, Any]:
     """Both tokenizers on the held-out text, by domain; train int64[ids] -> the trade-off as JSON."""
     dead = int((~small.tree().reachable).sum()) + _inside_longer_words(big, small, keep)
@@ -70,18 +70,18 @@ def measure(
         },
         "heldout": None,
     }
-    if not held.measurable:
+    if not heldout.measurable:
         return trade
-    after = held.count(small)
+    after = heldout.count(small)
     rows = []
-    for d, name in enumerate(held.domains):
-        rows.append({"domain": name, **_lengths(held.tokens[d], after[d], int(held.bytes[d]), big, small)})
-    total = _lengths(held.tokens.sum(0), after.sum(0), int(held.bytes.sum()), big, small)
-    texts = held.sample()
+    for d, name in enumerate(heldout.domains):
+        rows.append({"domain": name, **_lengths(heldout.tokens[d], after[d], int(heldout.bytes[d]), big, small)})
+    total = _lengths(heldout.tokens.sum(0), after.sum(0), int(heldout.bytes.sum()), big, small)
+    texts = heldout.sample()
     before_ids, after_ids = big.encode(texts), small.encode(texts)
     trade["heldout"] = {
         **total,
-        "documents": len(held.texts),
+        "documents": len(heldout.texts),
         "domains": sorted(rows, key=lambda r: -r["inflation"]),
         "round_trip": {
             "documents": len(texts),

@@ -130,14 +130,14 @@ def result(copy: Copy, done: list[dict[str, Any]]) -> tuple[dict[str, Any], dict
 
 def _kept(copy: Copy, a: int, b: int) -> np.ndarray:
     """int64: the kept sequences a to b, counted in order."""
-    found = [np.empty(0, np.int64)]
+    numbers_of_files = [np.empty(0, np.int64)]
     first = 0
     for name, rows in copy.keep:
         if first < b and first + rows > a:
             numbers = _numbers(copy, name)
-            found.append(numbers[max(a - first, 0) : b - first])
+            numbers_of_files.append(numbers[max(a - first, 0) : b - first])
         first += rows
-    return np.concatenate(found)
+    return np.concatenate(numbers_of_files)
 
 
 def _numbers(copy: Copy, name: str) -> np.ndarray:
@@ -162,14 +162,14 @@ def _in_order(copy: Copy, n: int, many: int) -> Iterator[Piece]:
 
 def _shuffled(copy: Copy, n: int, many: int) -> Iterator[Piece]:
     """The sequences whose hash falls into this shard's share of all hashes, by hash; all of them in memory."""
-    found, hashes = [np.empty(0, np.int64)], [np.empty(0, np.uint64)]
+    numbers_of_files, hashes = [np.empty(0, np.int64)], [np.empty(0, np.uint64)]
     for name, _ in copy.keep:
         numbers = _numbers(copy, name)
         key = shuffle_keys(numbers.view(np.uint64), np.uint64(copy.seed))
         mine = ((key >> np.uint64(32)) * np.uint64(many)) >> np.uint64(32) == n
-        found.append(numbers[mine])
+        numbers_of_files.append(numbers[mine])
         hashes.append(key[mine])
-    numbers, order = np.concatenate(found), np.argsort(np.concatenate(hashes), kind="stable")
+    numbers, order = np.concatenate(numbers_of_files), np.argsort(np.concatenate(hashes), kind="stable")
     if not len(numbers):
         return
     ids, flags, bounds = _gathered(copy, numbers, np.zeros(len(numbers), np.bool_))
@@ -220,17 +220,17 @@ def _flags(copy: Copy, numbers: np.ndarray, seams: np.ndarray) -> np.ndarray:
 
 def _bounds(stream: Stream, T: int, numbers: np.ndarray, follows: np.ndarray) -> Bounds:
     """Sequence numbers int64[n] -> Bounds of the documents in them."""
-    found = stream.documents(int(numbers[0]) * T, (int(numbers[-1]) + 1) * T)
-    at = np.minimum(np.searchsorted(numbers, found.starts // T), len(numbers) - 1)
-    inside = numbers[at] == found.starts // T
-    begins = (at * T + found.starts % T)[inside]
+    documents = stream.documents(int(numbers[0]) * T, (int(numbers[-1]) + 1) * T)
+    at = np.minimum(np.searchsorted(numbers, documents.starts // T), len(numbers) - 1)
+    inside = numbers[at] == documents.starts // T
+    begins = (at * T + documents.starts % T)[inside]
     cuts = np.flatnonzero(~follows) * T
     begins = np.union1d(np.union1d(begins, cuts), [0])
     place = begins // T
-    which = found.at(numbers[place] * T + begins % T)
+    which = documents.at(numbers[place] * T + begins % T)
     lengths = np.diff(begins, append=len(numbers) * T)
-    names = np.array(found.domains, object)[found.domain[which]].tolist()
-    return Bounds(lengths, found.first + which, names, place)
+    names = np.array(documents.domains, object)[documents.domain[which]].tolist()
+    return Bounds(lengths, documents.first + which, names, place)
 
 
 def _ended(
