@@ -158,7 +158,7 @@ def count(
     with connect(engine, workers) as running, progress("count", sum(s.bytes for s in found.splits)) as advance:
         manifest = verb.count(
             paths, big, _path(out), running, settings,
-            force=force, json_freq=json_freq, partitions=partitions, found=found, progress=advance,
+            force=force, json_freq=json_freq, partitions=partitions, corpus_plan=found, progress=advance,
         )  # fmt: skip
     return Counts(_path(out), manifest)
 

@@ -14,8 +14,7 @@ import pytest
 
 from tests.scores import made as rows
 from tests.scores import write as write_scores
-from tinydata.artifacts.artifact import fingerprints
-from tinydata.artifacts.artifact import made as opened
+from tinydata.artifacts.artifact import fingerprints, open_artifact
 from tinydata.artifacts.lineage import lineage
 from tinydata.artifacts.listing import listing
 from tinydata.core.errors import TinydataError
@@ -72,7 +71,7 @@ def put(path: Path, value: Any) -> None:
 
 
 def print_of(path: str, kind: str) -> str:
-    found = opened(path)
+    found = open_artifact(path)
     assert found
     return fingerprints(found)[kind]
 
@@ -219,7 +218,7 @@ def test_changed_since(chain: Path) -> None:
     }
     assert found["counts", "corpus", "corpus"].startswith("changed since 1 of 3 files differ: ")
     assert "corpus/1.jsonl has " in found["counts", "corpus", "corpus"]
-    assert found["scores", "model", "run"] == "changed since step 8 then, 16 now"
+    assert found["scores", "model", "run"] == "changed since step was 8, is now 16"
     assert text.count("CHANGED SINCE") == 6
 
 
@@ -229,7 +228,7 @@ def test_gone(chain: Path) -> None:
     graph, text = lineage(["vocab", "shards"])
     assert set(states(graph).values()) == {"gone "}
     assert {n["path"] for n in graph["nodes"] if n.get("gone")} == {"counts", "corpus/*.jsonl"}
-    assert text.count("GONE") == 2
+    assert text.count("MISSING") == 2
 
 
 def test_not_what_its_manifest_says(chain: Path) -> None:
@@ -238,7 +237,7 @@ def test_not_what_its_manifest_says(chain: Path) -> None:
     graph, text = lineage(["shards"])
     (node,) = [n for n in graph["nodes"] if n["path"] == "shards"]
     assert node["problem"].startswith(f"{shard.name} has ")
-    assert "NOT AS ITS MANIFEST SAYS" in text
+    assert "DIFFERS FROM ITS MANIFEST" in text
 
 
 def test_scores_of_a_round(chain: Path) -> None:
@@ -274,8 +273,8 @@ def test_listing(chain: Path) -> None:
         "start": "model",
         "vocab": "vocabulary",
     }
-    assert held["run"]["detail"] == "2 layers x 64; step 8 of 8, 2,048 tokens; held out 3.250 nats per token"
+    assert held["run"]["detail"] == "2 layers x 64; step 8 of 8, 2,048 tokens; held-out loss 3.250 nats per token"
     assert held["scores"]["detail"] == "400 sequences of 64, 2.500 nats per token; 10 held out"
     assert held["round-1"]["detail"] == "200 sequences of 64 kept, guarded by sequence, seed 0"
     assert held["start"]["detail"] == "2 layers x 64, cut by l2 out of 4 layers x 128"
-    assert held["source"]["detail"] == "llama, 4 layers x 128, not made here"
+    assert held["source"]["detail"] == "llama, 4 layers x 128, not produced by tinydata"

@@ -438,7 +438,7 @@ def test_a_vocabulary_smaller_than_what_must_stay(corpus: Path, tokenizer: str, 
     said = run("compact", "counts", "--vocab", "100", "-o", "vocab")
     assert said.code == FIXABLE
     no_traceback(said)
-    assert "error: --vocab 100 is less than what must stay: 259 ids (3 special, 256 bytes, 0 added" in said.err
+    assert "error: --vocab 100 is less than the 259 ids that must be kept (3 special, 256 bytes, 0 added" in said.err
 
 
 @pytest.mark.parametrize(("name", "content", "what"), [

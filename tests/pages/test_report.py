@@ -226,9 +226,9 @@ def test_links_hold_data_and_spec(made: Path) -> None:
 def test_warnings(made: Path, tmp_path: Path) -> None:
     _, page = build(made, "counts", "vocab")
     assert "3 of 400 documents could not be used" in page
-    assert "made from other counts" not in page and "are dead" not in page
+    assert "computed from other counts" not in page and "are dead" not in page
     _, page = build(made, "other", "vocab")
-    assert "made from other counts than" in page
+    assert "computed from other counts than" in page
     trade = json.loads((made / "vocab" / "manifest.json").read_text())["trade"]
     bare = {**trade, "heldout": None, "dead_pieces": {"before": 0, "after": 9}}
     done, page = build(made, str(changed(made, "vocab", tmp_path, trade=bare)))
@@ -313,7 +313,7 @@ def test_scores_and_a_round(drawn: Path) -> None:
     assert ["prior", "25", "0.83%"] in [[c[0], *c[3:]] for c in cells if len(c) == 5]
     assert ["held out", "4"] in [[c[0], c[2]] for c in cells if len(c) == 4]
     assert [c[-1] for c in cells if c and c[0] in ("0–10%", "10–20%", "90–100%")] == ["", "−1.800", "−0.200"]
-    assert "scores: of 3,000 sequences some have no loss: 1 nan." in shown
+    assert "scores: some of the 3,000 sequences have no loss because of an error: 1 nan." in shown
     assert "hardly more than a random choice" not in shown
 
 
@@ -327,9 +327,9 @@ def test_sequences_as_text(drawn: Path) -> None:
 def test_a_round_that_is_hardly_more_than_chance_says_so(drawn: Path, tmp_path: Path) -> None:
     _, page = build(drawn, "round-paper", "scores")
     assert "round-paper: This is hardly more than a random choice" in re.sub(r"<[^>]+>", " ", page)
-    assert "made from other scores" not in page
+    assert "drawn from scores" not in page
     _, page = build(drawn, "round-1", str(changed(drawn, "scores", tmp_path, round=3)))
-    assert "made from other scores than those on this page." in page
+    assert "drawn from scores that are not on this page." in page
 
 
 # -- what cannot be reported on ---------------------------------------------------------------
@@ -341,7 +341,7 @@ def test_not_made_by_tinydata(made: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(TinydataError, match="unfinished, or not made by tinydata"):
         report([str(made / "counts"), str(tmp_path / "empty")], str(tmp_path / "r.html"))
-    with pytest.raises(TinydataError, match="no report on what `tinydata slice`"):
+    with pytest.raises(TinydataError, match="cannot show the output of `tinydata slice`"):
         report([str(changed(made, "vocab", tmp_path, verb="slice"))], str(tmp_path / "r.html"))
     (tmp_path / "vocab" / "manifest.json").write_text('{"verb": ')
     with pytest.raises(TinydataError, match="cannot be read as JSON"):
@@ -413,8 +413,10 @@ def test_shards_before_and_after(made: Path, tmp_path: Path) -> None:
     t, sample = after["totals"], after["sample"]
     assert text.number(t["tokens_before"]) in page
     assert text.change(t["tokens"] / t["tokens_before"] - 1) in page
-    assert f"All {text.number(sample['documents'])} documents of a sample decode to the text they were." in page
+    assert f"A sample of {text.number(sample['documents'])} documents was checked" in page
     assert text.share(sample["equal"] / sample["documents"]) in page
     for domain in after["domains"].values():
         assert text.number(domain["tokens"]) in page
-    assert "made with another tokenizer than the vocabularies on this page." in page  # of the big tokenizer's shards
+    assert (
+        "encoded with a tokenizer that is none of the vocabularies on this page." in page
+    )  # of the big tokenizer's shards

@@ -360,7 +360,7 @@ def test_fewer_merges(counts: dict[str, Path], tokenizers: dict[str, str], monke
     assert adapted and 20 <= adapted.facts["learned"] <= 40
     facts = adapted.facts["heldout"]
     assert facts["guard"]["attempts"] == module.ATTEMPTS + module.HALVINGS
-    assert facts["guard"]["fewer_merges"] and "fewer tokens were learned" in card.said(adapted.facts)
+    assert facts["guard"]["fewer_merges"] and "fewer tokens were learned" in card.adaptation_text(adapted.facts)
     assert facts["inflation"] < facts["inflation_pruned_only"]
     assert facts["worst_domain"]["against_pruned_only"] <= module.BOUND
 
@@ -388,7 +388,7 @@ def test_no_corpus(corpus: Path, tokenizers: dict[str, str], tmp_path: Path) -> 
     moved.write_bytes(corpus.read_bytes())
     counted = count(moved, tokenizers["gpt2"], tmp_path / "counts")
     moved.unlink()
-    with pytest.raises(TinydataError, match="learns from the text that was counted") as error:
+    with pytest.raises(TinydataError, match="learns from the counted corpus") as error:
         compact(str(counted), tokenizers["gpt2"], str(tmp_path / "out"), Goal(vocab=VOCAB, adapt=True))
     assert error.value.code == UNREADABLE
 
@@ -396,7 +396,7 @@ def test_no_corpus(corpus: Path, tokenizers: dict[str, str], tmp_path: Path) -> 
 def test_families_without_merges(matching: Path, corpus: Path, tmp_path: Path) -> None:
     path = str(matching / "unigram_bytes")
     counted = count(corpus, path, tmp_path / "counts")
-    with pytest.raises(TinydataError, match="cannot teach this tokenizer"):
+    with pytest.raises(TinydataError, match="cannot add tokens to this tokenizer"):
         choose(open_counts(str(counted)), path, Goal(vocab=VOCAB, adapt=True))
 
 

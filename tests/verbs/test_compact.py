@@ -266,7 +266,7 @@ def test_keep_tokens_that_are_not_there(
     out = str(tmp_path / "vocab")
     code = run(str(counts["gpt2"]), "--vocab", "1500", "--keep-tokens", str(tmp_path / "keep.txt"), "-o", out)
     assert code == FIXABLE
-    assert f"error: --keep-tokens: no token {line!r} in the big tokenizer" in capsys.readouterr().err
+    assert f"error: --keep-tokens: the original tokenizer has no token {line!r}" in capsys.readouterr().err
 
 
 def test_keep_tokens_from_a_file(counts: dict[str, Path], tokenizers: dict[str, str], tmp_path: Path) -> None:
@@ -417,7 +417,7 @@ def test_vocab_below_the_floor(counts: dict[str, Path], tmp_path: Path, capsys: 
     out = str(tmp_path / "vocab")
     assert run(str(counts["gpt2"]), "--vocab", "200", "-o", out) == FIXABLE
     said = capsys.readouterr().err
-    assert "error: --vocab 200 is less than what must stay: 259 ids (3 special, 256 bytes, 0 added" in said
+    assert "error: --vocab 200 is less than the 259 ids that must be kept (3 special, 256 bytes, 0 added" in said
     assert "fix:   pass --vocab 259 or more" in said
     assert run(str(counts["gpt2"]), "--vocab", "259", "-o", out) == DONE
     assert run(str(counts["gpt2"]), "--vocab", "258", "-o", out, "--force") == FIXABLE
@@ -425,7 +425,7 @@ def test_vocab_below_the_floor(counts: dict[str, Path], tmp_path: Path, capsys: 
 
 def test_vocab_above_the_top(counts: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(str(counts["gpt2"]), "--vocab", "2504", "-o", str(tmp_path / "vocab")) == FIXABLE
-    assert "error: --vocab 2,504 is more than the big tokenizer has: 2,503" in capsys.readouterr().err
+    assert "error: --vocab 2,504 is more than the 2,503 ids of the original tokenizer" in capsys.readouterr().err
 
 
 def test_counts_of_another_tokenizer(
@@ -434,7 +434,7 @@ def test_counts_of_another_tokenizer(
     args = ["--tokenizer", tokenizers["qwen"], "--vocab", "1500", "-o", str(tmp_path / "vocab")]
     assert run(str(counts["gpt2"]), *args) == FIXABLE
     said = capsys.readouterr().err
-    assert f"error: the counts are of another tokenizer: {tokenizers['gpt2']}" in said
+    assert f"error: the counts were computed with a different tokenizer: {tokenizers['gpt2']}" in said
     assert f"where: {tokenizers['qwen']}" in said
     assert list(tmp_path.iterdir()) == []
 

@@ -570,7 +570,7 @@ def test_empty_documents_stay(big: str, tmp_path: Path) -> None:
 
 def test_shards_of_another_tokenizer(corpus: Path, byte_bpe: Path, vocab: str, big: str, tmp_path: Path) -> None:
     made(corpus, str(byte_bpe / "qwen"), tmp_path / "other")
-    with pytest.raises(TinydataError, match=r"the ids are of another tokenizer: .*qwen"):
+    with pytest.raises(TinydataError, match=r"the ids were produced by a different tokenizer: .*qwen"):
         made(tmp_path / "other", vocab, tmp_path / "out")
     made(corpus, big, tmp_path / "ids")
     with pytest.raises(TinydataError, match="different tokenizers"):
@@ -594,7 +594,7 @@ def test_a_wrong_vocabulary_is_noticed_by_what_documents_say(
     pq.write_table(
         table.set_column(2, "parts", pa.array([parts[-1], *parts[:-1]], pa.list_(pa.int32()))), broken / "idmap.parquet"
     )
-    with pytest.raises(TinydataError, match="says something else"):
+    with pytest.raises(TinydataError, match="decodes to a different text"):
         made(moved, str(broken), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -619,7 +619,9 @@ def test_ids_that_the_big_tokenizer_never_made(vocab: str, tmp_path: Path) -> No
     pq.write_table(
         pa.table({"input_ids": [[i % 90 for i in range(n, n + 300)] for n in range(9)]}), tmp_path / "a.parquet"
     )
-    with pytest.raises(TinydataError, match=r"hardly of the big tokenizer: .* it makes [0-9,]+ tokens itself"):
+    with pytest.raises(
+        TinydataError, match=r"do not seem to come from the original tokenizer: it encodes .* to [0-9,]+ tokens"
+    ):
         made(tmp_path / "a.parquet", vocab, tmp_path / "out")
     assert not (tmp_path / "out").exists()
     done = encode_verb.encode([str(tmp_path / "a.parquet")], vocab, str(tmp_path / "told"), LOCAL, tokenizer="none")

@@ -1,1 +1,1 @@
-"""What a directory holds, and what it was made of."""
+"""What a directory contains, and which inputs it was produced from."""

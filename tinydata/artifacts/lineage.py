@@ -1,10 +1,10 @@
-"""What exactly is this made of: the chain of manifests behind a directory, as a graph and as a tree.
+"""Directories -> everything they were produced from, back to the corpus, as a graph (JSON) and as a tree (text).
 
     model ─► run ─► round ─► scores ─► (the model that scored), shards ─► vocabulary ─► counts ─► corpus
 
-Every directory says what it was made from, with the fingerprint that had then. Here these are followed, and
-compared with what is there now. A relative path is looked for beside the directory that names it, where the
-command is given, and further up; of several places, the one with the right fingerprint is taken.
+Every artifact records its inputs with the fingerprints they had at the time. These records are followed here and
+compared with the current state. A relative path is looked up next to the artifact that names it, in the working
+directory and in the parent directories; if it exists in several places, the one with the right fingerprint is used.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from tinydata.artifacts.artifact import Made, damage, fingerprints, held, made
+from tinydata.artifacts.artifact import Artifact, damage, describe, fingerprints, open_artifact
 from tinydata.artifacts.sources import Source, sources
 from tinydata.core.errors import UNREADABLE, TinydataError
 from tinydata.core.location import Location, fingerprint
 from tinydata.core.text import many, size, table
 
-LOOKED_AT = 1000  # files of a corpus whose fingerprints are compared
-SHORT = 12  # letters of a fingerprint in the tree
-CHANGED, GONE = "changed since", "gone"
+LOOKED_AT = 1000  # at most so many files of a corpus are compared
+SHORT = 12  # characters of a fingerprint shown in the tree
+CHANGED, MISSING = "changed since", "gone"
 
 
 @dataclass
 class Node:
-    """One directory, or one corpus or tokenizer. `problem`: what is wrong with it by its own manifest."""
+    """An artifact, a corpus or a tokenizer. `problem` says where it disagrees with its own manifest."""
 
     path: str
     by: str = ""
@@ -43,25 +43,32 @@ class Node:
 
 
 class Edge(NamedTuple):
+    """One input of a node: the role it had, and whether it still is what it was then."""
+
     role: str
     to: Node
-    state: str  # "", CHANGED or GONE
+    state: str  # "", CHANGED or MISSING
     why: str  # what changed
 
 
 def lineage(paths: list[str]) -> tuple[dict[str, Any], str]:
-    """Directories -> (graph as JSON, trees as text). Raises TinydataError where nothing says what made one."""
+    """Directories -> (graph as JSON, trees as text).
+
+    Raises TinydataError for a directory without the metadata of tinydata or the trainer.
+    """
     graph = Graph()
     roots = [graph.walk(_root(path)) for path in paths]
     return graph.json(roots), text(roots)
 
 
-def _root(path: str) -> Made:
-    found = made(path)
-    if found is not None:
-        return found
+def _root(path: str) -> Artifact:
+    artifact = open_artifact(path)
+    if artifact is not None:
+        return artifact
     raise TinydataError(
-        "nothing here says what it was made of" if Location.of(path).exists() else "there is no such directory",
+        "the path has no metadata that says what it was produced from"
+        if Location.of(path).exists()
+        else "the directory does not exist",
         where=path,
         fix="name a directory that tinydata or the trainer wrote: a model, a run, a round, scores, shards, …",
         code=UNREADABLE,
@@ -69,31 +76,34 @@ def _root(path: str) -> Made:
 
 
 class Graph:
-    """Nodes by where they are; each is opened once."""
+    """Nodes by absolute path; each artifact is opened once."""
 
     def __init__(self) -> None:
         self.nodes: dict[str, Node] = {}
         self._prints: dict[str, dict[str, str]] = {}
 
-    def walk(self, d: Made) -> Node:
-        """A directory and all behind it. A chain is as long as rounds are many: recursion is deep enough."""
-        key = d.where.absolute
+    def walk(self, artifact: Artifact) -> Node:
+        """Artifact -> its node, with the nodes of all its inputs.
+
+        Recursive: a chain is only a few levels per round of training.
+        """
+        key = artifact.where.absolute
         if key in self.nodes:
             return self.nodes[key]
-        what = held(d)
-        prints = fingerprints(d)
+        contents = describe(artifact)
+        prints = fingerprints(artifact)
         self._prints[key] = prints
         own = next((v for kind, v in prints.items() if kind != "step"), "")
-        node = Node(_shown(d.where), d.by, what.holds, what.detail, own, damage(d))
+        node = Node(_shown(artifact.where), artifact.by, contents.holds, contents.detail, own, damage(artifact))
         self.nodes[key] = node
-        node.edges = [self._follow(d, s) for s in sources(d)]
+        node.edges = [self._follow(artifact, s) for s in sources(artifact)]
         return node
 
-    def _follow(self, d: Made, s: Source) -> Edge:
+    def _follow(self, artifact: Artifact, s: Source) -> Edge:
         if s.role == "corpus":
-            return self._corpus(d, s)
+            return self._corpus(artifact, s)
         best: tuple[Node, list[str]] | None = None
-        for place in _places(d, s.paths):
+        for place in _places(artifact, s.paths):
             node = self._open(place, s.role)
             if node is None:
                 continue
@@ -103,62 +113,62 @@ class Graph:
             if not differs:
                 break
         if best is None:
-            place = _places(d, s.paths)[0]
+            place = _places(artifact, s.paths)[0]
             key = place.absolute
             if key not in self.nodes:
                 known = next(iter(s.wanted.values()), "")
                 self.nodes[key] = Node(_shown(place), holds=s.role, detail=s.hint, fingerprint=known, gone=True)
-            return Edge(s.role, self.nodes[key], GONE, "")
+            return Edge(s.role, self.nodes[key], MISSING, "")
         return Edge(s.role, best[0], CHANGED if best[1] else "", "; ".join(best[1]))
 
     def _open(self, place: Location, role: str) -> Node | None:
-        """What is there now, with all behind it; None if it is nothing that has this role."""
-        found = made(place)
-        if found is not None:
-            return self.walk(found)
+        """The node of what is at this place now; None if nothing there can have this role."""
+        artifact = open_artifact(place)
+        if artifact is not None:
+            return self.walk(artifact)
         if role != "tokenizer" or not place.exists():
             return None
         key = place.absolute
         if key not in self.nodes:
-            told = _tokenizer(place)
-            if told is None:
+            tokenizer = _tokenizer(place)
+            if tokenizer is None:
                 return None
-            self.nodes[key], self._prints[key] = told, {"tokenizer": told.fingerprint}
+            self.nodes[key], self._prints[key] = tokenizer, {"tokenizer": tokenizer.fingerprint}
         return self.nodes[key]
 
     def _differences(self, place: Location, s: Source) -> list[str]:
         now = self._prints.get(place.absolute, {})
-        if "tokenizer" in s.wanted and "tokenizer" not in now:  # of a model's directory
-            told = _tokenizer(place)
-            now = {**now, **({"tokenizer": told.fingerprint} if told else {})}
+        if "tokenizer" in s.wanted and "tokenizer" not in now:  # it may be a model directory, which contains one
+            tokenizer = _tokenizer(place)
+            now = {**now, **({"tokenizer": tokenizer.fingerprint} if tokenizer else {})}
         out = [
-            f"{kind} {_short(was)} then, {_short(now[kind])} now" if kind in now else f"{kind} {_short(was)} then"
+            f"{kind} was {_short(was)}, is now {_short(now[kind])}" if kind in now else f"{kind} was {_short(was)}"
             for kind, was in s.wanted.items()
             if now.get(kind) != was
         ]
         return out + _changed_files(place, s.files)
 
-    def _corpus(self, d: Made, s: Source) -> Edge:
-        """Files, some of which may be gone or changed; a directory that was made here is followed."""
+    def _corpus(self, artifact: Artifact, s: Source) -> Edge:
+        """Compares a corpus with its recorded sizes and fingerprints; if it is an artifact, follows it further."""
         fixed = _fixed(s.paths[0])
-        places = _places(d, [fixed])
-        there = [p for p in places if p.exists()]
-        if not there:
+        places = _places(artifact, [fixed])
+        existing = [p for p in places if p.exists()]
+        if not existing:
             key = places[0].absolute
             self.nodes.setdefault(key, _files_node(places[0], s.paths[0], s.files, gone=True))
-            return Edge(s.role, self.nodes[key], GONE, "")
-        place, changed = there[0], _changed_below(there[0], fixed, s.files)
-        for other in there[1:] if changed else []:
+            return Edge(s.role, self.nodes[key], MISSING, "")
+        place, changed = existing[0], _changed_below(existing[0], fixed, s.files)
+        for other in existing[1:] if changed else []:
             if not _changed_below(other, fixed, s.files):
                 place, changed = other, []
                 break
-        found = made(place)
+        nested = open_artifact(place)
         key = place.absolute
-        node = self.walk(found) if found else self.nodes.setdefault(key, _files_node(place, s.paths[0], s.files))
+        node = self.walk(nested) if nested else self.nodes.setdefault(key, _files_node(place, s.paths[0], s.files))
         return Edge(s.role, node, CHANGED if changed else "", "; ".join(changed))
 
     def json(self, roots: list[Node]) -> dict[str, Any]:
-        """{roots, nodes, edges}; a node's name is its path as it is shown. What is empty or false is left out."""
+        """-> {roots, nodes, edges}. Nodes are named by the path that is shown; empty and false values are left out."""
         nodes = [{k: v for k, v in vars(n).items() if k != "edges" and v} for n in self.nodes.values()]
         edges = []
         for n in self.nodes.values():
@@ -171,14 +181,17 @@ class Graph:
 # -- where things are -------------------------------------------------------------------------
 
 
-def _places(d: Made, paths: list[str]) -> list[Location]:
-    """Where a path may be meant, most likely first: beside the directory, here, further up; never empty."""
+def _places(artifact: Artifact, paths: list[str]) -> list[Location]:
+    """Recorded paths -> candidate places, most likely first: next to the artifact, the working directory, its parents.
+
+    Never empty.
+    """
     out: list[Location] = []
     for path in paths:
         if "://" in path or posixpath.isabs(path):
             out.append(Location.of(path))
             continue
-        home = d.where.parent
+        home = artifact.where.parent
         if not home.local:
             out.append(home / path)
             continue
@@ -192,7 +205,7 @@ def _places(d: Made, paths: list[str]) -> list[Location]:
 
 
 def _shown(where: Location) -> str:
-    """As short as it can be said from here."""
+    """Relative to the working directory if the place is below it, else absolute."""
     if not where.local:
         return where.path
     relative = os.path.relpath(where.absolute)
@@ -200,7 +213,7 @@ def _shown(where: Location) -> str:
 
 
 def _fixed(path: str) -> str:
-    """A glob -> the folder above its first star; anything else stays."""
+    """Glob -> the directory above its first wildcard; any other path is returned unchanged."""
     while any(c in path for c in "*?["):
         path = posixpath.dirname(path)
     return path or "."
@@ -210,38 +223,44 @@ def _fixed(path: str) -> str:
 
 
 def _changed_files(directory: Location | None, files: dict[str, dict[str, Any]]) -> list[str]:
-    """{name in the directory, or path: {bytes, fingerprint}} -> one sentence if some are other ones now, or gone."""
+    """{name in the directory, or path: {bytes, fingerprint}} -> one sentence about files that changed or are missing.
+
+    [] if none did; of more than LOOKED_AT files an evenly spaced sample is compared.
+    """
     step = -(-len(files) // LOOKED_AT)
-    looked = list(files.items())[:: max(step, 1)]
+    sampled = list(files.items())[:: max(step, 1)]
 
     def differs(item: tuple[str, dict[str, Any]]) -> str:
         name, was = item
         file = directory / name if directory else Location.of(name)
         if not file.exists():
-            return f"{name} is gone"
+            return f"{name} is missing"
         now = fingerprint(file)
-        return "" if now == {k: was[k] for k in now} else f"{name} has {size(now['bytes'])}, {size(was['bytes'])} then"
+        return "" if now == {k: was[k] for k in now} else f"{name} has {size(now['bytes'])}, had {size(was['bytes'])}"
 
     with ThreadPoolExecutor(16) as pool:
-        found = [x for x in pool.map(differs, looked) if x]
-    if not found:
+        differing = [x for x in pool.map(differs, sampled) if x]
+    if not differing:
         return []
     if len(files) == 1:
-        return found
-    return [f"{len(found):,} of {many(len(looked), 'file')} differ: {', '.join(found[:3])}" + ", …" * (len(found) > 3)]
+        return differing
+    return [
+        f"{len(differing):,} of {many(len(sampled), 'file')} differ: {', '.join(differing[:3])}"
+        + ", …" * (len(differing) > 3)
+    ]
 
 
 def _changed_below(place: Location, fixed: str, files: dict[str, dict[str, Any]]) -> list[str]:
-    """Files by the path they had when `fixed` was where `place` is now."""
+    """Compares files recorded below `fixed` with the files of the same names below `place`."""
     base = place.path[: len(place.path) - len(fixed)] if place.path.endswith(fixed) else ""
     return _changed_files(None, {base + name: about for name, about in files.items()})
 
 
-def _files_node(place: Location, told: str, files: dict[str, dict[str, Any]], gone: bool = False) -> Node:
+def _files_node(place: Location, given: str, files: dict[str, dict[str, Any]], gone: bool = False) -> Node:
     detail = f"{many(len(files), 'file')}, {size(sum(f['bytes'] for f in files.values()))}"
     prints = [f["fingerprint"] for _, f in sorted(files.items())]
     own = prints[0] if len(prints) == 1 else hashlib.sha256("".join(prints).encode()).hexdigest()[:32]
-    name = _shown(place) + (told[len(_fixed(told)) :] if told != _fixed(told) else "")
+    name = _shown(place) + (given[len(_fixed(given)) :] if given != _fixed(given) else "")
     return Node(name, holds="corpus", detail=detail, fingerprint=own if files else "", gone=gone)
 
 
@@ -260,25 +279,25 @@ def _tokenizer(place: Location) -> Node | None:
 
 
 def text(roots: list[Node]) -> str:
-    """One line a directory: what it was to the one above, path, verb, fingerprint, facts; what is wrong stands last."""
-    told: set[int] = set()
-    rows = [row for root in roots for row in _rows(root, "", "", "", "", told)]
+    """Trees -> one line per node: role and path, producer, fingerprint, facts, and last what is wrong with it."""
+    shown: set[int] = set()
+    rows = [row for root in roots for row in _rows(root, "", "", "", "", shown)]
     return table([dict(zip("abcd", row, strict=True)) for row in rows], dict.fromkeys("abcd", ""))[1:]
 
 
-def _rows(node: Node, lead: str, turn: str, role: str, note: str, told: set[int]) -> Iterator[tuple[str, ...]]:
+def _rows(node: Node, lead: str, turn: str, role: str, note: str, shown: set[int]) -> Iterator[tuple[str, ...]]:
     name = node.path if role in ("", posixpath.basename(node.path)) else f"{role}: {node.path}"
-    if id(node) in told:
-        yield (f"{lead}{turn}{name} (above)", "", "", note)
+    if id(node) in shown:
+        yield (f"{lead}{turn}{name} (shown above)", "", "", note)
         return
-    told.add(id(node))
-    wrong = f"NOT AS ITS MANIFEST SAYS: {node.problem}" if node.problem else ""
+    shown.add(id(node))
+    wrong = f"DIFFERS FROM ITS MANIFEST: {node.problem}" if node.problem else ""
     facts = "; ".join(filter(None, (node.detail, note, wrong)))
     yield (f"{lead}{turn}{name}", node.by or node.holds, _short(node.fingerprint), facts)
     inner = lead + {"├─ ": "│  ", "└─ ": "   "}.get(turn, "")
     for n, edge in enumerate(node.edges):
-        mark = {CHANGED: f"CHANGED SINCE: {edge.why}", GONE: "GONE"}.get(edge.state, "")
-        yield from _rows(edge.to, inner, "└─ " if n == len(node.edges) - 1 else "├─ ", edge.role, mark, told)
+        mark = {CHANGED: f"CHANGED SINCE: {edge.why}", MISSING: "MISSING"}.get(edge.state, "")
+        yield from _rows(edge.to, inner, "└─ " if n == len(node.edges) - 1 else "├─ ", edge.role, mark, shown)
 
 
 def _short(value: str) -> str:

@@ -1,11 +1,11 @@
-"""What paths hold: `tinydata ls`."""
+"""Paths -> what they contain, as JSON and as a table: `tinydata ls`."""
 
 from __future__ import annotations
 
 import os
 from typing import Any
 
-from tinydata.artifacts.artifact import Made, bytes_of, held, made
+from tinydata.artifacts.artifact import Artifact, bytes_of, describe, open_artifact
 from tinydata.core.errors import TinydataError
 from tinydata.core.location import Location
 from tinydata.core.text import many, size, table
@@ -13,26 +13,26 @@ from tinydata.formats.corpus import plan
 
 
 def listing(paths: list[str]) -> tuple[list[dict[str, Any]], str]:
-    """What each path holds -> (JSON, text): a directory that was made here, an unfinished one, or a corpus."""
+    """Paths -> (JSON, table): for each, what kind of artifact, unfinished output or corpus it is."""
     facts = []
     for path in paths:
         for one in _outputs(path) or [path]:
-            found = made(one)
-            facts.append(_made(one, found) if found else _unfinished(one) or _corpus(one))
+            artifact = open_artifact(one)
+            facts.append(_artifact(one, artifact) if artifact else _unfinished(one) or _corpus(one))
     return facts, table(facts, {"path": "path", "holds": "holds", "size": "size", "detail": ""})
 
 
 def _outputs(path: str) -> list[str]:
-    """Directories inside that were made here, or begun."""
+    """Artifacts and unfinished outputs directly inside a directory; [] if the path is an artifact itself."""
     where = Location.of(path)
-    if not where.is_dir() or not where.local or made(where):
+    if not where.is_dir() or not where.local or open_artifact(where):
         return []
-    found = []
+    outputs = []
     for entry in os.scandir(where.absolute):
         name = entry.name[1:-8] if entry.name.startswith(".") and entry.name.endswith(".partial") else entry.name
-        if entry.is_dir() and (name != entry.name or made(entry.path)):
-            found.append(os.path.normpath(os.path.join(path, name)))
-    return sorted(set(found))
+        if entry.is_dir() and (name != entry.name or open_artifact(entry.path)):
+            outputs.append(os.path.normpath(os.path.join(path, name)))
+    return sorted(set(outputs))
 
 
 def _unfinished(path: str) -> dict[str, Any] | None:
@@ -41,22 +41,22 @@ def _unfinished(path: str) -> dict[str, Any] | None:
     if not parts.exists():
         return None
     done = sum(f.name.endswith(".json") for f in parts.children())
-    detail = f"{many(done, 'part')} done; the command that began it goes on"
+    detail = f"{many(done, 'part')} done; run the same command again to continue"
     return {"path": path, "holds": "unfinished", "size": "", "detail": detail}
 
 
-def _made(path: str, found: Made) -> dict[str, Any]:
-    what = held(found)
-    facts = {"path": path, "holds": what.holds, "size": size(bytes_of(found))}
-    return {**facts, **({"ids": what.ids} if what.ids else {}), "detail": what.detail}
+def _artifact(path: str, artifact: Artifact) -> dict[str, Any]:
+    contents = describe(artifact)
+    facts = {"path": path, "holds": contents.holds, "size": size(bytes_of(artifact))}
+    return {**facts, **({"ids": contents.ids} if contents.ids else {}), "detail": contents.detail}
 
 
 def _corpus(path: str) -> dict[str, Any]:
     try:
-        found = plan([path])
+        corpus = plan([path])
     except TinydataError as e:
         return {"path": path, "holds": "nothing to read", "size": "", "detail": e.what.partition("\n")[0]}
-    forms = sorted({s.format for s in found.splits})
-    types = sorted({t for s in found.splits for n, t in s.columns.types if n == s.columns.ids != t != "ids"})
-    detail = ", ".join([many(len(found.files), "file"), *forms, *types])
-    return {"path": path, "holds": found.kind, "size": size(sum(s.bytes for s in found.splits)), "detail": detail}
+    forms = sorted({s.format for s in corpus.splits})
+    types = sorted({t for s in corpus.splits for n, t in s.columns.types if n == s.columns.ids != t != "ids"})
+    detail = ", ".join([many(len(corpus.files), "file"), *forms, *types])
+    return {"path": path, "holds": corpus.kind, "size": size(sum(s.bytes for s in corpus.splits)), "detail": detail}

@@ -1,4 +1,4 @@
-"""What each kind of directory says it was made of: one function per kind, each from its manifest alone."""
+"""Artifact -> the inputs it was produced from, as its own metadata records them: one function per kind."""
 
 from __future__ import annotations
 
@@ -7,38 +7,37 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from tinydata.artifacts.artifact import Made, of_files, read_json
+from tinydata.artifacts.artifact import Artifact, of_files, read_json
 
 
 @dataclass(frozen=True)
 class Source:
-    """What a directory says of one of those it was made from."""
+    """One input of an artifact, as the artifact recorded it."""
 
     role: str
-    paths: list[str]  # the same place, as it was given and absolute
-    wanted: dict[str, str] = field(
-        default_factory=dict
-    )  # kind of a fingerprint, as in made.fingerprints -> what it was
+    paths: list[str]  # the same place: as given on the command line, and absolute
+    # kind of fingerprint, as in `artifact.fingerprints` -> its value when the artifact was produced
+    wanted: dict[str, str] = field(default_factory=dict)
     files: dict[str, dict[str, Any]] = field(default_factory=dict)  # path or name -> {bytes, fingerprint}
-    hint: str = ""  # what is known of it if it is gone
+    hint: str = ""  # what to show if the input no longer exists
 
 
-def sources(d: Made) -> list[Source]:
-    """What a directory was made from, in the order of importance."""
-    return list(_SOURCES.get(d.by, _none)(d))
+def sources(artifact: Artifact) -> list[Source]:
+    """Artifact -> its inputs, the most important first."""
+    return list(_SOURCES.get(artifact.by, _none)(artifact))
 
 
-def _none(d: Made) -> Iterator[Source]:
+def _none(artifact: Artifact) -> Iterator[Source]:
     yield from ()
 
 
-def _of_corpus(d: Made) -> Iterator[Source]:
-    """Files belong to the argument that they were found by; the only argument has all."""
-    told, files = d.facts["options"]["corpus"], d.facts["inputs"]
-    for path in told:
+def _of_corpus(artifact: Artifact) -> Iterator[Source]:
+    """One source per corpus argument, with the files it matched; a single argument has all files."""
+    arguments, files = artifact.facts["options"]["corpus"], artifact.facts["inputs"]
+    for path in arguments:
         below = path.rstrip("/") + "/"
         own = {n: f for n, f in files.items() if n == path or n.startswith(below) or fnmatch.fnmatch(n, path)}
-        yield Source("corpus", [path], files=files if len(told) == 1 else own)
+        yield Source("corpus", [path], files=files if len(arguments) == 1 else own)
 
 
 def _of_tokenizer(facts: dict[str, Any], role: str = "tokenizer") -> Iterator[Source]:
@@ -47,13 +46,13 @@ def _of_tokenizer(facts: dict[str, Any], role: str = "tokenizer") -> Iterator[So
         yield Source(role, [facts["path"]], {"tokenizer": facts["fingerprint"]}, hint=hint)
 
 
-def _of_count(d: Made) -> Iterator[Source]:
-    yield from _of_corpus(d)
-    yield from _of_tokenizer(d.facts["tokenizer"])
+def _of_count(artifact: Artifact) -> Iterator[Source]:
+    yield from _of_corpus(artifact)
+    yield from _of_tokenizer(artifact.facts["tokenizer"])
 
 
 def _of_inputs(inputs: dict[str, Any], roles: Callable[[str, dict[str, Any]], str]) -> Iterator[Source]:
-    """Directories of a manifest's `inputs`: those made by tinydata by their sha256, others by the ends of files."""
+    """Directories in a manifest's `inputs`, identified by sha256 if tinydata wrote them, else by size and samples."""
     for path, about in inputs.items():
         files = about["files"]
         if all("sha256" in f for f in files.values()):
@@ -62,36 +61,38 @@ def _of_inputs(inputs: dict[str, Any], roles: Callable[[str, dict[str, Any]], st
             yield Source(roles(path, files), [path], files=files)
 
 
-def _of_compact(d: Made) -> Iterator[Source]:
-    yield from _of_inputs(d.facts["inputs"], lambda path, files: "counts")
-    yield from _of_tokenizer(d.facts["tokenizer"])
+def _of_compact(artifact: Artifact) -> Iterator[Source]:
+    yield from _of_inputs(artifact.facts["inputs"], lambda path, files: "counts")
+    yield from _of_tokenizer(artifact.facts["tokenizer"])
 
 
-def _of_slice(d: Made) -> Iterator[Source]:
-    yield from _of_inputs(d.facts["inputs"], lambda path, files: "vocab" if "idmap.parquet" in files else "model")
+def _of_slice(artifact: Artifact) -> Iterator[Source]:
+    yield from _of_inputs(
+        artifact.facts["inputs"], lambda path, files: "vocab" if "idmap.parquet" in files else "model"
+    )
 
 
-def _of_encode(d: Made) -> Iterator[Source]:
-    yield from _of_tokenizer(d.facts["tokenizer"])
-    yield from _of_corpus(d)
+def _of_encode(artifact: Artifact) -> Iterator[Source]:
+    yield from _of_tokenizer(artifact.facts["tokenizer"])
+    yield from _of_corpus(artifact)
 
 
 def _of_directory(role: str, facts: dict[str, Any], kind: str = "data") -> Source:
-    """{path, absolute, fingerprint, tokens} of shards, as scores and rounds have it."""
+    """{path, absolute, fingerprint, tokens}, as scores and rounds record their shards -> Source."""
     paths = [p for p in (facts.get("path"), facts.get("absolute")) if p]
     return Source(role, paths, {kind: facts["fingerprint"][:32]}, hint=f"{facts['tokens']:,} tokens")
 
 
 def _of_model(role: str, facts: dict[str, Any], path: str = "") -> Source:
-    """{path, recipe, step} of a run, {path, weights} of another model, which may tell of steps too."""
+    """{path, recipe, step} of a run, or {path, weights, step if known} of any other model -> Source."""
     kinds = ("recipe", "step") if facts.get("recipe") else ("weights",)
     wanted = {k: str(facts[k]) for k in kinds if facts.get(k) is not None}
     return Source(role, [path or facts["path"]], wanted, hint=f"step {facts['step']:,}" if facts.get("step") else "")
 
 
-def _of_score(d: Made) -> Iterator[Source]:
-    """A round's fingerprint is that of its numbers, unless it has a copy: then it is shards."""
-    m = d.facts
+def _of_score(artifact: Artifact) -> Iterator[Source]:
+    """A round is identified by the sequence numbers it keeps, or by its tokens if it has its own copy of the shards."""
+    m = artifact.facts
     listed = m["data"]["fingerprint"] != m["base"]["fingerprint"]
     yield _of_directory("data", m["data"], "kept" if listed else "data")
     if listed:
@@ -102,15 +103,15 @@ def _of_score(d: Made) -> Iterator[Source]:
         yield _of_model("model", m["model"])
 
 
-def _of_resample(d: Made) -> Iterator[Source]:
-    m = d.facts
+def _of_resample(artifact: Artifact) -> Iterator[Source]:
+    m = artifact.facts
     for path, was in m["inputs"].items():
         yield Source("reference" if path == m["options"].get("reference") else "scores", [path], {"manifest": was})
     yield _of_directory("base", m["base"])
 
 
-def _of_run(d: Made) -> Iterator[Source]:
-    r = d.facts
+def _of_run(artifact: Artifact) -> Iterator[Source]:
+    r = artifact.facts
     data, train = r["data"], r["train"]
     wanted = {"data": data["fingerprint"]}
     if "round" in data and "kept" in data:
@@ -122,16 +123,16 @@ def _of_run(d: Made) -> Iterator[Source]:
     yield from _of_tokenizer(r["tokenizer"])
 
 
-def _of_export(d: Made) -> Iterator[Source]:
-    """The run, which knows the rest; its name is all that an export says of where it was."""
-    e = d.facts
+def _of_export(artifact: Artifact) -> Iterator[Source]:
+    """The run only: an export records the name of its run and nothing further back."""
+    e = artifact.facts
     run = {"recipe": e.get("fingerprint"), "step": e.get("step")}
     yield _of_model("run", run, e["train"].get("out") or "run")
 
 
-def _of_inherit(d: Made) -> Iterator[Source]:
-    settings, known = d.facts["settings"], dict(d.facts.get("inputs") or {})
-    tokenizer = read_json(d.where / "tinydata.json").get("tokenizer") or {}
+def _of_inherit(artifact: Artifact) -> Iterator[Source]:
+    settings, known = artifact.facts["settings"], dict(artifact.facts.get("inputs") or {})
+    tokenizer = read_json(artifact.where / "tinydata.json").get("tokenizer") or {}
     if "fingerprint" in tokenizer:
         known["vocab"] = {"tokenizer": tokenizer["fingerprint"]}
     for role in ("source", "vocab", "data"):
@@ -139,7 +140,7 @@ def _of_inherit(d: Made) -> Iterator[Source]:
             yield Source(role, [settings[role]], known.get(role) or {})
 
 
-_SOURCES: dict[str, Callable[[Made], Iterator[Source]]] = {
+_SOURCES: dict[str, Callable[[Artifact], Iterator[Source]]] = {
     "tinydata count": _of_count,
     "tinydata compact": _of_compact,
     "tinydata encode": _of_encode,

@@ -58,7 +58,7 @@ def compact(
     COUNTS: the directory that `tinydata count` wrote.
     """
     from tinydata.verbs.compact import verb
-    from tinydata.verbs.compact.card import said as learned_text
+    from tinydata.verbs.compact.card import adaptation_text as learned_text
     from tinydata.verbs.compact.plan import choose, open_counts
     from tinydata.verbs.compact.plan import curve as curve_of
 

@@ -1,4 +1,4 @@
-"""Numbers -> Vega-Lite specs as plain dicts, with their data inside. Nothing is drawn here."""
+"""Numbers -> Vega-Lite specs as plain dicts that include their data; nothing is rendered here."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ Spec = dict[str, Any]
 Rows = list[dict[str, Any]]
 
 SCHEMA = "https://vega.github.io/schema/vega-lite/v6.json"
-WIDTH, HEIGHT = 440, 290  # narrow enough that 12 px letters are still 10 px on a phone
+WIDTH, HEIGHT = 440, 290  # narrow enough that 12 px text still measures 10 px on a phone
 POINTS = 160  # per curve: one every three pixels
 BARS = 40
 MARKS = (16_000, 32_000, 48_000, 64_000)
 
-# Each colour by day and by night; the page swaps them in the drawing.
+# Each colour in light and dark mode; the page swaps them in the SVG.
 PALETTE = {
     "ink": ("#1f2733", "#e3e7ee"),
     "soft": ("#5d6878", "#a2adbd"),
@@ -28,27 +28,29 @@ PALETTE = {
     "mark": ("#c2571a", "#f2985f"),
 }
 INK, SOFT, GRID, LINE, MARK = (day for day, _ in PALETTE.values())
-OTHERS = ("#8a5fb5", "#3a9270", "#b08428", "#c04f7d", "#6b7f94")  # readable on both
+OTHERS = ("#8a5fb5", "#3a9270", "#b08428", "#c04f7d", "#6b7f94")  # readable in both modes
 
-# Liberation Sans comes with the renderer and is as wide as Arial and Helvetica, letter for letter
+# Liberation Sans comes with the renderer and has the same metrics as Arial and Helvetica
 FONT = "Liberation Sans, Arial, Helvetica, sans-serif"
 
 _POINT = {"type": "point", "filled": True, "size": 75, "opacity": 1}
 
 
 class Chart(NamedTuple):
-    name: str  # of its data and spec when saved
+    """A chart with its caption and the data behind it."""
+
+    name: str  # file name of its data and spec when downloaded
     title: str
     caption: str
     spec: Spec
-    rows: Rows  # what the data link gives
+    rows: Rows  # the data that can be downloaded
 
 
 def coverage(by_rank: np.ndarray, sizes: dict[str, tuple[int, float]]) -> Chart:
     """Counts by rank, {vocabulary: (ids, coverage)} -> share of tokens covered by the top k ids."""
     covered = curves.coverage(by_rank)
     size = len(covered)
-    first = 100 if size > 10_000 else 1  # with all five powers of ten the marks would stand too close
+    first = 100 if size > 10_000 else 1  # with all five powers of ten the tick labels would be too close
     ks = sorted({*curves.log_spaced(first, size, POINTS).tolist(), *(m for m in MARKS if m <= size)})
     rows = [{"ids": k, "coverage": float(covered[k - 1])} for k in ks]
     ends = [k for k, _ in sizes.values()]  # a vocabulary may keep ids that never occur
@@ -70,11 +72,11 @@ def coverage(by_rank: np.ndarray, sizes: dict[str, tuple[int, float]]) -> Chart:
         layer(marks, label, x=x, y=y, text={"field": "at"}),
         layer(rows, {"type": "line", "color": LINE, "strokeWidth": 2}, x=x, y=y),
     ]
-    caption = "Dotted: what the most frequent ids alone would cover." if marks else ""
+    caption = "Dotted: coverage by the most frequent ids alone." if marks else ""
     if sizes:
         points = [{"vocabulary": f"{n} ({k:,})", "ids": k, "coverage": c} for n, (k, c) in sizes.items()]
         layers.append(layer(points, _POINT, x=x, y=y, color=_legend(points)))
-        caption += " Points: vocabularies; below the curve by what they keep for the sake of merges."
+        caption += " Points: vocabularies; they lie below the curve because they also keep what their merges need."
     return Chart("coverage", "Share of tokens that the top ids cover", caption.strip(), drawing(layers), rows)
 
 
@@ -85,7 +87,7 @@ def rank_frequency(by_rank: np.ndarray, fit: curves.Zipf | None) -> Chart:
     x = {"field": "rank", **powers("rank", [1, max(len(by_rank), 2)])}
     y = {"field": "count", **powers("occurrences", [1, max(int(by_rank.max(initial=1)), 2)])}
     layers = [layer(rows, {"type": "line", "color": LINE, "strokeWidth": 2}, x=x, y=y)]
-    caption = "Too few ids occur ten times to fit a line."
+    caption = "No line fitted: too few ids occur ten times or more."
     if fit:
         ends = [{"rank": r, "count": 10 ** (fit.intercept + fit.slope * np.log10(r))} for r in (fit.first, fit.last)]
         layers.append(layer(ends, {"type": "line", "color": MARK, "strokeDash": [5, 4], "strokeWidth": 1.5}, x=x, y=y))
@@ -112,11 +114,11 @@ def size_against(points: Rows, chosen: int, field: str) -> Chart:
     ]
     name = "inflation" if inflated else "parameters"
     heading = "Vocabulary size and inflation" if inflated else "Vocabulary size and embedding + head parameters"
-    return Chart(f"size-{name}", heading, f"Marked: the vocabulary chosen, {chosen:,} ids.", drawing(layers), rows)
+    return Chart(f"size-{name}", heading, f"Marked: the chosen vocabulary, {chosen:,} ids.", drawing(layers), rows)
 
 
 def inflation_bars(domains: Rows, total: float) -> Chart:
-    """Rows of the trade, worst first -> inflation by domain as bars."""
+    """`domains` of the trade-off, worst first -> inflation by domain as bars."""
     rows = [{"domain": r["domain"], "inflation": r["inflation"]} for r in domains]
     whole = {"domain": "all held-out text", "inflation": total}
     shown = [{**r, "label": change(r["inflation"])} for r in (whole, *rows[:BARS])]
@@ -140,7 +142,8 @@ def inflation_bars(domains: Rows, total: float) -> Chart:
 
 
 def drawing(layers: list[Spec], height: int = HEIGHT) -> Spec:
-    # no clip, no gradient: both would put ids into the drawing that count up within the process
+    """Layers -> a complete spec with the page's fonts and colours."""
+    # no clip and no gradient: both would add ids to the SVG that depend on what was rendered before
     return {
         "$schema": SCHEMA,
         "width": WIDTH,
@@ -178,16 +181,18 @@ def drawing(layers: list[Spec], height: int = HEIGHT) -> Spec:
 
 
 def layer(rows: Sequence[Spec], mark: Spec, **encoding: Spec) -> Spec:
+    """One layer of a chart, with its data."""
     return {"data": {"values": list(rows)}, "mark": mark, "encoding": encoding}
 
 
 def quantity(title: str, form: str, domain: list[float]) -> Spec:
+    """A linear axis over exactly this domain."""
     axis = {"title": title, "format": form, "tickCount": 6}
     return {"type": "quantitative", "axis": axis, "scale": {"domain": domain, "nice": False, "zero": False}}
 
 
 def powers(title: str, domain: list[float]) -> Spec:
-    """A logarithmic axis with a line at each power of ten only."""
+    """A logarithmic axis with a grid line at each power of ten only."""
     marks = [10**p for p in range(20) if domain[0] <= 10**p <= domain[1]]
     axis = {"title": title, "format": "~s", "values": marks}
     return {"type": "quantitative", "axis": axis, "scale": {"type": "log", "domain": domain, "nice": False}}

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from tinydata.pages import charts, curves
-from tinydata.pages.blocks import ROWS, Beside, Figures, Notes, Section, Table, Tiles
+from tinydata.pages.blocks import ROWS, Figures, Notes, Section, SideBySide, Table, Tiles
 from tinydata.pages.inputs import CountsDir
 from tinydata.pages.text import number, ratio, share, thousands
 
@@ -15,17 +15,17 @@ SHARES = (0.9, 0.95, 0.98, 0.99, 0.995, 0.999)
 
 
 def corpus_sections(c: CountsDir, sizes: dict[str, tuple[int, float]], tag: str) -> list[Section]:
-    """Counts, {vocabulary: (ids, coverage)} made of them, suffix of anchors -> sections."""
+    """Counts, {vocabulary computed from them: (ids, coverage)}, suffix of anchors -> sections."""
     by_rank = curves.ranked(c.per_id)
-    found = [Section(f"corpus{tag}", "Corpus", [_tiles(c), _domains(c)], c.path)]
+    sections = [Section(f"corpus{tag}", "Corpus", [_tiles(c), _domains(c)], c.path)]
     if len(by_rank):
-        found += [
+        sections += [
             Section(f"coverage{tag}", "Coverage", _coverage(c, by_rank, sizes), c.path),
             Section(f"rank-frequency{tag}", "Rank and frequency", _rank_frequency(by_rank), c.path),
         ]
     if len(c.quarantine):
-        found.append(Section(f"quarantine{tag}", "Quarantine", _quarantine(c), c.path))
-    return found
+        sections.append(Section(f"quarantine{tag}", "Quarantine", _quarantine(c), c.path))
+    return sections
 
 
 def _tiles(c: CountsDir) -> Tiles:
@@ -36,10 +36,16 @@ def _tiles(c: CountsDir) -> Tiles:
         (number(t["documents"]), "documents", f"{number(t['heldout_documents'])} of them held out"),
         (number(t["bytes"]), "bytes of text", f"in {number(t['domains'])} domains"),
         (ratio(t["bytes"] / max(t["tokens"], 1)), "bytes per token", "all domains together"),
-        (number(size - t["distinct_tokens"]), "ids never occur", f"of {number(size)}"),
+        (number(size - t["distinct_tokens"]), "ids that never occur", f"of {number(size)}"),
     ]
     if t["masked"]:
-        items.append((number(t["masked"]), "masked tokens", "without a loss, or negative ids; counted as all others"))
+        items.append(
+            (
+                number(t["masked"]),
+                "masked tokens",
+                "excluded from the loss or stored as negative ids; counted like all others",
+            )
+        )
     return Tiles(items)
 
 
@@ -48,7 +54,7 @@ def _domains(c: CountsDir) -> Table:
     t = c.manifest["totals"]
     note = ""
     if len(rows) > ROWS:
-        note = f"The {ROWS} largest of {number(len(rows))} domains; all are in domains.parquet."
+        note = f"The {ROWS} largest of {number(len(rows))} domains; the complete list is in domains.parquet."
     return Table(
         [("domain", "text"), *((h, "number") for h in _DOMAIN_COLUMNS)],
         [[r["domain"], *_domain_cells(r)] for r in rows[:ROWS]],
@@ -62,8 +68,8 @@ _DOMAIN_COLUMNS = ("share of tokens", "documents", "tokens", "bytes", "bytes/tok
 
 def _domain_cells(row: dict[str, Any]) -> list[str]:
     whole = [number(row[k]) for k in ("documents", "tokens", "bytes")]
-    held = [number(row["heldout_documents"]), number(row["heldout_tokens"])]
-    return [share(row["share"]), *whole, ratio(row["bytes_per_token"]), *held]
+    heldout = [number(row["heldout_documents"]), number(row["heldout_tokens"])]
+    return [share(row["share"]), *whole, ratio(row["bytes_per_token"]), *heldout]
 
 
 def _coverage(c: CountsDir, by_rank: np.ndarray, sizes: dict[str, tuple[int, float]]) -> list[Any]:
@@ -72,13 +78,13 @@ def _coverage(c: CountsDir, by_rank: np.ndarray, sizes: dict[str, tuple[int, flo
     top = {m for m in charts.MARKS if m < len(covered)}
     rows = [[f"top {thousands(k)}", number(k), share(curves.coverage_at(covered, k))] for k in sorted(top)]
     rows += [[name, number(k), share(x)] for name, (k, x) in sizes.items()]
-    rows += [[f"fewest ids for {100 * x:g}%", number(curves.ids_for(covered, x)), share(x)] for x in SHARES]
-    rows.append(["all that occur", number(len(covered)), "100.00%"])
+    rows += [[f"ids needed for {100 * x:g}%", number(curves.ids_for(covered, x)), share(x)] for x in SHARES]
+    rows.append(["all ids that occur", number(len(covered)), "100.00%"])
     note = (
-        f"Counted without the held-out documents, {number(int(by_rank.sum()))} tokens. Coverage is not quality:"
-        " what is not covered is spelled with other ids, and only inflation says with how many."
+        f"Without the held-out documents: {number(int(by_rank.sum()))} tokens. Coverage is not a measure of quality:"
+        " tokens that are not covered are spelled with other ids, and only inflation shows with how many."
     )
-    return [Beside(Figures([charts.coverage(by_rank, sizes)]), Table(columns, rows, note=note))]
+    return [SideBySide(Figures([charts.coverage(by_rank, sizes)]), Table(columns, rows, note=note))]
 
 
 def _rank_frequency(by_rank: np.ndarray) -> list[Any]:
@@ -93,7 +99,7 @@ def _rank_frequency(by_rank: np.ndarray) -> list[Any]:
     if fit:
         rows.insert(0, ["fitted slope", f"{fit.slope:.3f}".replace("-", "−"), ""])
     table = Table([("", "text"), ("", "number"), ("share of ids", "number")], rows)
-    return [Beside(Figures([charts.rank_frequency(by_rank, fit)]), table)]
+    return [SideBySide(Figures([charts.rank_frequency(by_rank, fit)]), table)]
 
 
 def _quarantine(c: CountsDir) -> list[Any]:
@@ -101,13 +107,13 @@ def _quarantine(c: CountsDir) -> list[Any]:
         [r["path"], number(r["position"]), r["reason"], r["excerpt"] or ""]
         for r in c.quarantine.slice(0, ROWS).to_pylist()
     ]
-    told = c.manifest["quarantined"]
-    lost = told["documents"] / max(told["documents"] + c.manifest["totals"]["documents"], 1)
-    reasons = "; ".join(f"{number(n)} × {reason}" for reason, n in sorted(told["reasons"].items()))
-    text = f"{number(told['documents'])} documents ({share(lost)} of all) are not in the counts: {reasons}."
+    quarantined = c.manifest["quarantined"]
+    lost = quarantined["documents"] / max(quarantined["documents"] + c.manifest["totals"]["documents"], 1)
+    reasons = "; ".join(f"{number(n)} × {reason}" for reason, n in sorted(quarantined["reasons"].items()))
+    text = f"{number(quarantined['documents'])} documents ({share(lost)} of all) could not be counted: {reasons}."
     columns = [("path", "code"), ("position", "number"), ("reason", "text"), ("excerpt", "token")]
     note = (
-        f"The first {ROWS} of {number(len(c.quarantine))}; all are in quarantine.parquet."
+        f"The first {ROWS} of {number(len(c.quarantine))}; the complete list is in quarantine.parquet."
         if len(c.quarantine) > ROWS
         else ""
     )

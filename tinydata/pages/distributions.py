@@ -1,4 +1,4 @@
-"""Losses and what was kept of them -> charts."""
+"""Losses of sequences, before and after a draw -> charts."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from tinydata.pages.charts import INK, LINE, MARK, OTHERS, SOFT, Chart, Rows, Sp
 from tinydata.pages.text import share
 
 BINS = 60
-NAMED = 7  # domains at most, each with a colour of its own; of more, the last colour is for the rest
+NAMED = 7  # at most so many domains have a colour of their own; the rest share one
 HEIGHT = 240
 _COLOURS = (LINE, MARK, *OTHERS)
 _REST = "#9aa4b2"
 
 
 def losses_by_domain(counts: dict[str, np.ndarray], edges: np.ndarray, of: str) -> Chart:
-    """{domain: sequences int64[bins]}, largest first; edges float64[bins + 1], nats -> one bar a bin, stacked."""
+    """{domain: sequences int64[bins]}, largest first; edges float64[bins + 1], nats -> stacked histogram."""
     names = list(counts)[: NAMED if len(counts) <= NAMED else NAMED - 1]
     others = [n for n in counts if n not in names]
     rows: Rows = []
@@ -45,7 +45,7 @@ def losses_by_domain(counts: dict[str, np.ndarray], edges: np.ndarray, of: str) 
 
 
 def before_after(h: dict[str, Any]) -> Chart:
-    """{edges, before, kept: sequences} -> what was there, and in it what was kept."""
+    """{edges, before, kept: sequences} -> histogram of all eligible sequences, overlaid with the kept ones."""
     edges = np.asarray(h["edges"])
     rows = [{**b, "kept": k} for b, k in zip(_bars(np.asarray(h["before"]), edges), h["kept"], strict=True)]
     folded = [
@@ -60,15 +60,15 @@ def before_after(h: dict[str, Any]) -> Chart:
     bars = layer(
         folded, {"type": "bar", "binSpacing": 0.5}, **_across(edges, _NATS), y=y, color=colour, opacity=opacity
     )
-    caption = "Of what could be kept. The ends hold what is further out."
-    return Chart("losses-kept", "Losses before and after", caption, drawing([bars]), rows)
+    caption = "Eligible sequences only. The first and last bars include all values further out."
+    return Chart("losses-kept", "Losses before and after the draw", caption, drawing([bars]), rows)
 
 
-def deciles(found: Sequence[dict[str, Any]]) -> Chart:
-    """[{sequences, expected, kept: shares}] of the tenths by loss -> kept as bars, expected as points."""
+def deciles(tenths: Sequence[dict[str, Any]]) -> Chart:
+    """[{sequences, expected, kept: shares}] of the tenths by loss -> shares kept as bars, expected shares as ticks."""
     rows = [
         {"tenth": n, "sequences": d["sequences"], "kept": d.get("kept"), "expected": d["expected"]}
-        for n, d in enumerate(found, 1)
+        for n, d in enumerate(tenths, 1)
     ]
     every = sum(r["sequences"] for r in rows)
     overall = sum(r["sequences"] * (r["kept"] or 0.0) for r in rows) / max(every, 1)
@@ -84,12 +84,12 @@ def deciles(found: Sequence[dict[str, Any]]) -> Chart:
         ),
         layer(labels, {"type": "text", "color": INK}, x=x, y=_of(y, "at"), text={"field": "label"}),
     ]
-    caption = f"Line across a bar: predicted from the losses alone. Dashed: of all, {share(overall)}."
+    caption = f"Tick across a bar: predicted from the losses alone. Dashed line: all sequences, {share(overall)}."
     return Chart("deciles", "Share kept, by tenths of loss", caption, drawing(layers), rows)
 
 
 def mix(domains: Rows) -> Chart:
-    """[{domain, before, after: shares}], largest first -> from where to where each went."""
+    """[{domain, before, after: shares}], largest first -> how each domain's share changed."""
     shown = domains[:25]
     axis = {"title": None, "labelLimit": 150, "ticks": False, "grid": False, "domain": False, "labelPadding": 6}
     y = {"field": "domain", "type": "nominal", "sort": [r["domain"] for r in shown], "axis": axis}
@@ -113,9 +113,9 @@ def mix(domains: Rows) -> Chart:
     return Chart("mix", "Domains before and after", caption, drawing(layers, 24 * len(shown) + 90), domains)
 
 
-def forgetting(found: Rows) -> Chart:
+def forgetting(tenths: Rows) -> Chart:
     """[{tenth, sequences, when_trained, now}] -> both losses over the run."""
-    rows = [r for r in found if r["now"] is not None]
+    rows = [r for r in tenths if r["now"] is not None]
     values = [r[k] for r in rows for k in ("when_trained", "now")]
     room = (max(values) - min(values)) * 0.08 or 0.01
     folded = [
@@ -129,12 +129,12 @@ def forgetting(found: Rows) -> Chart:
     colour = {"field": "what", "type": "nominal", "scale": scale, "legend": {"columns": 2}}
     line = {"type": "line", "strokeWidth": 2, "point": {"size": 36}}
     lines = layer(folded, line, x=x, y=y, color=colour)
-    caption = "Now below then: it went on learning. Now above then: it forgot."
-    return Chart("forgetting", "Loss when trained, and now", caption, drawing([lines]), found)
+    caption = "Current loss below the earlier one: the model kept learning. Above it: the model forgot."
+    return Chart("forgetting", "Loss when trained, and now", caption, drawing([lines]), tenths)
 
 
 def feature(name: str, title: str, axis: str, values: np.ndarray) -> Chart:
-    """Values of sequences -> histogram whose bars of ten and of a million are both seen."""
+    """Values of sequences -> histogram with a logarithmic count axis, so that rare values are visible too."""
     low, high = (float(values.min()), float(values.max())) if len(values) else (0.0, 1.0)
     counts, edges = np.histogram(values, bins=BINS, range=(low, high if high > low else low + 1))
     rows = _bars(counts, edges)
@@ -164,7 +164,7 @@ def _bars(counts: np.ndarray, edges: np.ndarray, **more: Any) -> Rows:
 
 
 def _across(edges: np.ndarray, title: str) -> dict[str, Spec]:
-    """x and x2 of bars that begin and end at edges."""
+    """x and x2 channels of bars that begin and end at the edges."""
     kind = quantity(title, ",.3~f", [float(edges[0]), float(edges[-1])])
     return {"x": {"field": "from", "bin": {"binned": True}, **kind}, "x2": {"field": "to"}}
 

@@ -1,4 +1,4 @@
-"""Directories that tinydata made -> what the page needs of them."""
+"""Output directories of tinydata -> what the page needs of them: manifests, tables, samples of scores."""
 
 from __future__ import annotations
 
@@ -17,39 +17,49 @@ from tinydata.pages import curves
 
 RUN = ".run.json"
 VERBS = "`tinydata count`, `compact`, `encode`, `score` or `resample`"
-SAMPLE = 1 << 22  # rows of SCORES that a page is drawn from
+SAMPLE = 1 << 22  # at most so many rows of SCORES are read for a page
 _LOOKED_AT = ["domain", "status", "tokens", "mean", "periodic", "unknown", "prior", "prior_sd"]
 
 
 class CountsDir(NamedTuple):
+    """Output of `tinydata count`."""
+
     path: str
     manifest: dict[str, Any]
-    run: dict[str, Any]  # command, seconds, engine, workers, bytes; {} if nobody wrote them down
-    per_id: np.ndarray  # int64[ids], held-out documents left out
+    run: dict[str, Any]  # command, seconds, engine, workers, bytes; {} if they were not recorded
+    per_id: np.ndarray  # int64[ids], without held-out documents
     domains: pa.Table  # DOMAINS
     quarantine: pa.Table  # QUARANTINE
 
 
 class VocabDir(NamedTuple):
+    """Output of `tinydata compact`."""
+
     path: str
     manifest: dict[str, Any]
     run: dict[str, Any]
 
 
 class ShardsDir(NamedTuple):
+    """Output of `tinydata encode`."""
+
     path: str
     manifest: dict[str, Any]
     run: dict[str, Any]
 
 
 class ScoresDir(NamedTuple):
+    """Output of `tinydata score`."""
+
     path: str
     manifest: dict[str, Any]
     run: dict[str, Any]
-    sample: pa.Table  # rows of SCORES with a loss: domain, tokens, mean, and what guards look at
+    sample: pa.Table  # rows of SCORES with a loss: domain, tokens, mean, and the features that guards use
 
 
 class RoundDir(NamedTuple):
+    """Output of `tinydata resample`."""
+
     path: str
     manifest: dict[str, Any]
     run: dict[str, Any]
@@ -60,7 +70,7 @@ Directory = CountsDir | VocabDir | ShardsDir | ScoresDir | RoundDir
 
 
 class Inputs(NamedTuple):
-    """What the page is about, each kind in the order given."""
+    """All directories of the page, by kind, each kind in the order given."""
 
     counts: list[CountsDir]
     vocabs: list[VocabDir]
@@ -74,16 +84,16 @@ class Inputs(NamedTuple):
 
 
 def open_all(dirs: list[str]) -> Inputs:
-    """Paths -> what they hold; raises TinydataError for anything tinydata did not finish."""
+    """Paths -> Inputs; raises TinydataError for a directory that no finished verb of tinydata wrote."""
     if not dirs:
-        raise TinydataError("nothing to report on", fix=f"name directories made by {VERBS}")
-    found = [_open(path) for path in dict.fromkeys(str(Location.of(d)) for d in dirs)]
+        raise TinydataError("nothing to report on", fix=f"name output directories of {VERBS}")
+    opened = [_open(path) for path in dict.fromkeys(str(Location.of(d)) for d in dirs)]
     return Inputs(
-        [f for f in found if isinstance(f, CountsDir)],
-        [f for f in found if isinstance(f, VocabDir)],
-        [f for f in found if isinstance(f, ShardsDir)],
-        [f for f in found if isinstance(f, ScoresDir)],
-        [f for f in found if isinstance(f, RoundDir)],
+        [d for d in opened if isinstance(d, CountsDir)],
+        [d for d in opened if isinstance(d, VocabDir)],
+        [d for d in opened if isinstance(d, ShardsDir)],
+        [d for d in opened if isinstance(d, ScoresDir)],
+        [d for d in opened if isinstance(d, RoundDir)],
     )
 
 
@@ -103,15 +113,15 @@ def _open(path: str) -> Directory:
         table = read_table(examples) if examples.exists() else schema.EXAMPLES.empty_table()
         return RoundDir(path, read_manifest(path, "resample"), _run(path), table)
     raise TinydataError(
-        f"there is no report on what `tinydata {verb}` makes",
+        f"a report cannot show the output of `tinydata {verb}`",
         where=path,
-        fix=f"pass directories made by {VERBS}",
+        fix=f"pass output directories of {VERBS}",
         code=UNREADABLE,
     )
 
 
 def _verb(path: str) -> str:
-    """Which verb made the directory. Where nothing says so, "count": reading it as that gives the right error."""
+    """The verb that wrote a directory; "count" if it has no manifest, since reading counts then raises a good error."""
     where = Location.of(path) / MANIFEST
     if not where.exists():
         return "count"
@@ -121,7 +131,7 @@ def _verb(path: str) -> str:
         raise TinydataError(
             "the manifest cannot be read as JSON",
             where=str(where),
-            fix="copy the directory again, or make it anew with --force",
+            fix="copy the directory again, or recreate it with --force",
             code=UNREADABLE,
         ) from None
 
@@ -136,7 +146,7 @@ def _open_counts(path: str) -> CountsDir:
 
 
 def _sample(path: str, manifest: dict[str, Any]) -> pa.Table:
-    """Rows with a loss, of as many parts, spread evenly, as have SAMPLE rows together."""
+    """Rows with a loss from evenly spaced parts, SAMPLE rows or a little more in all."""
     parts = manifest["parts"]
     step = max(1, -(-sum(p["sequences"] for p in parts) // SAMPLE))
     tables = [read_table(Location.of(path) / p["name"], columns=_LOOKED_AT) for p in parts[::step]]
@@ -145,7 +155,7 @@ def _sample(path: str, manifest: dict[str, Any]) -> pa.Table:
 
 
 def _run(path: str) -> dict[str, Any]:
-    """Command and time of the run; only talk about the data, so a damaged file is as good as none."""
+    """Command and time of the run; {} if the file is missing or damaged, since it only describes the data."""
     where = Location.of(path) / RUN
     try:
         run = json.loads(read_bytes(where)) if where.exists() else {}

@@ -1,7 +1,7 @@
-"""Directories that tinydata made -> one HTML file that needs no network and no script.
+"""Output directories of tinydata -> one HTML file that needs neither network nor scripts.
 
-Charts are Vega-Lite specs, drawn to SVG here (about 0.3 s for the first, then 20 ms each) and set
-into the page, each with links to its data and its spec. The same directories give the same bytes.
+Charts are Vega-Lite specs, rendered to SVG here (about 0.3 s for the first, then 20 ms each) and embedded
+in the page, each with links to its data and its spec. The same directories give the same bytes.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tinydata.pages.blocks import Facts, Notes, Section
 from tinydata.pages.charts import PALETTE, Chart, Rows
 from tinydata.pages.corpus import corpus_sections
 from tinydata.pages.inputs import Inputs, open_all
-from tinydata.pages.provenance import concerns, files, made, same_tokenizer
+from tinydata.pages.provenance import files, provenance, same_tokenizer, warnings
 from tinydata.pages.round import round_sections, round_title
 from tinydata.pages.scores import scores_sections
 from tinydata.pages.shards import shards_sections
@@ -29,60 +29,61 @@ from tinydata.pages.vocabulary import comparison, vocabulary_sections
 
 
 def report(dirs: list[str], out: str) -> dict[str, Any]:
-    """Directories that tinydata's verbs made -> the page at `out`; returns {report, bytes, sections}.
+    """Output directories of tinydata -> the page at `out`; returns {report, bytes, sections}.
 
-    Raises TinydataError: a directory that is unfinished or of another verb, a missing extra,
-    a place that cannot be written.
+    Raises TinydataError for a directory that is unfinished or that no page can show, for a missing extra,
+    and if `out` cannot be written.
     """
     _require_extra()
-    found = open_all(list(dirs))
-    sections = arrange(found)
-    facts = [made(d) for d in found.every]
-    page = render(_title(found), facts, concerns(found), sections).encode("utf-8", "replace")
+    inputs = open_all(list(dirs))
+    sections = arrange(inputs)
+    facts = [provenance(d) for d in inputs.every]
+    page = render(_title(inputs), facts, warnings(inputs), sections).encode("utf-8", "replace")
     Location.of(out).write(page)
     return {"report": out, "bytes": len(page), "sections": [s.anchor for s in sections]}
 
 
-def arrange(found: Inputs) -> list[Section]:
-    """What is in which order: what was decided, what it was decided on, the files."""
-    out = [comparison(found.vocabs)] if len(found.vocabs) > 1 else []
-    for n, r in enumerate(found.rounds):
+def arrange(inputs: Inputs) -> list[Section]:
+    """Inputs -> the sections of the page: first the decisions, then the data behind them, then the files."""
+    out = [comparison(inputs.vocabs)] if len(inputs.vocabs) > 1 else []
+    for n, r in enumerate(inputs.rounds):
         out += round_sections(r, _tag(n))
-    for n, s in enumerate(found.scores):
+    for n, s in enumerate(inputs.scores):
         out += scores_sections(s, _tag(n))
-    made_of = {v.path: same_tokenizer(v, found.counts) for v in found.vocabs}
-    for n, v in enumerate(found.vocabs):
-        out += vocabulary_sections(v, made_of[v.path], _tag(n))
-    for n, d in enumerate(found.shards):
+    counts_of = {v.path: same_tokenizer(v, inputs.counts) for v in inputs.vocabs}
+    for n, v in enumerate(inputs.vocabs):
+        out += vocabulary_sections(v, counts_of[v.path], _tag(n))
+    for n, d in enumerate(inputs.shards):
         out += shards_sections(d, _tag(n))
-    for n, c in enumerate(found.counts):
-        trades = {v.path: v.manifest["trade"] for v in found.vocabs if made_of[v.path] is c}
+    for n, c in enumerate(inputs.counts):
+        trades = {v.path: v.manifest["trade"] for v in inputs.vocabs if counts_of[v.path] is c}
         sizes = {path: (t["ids"]["after"], t["coverage"]) for path, t in trades.items()}
         out += corpus_sections(c, sizes, _tag(n))
-    return [*out, files(found.every)]
+    return [*out, files(inputs.every)]
 
 
 def _tag(n: int) -> str:
-    """Suffix of the anchors of the n-th of a kind."""
+    """Suffix of the anchors of the n-th directory of a kind."""
     return f"-{n + 1}" if n else ""
 
 
-def _title(found: Inputs) -> str:
-    if found.rounds:
-        return " and ".join(round_title(r.manifest) for r in found.rounds)
-    if found.vocabs:
-        sizes = [text.number(v.manifest["trade"]["ids"]["after"]) for v in found.vocabs]
-        big = {v.manifest["trade"]["ids"]["before"] for v in found.vocabs}
-        what = "Vocabulary of" if len(found.vocabs) == 1 else "Vocabularies of"
+def _title(inputs: Inputs) -> str:
+    if inputs.rounds:
+        return " and ".join(round_title(r.manifest) for r in inputs.rounds)
+    if inputs.vocabs:
+        sizes = [text.number(v.manifest["trade"]["ids"]["after"]) for v in inputs.vocabs]
+        big = {v.manifest["trade"]["ids"]["before"] for v in inputs.vocabs}
+        what = "Vocabulary of" if len(inputs.vocabs) == 1 else "Vocabularies of"
         return f"{what} {' and '.join(sizes)} ids" + (f" out of {text.number(big.pop())}" if len(big) == 1 else "")
-    if found.scores:
-        return f"{text.number(sum(s.manifest['totals']['sequences'] for s in found.scores))} sequences scored"
-    if not found.counts:
-        return f"{text.number(sum(d.manifest['totals']['tokens'] for d in found.shards))} tokens in shards"
-    return f"{text.number(sum(c.manifest['totals']['tokens'] for c in found.counts))} tokens counted"
+    if inputs.scores:
+        return f"{text.number(sum(s.manifest['totals']['sequences'] for s in inputs.scores))} sequences scored"
+    if not inputs.counts:
+        return f"{text.number(sum(d.manifest['totals']['tokens'] for d in inputs.shards))} tokens in shards"
+    return f"{text.number(sum(c.manifest['totals']['tokens'] for c in inputs.counts))} tokens counted"
 
 
-def render(title: str, facts: list[Facts], warnings: Notes, sections: list[Section]) -> str:
+def render(title: str, facts: list[Facts], notes: Notes, sections: list[Section]) -> str:
+    """Title, provenance, warnings and sections -> HTML."""
     import jinja2
     from markupsafe import Markup
 
@@ -98,8 +99,8 @@ def render(title: str, facts: list[Facts], warnings: Notes, sections: list[Secti
     )
     return environment.get_template("page.html.j2").render(
         title=title,
-        made=facts,
-        warnings=warnings,
+        provenance=facts,
+        warnings=notes,
         sections=sections,
         contents=[(of, list(group)) for of, group in groupby(sections, key=lambda s: s.of)],
         css=Markup(template("page.css")),
@@ -113,7 +114,7 @@ def render(title: str, facts: list[Facts], warnings: Notes, sections: list[Secti
 
 
 def draw(chart: Chart) -> str:
-    """Spec -> SVG; nothing is fetched for it."""
+    """Vega-Lite spec -> SVG, rendered without network access."""
     import vl_convert
 
     return vl_convert.vegalite_to_svg(chart.spec, allowed_base_urls=[])

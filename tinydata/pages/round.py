@@ -1,26 +1,27 @@
-"""A round -> sections: what was kept of which losses and domains, what guards excluded, examples as text."""
+"""A round -> sections: what was kept, by loss and by domain, what guards excluded, examples as text."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from tinydata.pages import distributions as charts
-from tinydata.pages.blocks import ROWS, Beside, Facts, Figures, Notes, Passage, Passages, Section, Table, Tiles
+from tinydata.pages.blocks import ROWS, Facts, Figures, Notes, Passage, Passages, Section, SideBySide, Table, Tiles
 from tinydata.pages.inputs import RoundDir
 from tinydata.pages.text import number, ratio, share
 
-PER_NAT = 2.0**32  # of a key in the manifest
+PER_NAT = 2.0**32  # steps of a key in the manifest
 GUARDS = {
-    "no loss": "held out by the model's run, or without a loss",
-    "periodic": "repeats a short pattern for too long",
+    "no loss": "held out by the training run, or has no loss",
+    "periodic": "repeats a short pattern too long",
     "short": "too few targets",
     "unknown": "too many unknown tokens",
-    "prior": "its ids are much rarer, commoner or more alike than its domain's",
-    "repeats": "was trained on often enough",
+    "prior": "its ids are much rarer, more common or more uniform than usual in its domain",
+    "repeats": "has already been trained on often enough",
 }
 
 
 def round_title(m: dict[str, Any]) -> str:
+    """Manifest of a round -> title of the page."""
     of = m["selection"]["sequences"]
     return f"Round {m['round']}: {number(m['kept']['sequences'])} of {number(of)} sequences"
 
@@ -28,7 +29,7 @@ def round_title(m: dict[str, Any]) -> str:
 def round_sections(r: RoundDir, tag: str) -> list[Section]:
     """A round, suffix of anchors -> sections."""
     m = r.manifest
-    found = [
+    sections = [
         Section(f"round{tag}", "What was kept", [_tiles(m), *_losses(m["selection"])], r.path),
         Section(f"mix{tag}", "Domains", _mix(m["selection"]), r.path),
         Section(f"excluded{tag}", "What guards excluded", _excluded(m["selection"]), r.path),
@@ -37,13 +38,17 @@ def round_sections(r: RoundDir, tag: str) -> list[Section]:
     kept = [e for e in rows if e["kind"] == "hardest kept"]
     others = [e for e in rows if e["kind"] != "hardest kept"]
     if kept:
-        note = "The hardest of all that were kept. Is it text that one wants a model to learn?"
-        found.append(Section(f"hardest{tag}", "The hardest kept", [Notes([note]), _texts(kept)], r.path))
+        note = "The kept sequences with the highest loss. Is this text that the model should learn?"
+        sections.append(
+            Section(f"hardest{tag}", "The hardest sequences that were kept", [Notes([note]), _texts(kept)], r.path)
+        )
     if others:
-        note = "What guards excluded, hardest first. Is it text that one would miss?"
-        found.append(Section(f"refused{tag}", "Excluded, as text", [Notes([note]), _texts(others)], r.path))
-    found.append(Section(f"draw{tag}", "The draw", _draw(m), r.path))
-    return found
+        note = "Sequences that guards excluded, highest loss first. Is any of this text worth keeping?"
+        sections.append(
+            Section(f"refused{tag}", "Examples of excluded sequences", [Notes([note]), _texts(others)], r.path)
+        )
+    sections.append(Section(f"draw{tag}", "The draw", _draw(m), r.path))
+    return sections
 
 
 def _tiles(m: dict[str, Any]) -> Tiles:
@@ -54,7 +59,7 @@ def _tiles(m: dict[str, Any]) -> Tiles:
         (share(kept["sequences"] / max(s["sequences"], 1)), "kept", f"{number(kept['sequences'])} sequences"),
         (number(kept["tokens"]), "tokens kept", f"sequences of {number(m['seq_len'])}"),
         (ratio(after), "nats per token", f"mean of what was kept; {ratio(s['loss']['before'])} before"),
-        (share(s["effective_size"]), "effective size", "100%: every sequence as likely as any other"),
+        (share(s["effective_size"]), "effective size", "100% if all sequences are equally likely"),
         (number(excluded), "excluded by guards", share(excluded / max(s["sequences"], 1))),
     ]
     return Tiles(items)
@@ -74,8 +79,8 @@ def _losses(s: dict[str, Any]) -> list[Any]:
         ("kept", "number"),
         ("", "number"),
     ]
-    note = "Easiest first. Predicted before any key was drawn, from the histogram of losses alone."
-    return [Figures(figures), Table(columns, rows, folded="the tenths in numbers", note=note)]
+    note = "Easiest first. The prediction uses only the histogram of losses and was computed before the draw."
+    return [Figures(figures), Table(columns, rows, folded="the tenths as a table", note=note)]
 
 
 def points(x: float) -> str:
@@ -87,8 +92,10 @@ def points(x: float) -> str:
 def _mix(s: dict[str, Any]) -> list[Any]:
     total = max(sum(d["sequences"] for d in s["domains"].values()), 1)
     kept = max(sum(d["kept"] for d in s["domains"].values()), 1)
-    found = sorted(s["domains"].items(), key=lambda kv: (-kv[1]["sequences"], kv[0]))
-    shares = [{"domain": name or "–", "before": d["sequences"] / total, "after": d["kept"] / kept} for name, d in found]
+    domains = sorted(s["domains"].items(), key=lambda kv: (-kv[1]["sequences"], kv[0]))
+    shares = [
+        {"domain": name or "–", "before": d["sequences"] / total, "after": d["kept"] / kept} for name, d in domains
+    ]
     rows = [
         [
             x["domain"],
@@ -98,23 +105,25 @@ def _mix(s: dict[str, Any]) -> list[Any]:
             share(x["before"]),
             share(x["after"]),
         ]
-        for x, (_, d) in zip(shares, found, strict=True)
+        for x, (_, d) in zip(shares, domains, strict=True)
     ]
     columns = ("sequences", "kept", "share kept", "of all before", "after")
-    more = f"The first {ROWS} of {number(len(rows))}; all are in manifest.json." if len(rows) > ROWS else ""
+    more = (
+        f"The first {ROWS} of {number(len(rows))}; the complete list is in manifest.json." if len(rows) > ROWS else ""
+    )
     table = Table([("domain", "text"), *((c, "number") for c in columns)], rows[:ROWS], note=more)
-    return [Beside(Figures([charts.mix(shares)]), table)]
+    return [SideBySide(Figures([charts.mix(shares)]), table)]
 
 
 def _excluded(s: dict[str, Any]) -> list[Any]:
     if not s["excluded"]:
-        return [Notes(["Nothing: every sequence with a loss could be kept."])]
+        return [Notes(["None: every sequence with a loss was eligible."])]
     rows = [
         [name, GUARDS.get(name, ""), _limit(s["limits"].get(name)), number(n), share(n / max(s["sequences"], 1))]
         for name, n in sorted(s["excluded"].items(), key=lambda kv: -kv[1])
     ]
     columns = [("guard", "text"), ("", "text"), ("limit", "number"), ("sequences", "number"), ("share", "number")]
-    return [Table(columns, rows, note="A sequence counts under the first guard that excludes it.")]
+    return [Table(columns, rows, note="A sequence is counted under the first guard that excludes it.")]
 
 
 def _limit(value: float | None) -> str:
@@ -128,7 +137,7 @@ def _texts(rows: list[dict[str, Any]]) -> Passages:
                 f"sequence {number(e['sequence'])}",
                 [e["domain"] or "–", *([f"{e['mean']:.3f} nats per token"] if e["mean"] is not None else [])],
                 e["reason"] or "",
-                e["text"] or "(no text: the shards were not there)",
+                e["text"] or "(no text: the shards were not available)",
             )
             for e in rows
         ]
@@ -143,12 +152,12 @@ def _draw(m: dict[str, Any]) -> list[Any]:
         ("temperature", "text", f"{o['temperature']:g}" + (", of standardised losses" if o.get("zscore") else "")),
         ("clipped at", "text", " and ".join(f"the {q:.0%} quantile" for q in clip) if clip else "nothing"),
         ("seed", "text", str(o["seed"])),
-        ("kept", "text", f"{number(kept['sequences'])}; {kept['expected']:,.1f} by their probabilities"),
-        ("sha256 of the numbers", "code", kept["sha256"]),
+        ("kept", "text", f"{number(kept['sequences'])}; {kept['expected']:,.1f} expected from their probabilities"),
+        ("sha256 of the sequence numbers", "code", kept["sha256"]),
         ("scores", "code", f"{m['scores']['path']}, manifest {m['scores']['manifest']}"),
         ("shards", "code", f"{m['base']['path']}, {m['base']['fingerprint']}"),
     ]
-    columns = ("could be kept", "kept", "clipped below", "above", "threshold, predicted", "found")
+    columns = ("eligible", "kept", "clipped below", "clipped above", "predicted threshold", "actual threshold")
     rows = [
         [
             t["domain"] or "all",
@@ -165,8 +174,8 @@ def _draw(m: dict[str, Any]) -> list[Any]:
         Table(
             [("stratum", "text"), *((c, "number") for c in columns)],
             rows[:ROWS],
-            note="A sequence is kept if its key, loss/T − ln(−ln u), lies above the threshold; u is a hash of seed and"
-            " number. Nats.",
+            note="A sequence is kept if its key, loss/T − ln(−ln u), is above the threshold; u is a hash of the seed"
+            " and the sequence number. Values are in nats.",
         ),
     ]
 
@@ -176,5 +185,5 @@ def _nats(values: list[float | None]) -> list[str]:
 
 
 def _key(stratum: dict[str, Any]) -> str:
-    found = stratum.get("threshold")
-    return ratio(found["key"] / PER_NAT) if found else ""
+    threshold = stratum.get("threshold")
+    return ratio(threshold["key"] / PER_NAT) if threshold else ""

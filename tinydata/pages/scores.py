@@ -1,4 +1,4 @@
-"""Scores -> sections: losses by domain, what became of each sequence, forgetting, what guards look at."""
+"""Scores -> sections: losses by domain, statuses of the sequences, forgetting, features that guards use."""
 
 from __future__ import annotations
 
@@ -7,22 +7,24 @@ from typing import Any
 import numpy as np
 
 from tinydata.pages import distributions as charts
-from tinydata.pages.blocks import ROWS, Beside, Figures, Notes, Section, Table, Tiles
+from tinydata.pages.blocks import ROWS, Figures, Notes, Section, SideBySide, Table, Tiles
 from tinydata.pages.inputs import ScoresDir
 from tinydata.pages.text import number, ratio, share
 
-TAIL = 0.001  # share of the sequences beyond either end of the picture; they are in its last bars
+TAIL = 0.001  # share of the sequences beyond either end of the histogram; its outermost bars include them
 
 
 def scores_sections(s: ScoresDir, tag: str) -> list[Section]:
     """Scores, suffix of anchors -> sections."""
-    found = [Section(f"scores{tag}", "Scores", [_tiles(s), *_losses(s)], s.path)]
+    sections = [Section(f"scores{tag}", "Scores", [_tiles(s), *_losses(s)], s.path)]
     tenths = [t for t in s.manifest.get("forgetting") or [] if t["now"] is not None]
     if tenths:
-        found.append(Section(f"forgetting{tag}", "Forgetting", _forgetting(tenths, s.manifest["forgetting"]), s.path))
+        sections.append(
+            Section(f"forgetting{tag}", "Forgetting", _forgetting(tenths, s.manifest["forgetting"]), s.path)
+        )
     if len(s.sample):
-        found.append(Section(f"features{tag}", "What guards look at", _features(s), s.path))
-    return found
+        sections.append(Section(f"features{tag}", "Features that guards use", _features(s), s.path))
+    return sections
 
 
 def _tiles(s: ScoresDir) -> Tiles:
@@ -45,8 +47,8 @@ def _tiles(s: ScoresDir) -> Tiles:
 
 def _by(m: dict[str, Any]) -> str:
     step = m["model"].get("step")
-    told = f"by {m['model']['path']}" + (f", step {number(step)}" if step else "")
-    return told if not m["options"].get("losses") else f"logged while {m['options']['losses']} was trained"
+    source = f"by {m['model']['path']}" + (f", step {number(step)}" if step else "")
+    return source if not m["options"].get("losses") else f"logged while {m['options']['losses']} was being trained"
 
 
 def _losses(s: ScoresDir) -> list[Any]:
@@ -55,8 +57,11 @@ def _losses(s: ScoresDir) -> list[Any]:
     counts, edges = histogram(s)
     total = s.manifest["totals"]["ok"]
     of = f"Drawn from {number(len(s.sample))} of {number(total)} sequences. " if len(s.sample) < total else ""
-    of += f"The ends hold the outermost {TAIL:.1%} each."
-    return [Beside(Figures([charts.losses_by_domain(counts, edges, of)]), _domains(s.manifest)), _statuses(s.manifest)]
+    of += f"The first and last bars include the outermost {TAIL:.1%} each."
+    return [
+        SideBySide(Figures([charts.losses_by_domain(counts, edges, of)]), _domains(s.manifest)),
+        _statuses(s.manifest),
+    ]
 
 
 def histogram(s: ScoresDir) -> tuple[dict[str, np.ndarray], np.ndarray]:
@@ -67,15 +72,17 @@ def histogram(s: ScoresDir) -> tuple[dict[str, np.ndarray], np.ndarray]:
     mean = np.clip(mean, edges[0], edges[-1])
     coded = s.sample["domain"].combine_chunks().dictionary_encode()
     which, names = coded.indices.to_numpy(), coded.dictionary.to_pylist()
-    found = {name: np.histogram(mean[which == k], edges)[0] for k, name in enumerate(names)}
-    return dict(sorted(found.items(), key=lambda kv: (-int(kv[1].sum()), kv[0]))), edges
+    counts = {name: np.histogram(mean[which == k], edges)[0] for k, name in enumerate(names)}
+    return dict(sorted(counts.items(), key=lambda kv: (-int(kv[1].sum()), kv[0]))), edges
 
 
 def _domains(m: dict[str, Any]) -> Table:
     rows = sorted(m["domains"].items(), key=lambda kv: (-kv[1]["tokens"], kv[0]))
     total = max(m["totals"]["tokens"], 1)
     columns = ("sequences", "targets", "share", "nats per token")
-    more = f"The first {ROWS} of {number(len(rows))}; all are in manifest.json." if len(rows) > ROWS else ""
+    more = (
+        f"The first {ROWS} of {number(len(rows))}; the complete list is in manifest.json." if len(rows) > ROWS else ""
+    )
 
     def cells(d: dict[str, Any]) -> list[str]:
         loss = ratio(d["nll"] / d["tokens"]) if d["tokens"] else ""
@@ -92,18 +99,18 @@ def _domains(m: dict[str, Any]) -> Table:
 
 STATUSES = {
     "ok": "has a loss, and can be kept",
-    "held out": "the model's own validation: scored, never kept",
+    "held out": "part of the model's own validation data: scored, but never kept",
     "nan": "the loss is not a finite number",
-    "id out of range": "a token id that the model has not",
-    "no targets": "every target is masked",
-    "not trained": "the run logged no loss of it",
+    "id out of range": "contains a token id outside the model's vocabulary",
+    "no targets": "all targets are masked",
+    "not trained": "the training run logged no loss for it",
 }
 
 
 def _statuses(m: dict[str, Any]) -> Table:
     total = max(m["totals"]["sequences"], 1)
-    found = sorted(m["statuses"].items(), key=lambda kv: -kv[1])
-    rows = [[name, STATUSES.get(name, ""), number(n), share(n / total)] for name, n in found if n]
+    ordered = sorted(m["statuses"].items(), key=lambda kv: -kv[1])
+    rows = [[name, STATUSES.get(name, ""), number(n), share(n / total)] for name, n in ordered if n]
     return Table([("status", "text"), ("", "text"), ("sequences", "number"), ("share", "number")], rows)
 
 
@@ -120,10 +127,10 @@ def _forgetting(known: list[dict[str, Any]], tenths: list[dict[str, Any]]) -> li
     columns = [("of the run", "text"), *((c, "number") for c in ("sequences", "when trained", "now", "change"))]
     note = (
         "Sequences by the tenth of the run in which they were last trained on: their loss then, before the step that"
-        " learned from them, and the frozen model's loss now. Where the change grows from the first tenth to the last,"
-        " what was seen early was kept less well."
+        " learned from them, and the frozen model's loss now. If the change increases from the first tenth to the last,"
+        " sequences seen early were retained less well."
     )
-    return [Beside(Figures([charts.forgetting(known)]), Table(columns, rows, note=note))]
+    return [SideBySide(Figures([charts.forgetting(known)]), Table(columns, rows, note=note))]
 
 
 def _features(s: ScoresDir) -> list[Any]:
@@ -131,9 +138,9 @@ def _features(s: ScoresDir) -> list[Any]:
     tokens = np.maximum(s.sample["tokens"].to_numpy(), 1)
     longest = int(s.manifest["seq_len"])
     text = (
-        "Measured on the token ids, without the model. A pattern of at most 13 tokens that repeats itself, unknown"
-        " tokens, and how rare the ids are by themselves (−ln of their share of the shards): text that lies far out in"
-        " one of these is seldom text."
+        "Measured on the token ids, without the model: the longest repetition of a pattern of up to 13 tokens, unknown"
+        " tokens, and how rare the ids are (−ln of their share of the shards). A sequence with an extreme value in one"
+        " of these is rarely natural text."
     )
     figures = [
         charts.feature("periodic", "Longest repeating run", f"tokens, of {longest}", columns["periodic"]),

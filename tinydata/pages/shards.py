@@ -1,4 +1,4 @@
-"""Shards -> section: how many tokens there are, and how many there were before."""
+"""Shards -> section: number of tokens, in all and by domain, compared with the input."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tinydata.pages.text import change, number, ratio, share
 
 
 def shards_sections(d: ShardsDir, tag: str) -> list[Section]:
-    """Shards, suffix of anchors -> sections."""
+    """Shards, suffix of anchors -> their one section."""
     m = d.manifest
     blocks: list[Any] = [_tiles(m), _domains(m)]
     if m["sample"] and m["sample"]["documents"]:
@@ -36,7 +36,7 @@ def _tiles(m: dict[str, Any]) -> Tiles:
         longer = t["tokens"] / max(t["tokens_before"], 1) - 1
         items.append((change(longer), "tokens", f"rewritten from {number(t['tokens_before'])}"))
     if t["masked"]:
-        items.append((share(t["masked"] / max(t["tokens"], 1)), "masked", "tokens that bear no loss"))
+        items.append((share(t["masked"] / max(t["tokens"], 1)), "masked", "tokens excluded from the loss"))
     return Tiles(items)
 
 
@@ -53,7 +53,9 @@ def _domains(m: dict[str, Any]) -> Table:
         "tokens",
         "bytes per token" if text else "change",
     )
-    more = f"The first {ROWS} of {number(len(rows))}; all are in manifest.json." if len(rows) > ROWS else ""
+    more = (
+        f"The first {ROWS} of {number(len(rows))}; the complete list is in manifest.json." if len(rows) > ROWS else ""
+    )
     return Table([("domain", "text"), *((h, "number") for h in heads)], rows[:ROWS], note=more)
 
 
@@ -61,9 +63,9 @@ def _compared(sample: dict[str, Any]) -> Notes:
     longer = sample["tokens"] / max(sample["tokens_anew"], 1) - 1
     return Notes(
         [
-            f"All {number(sample['documents'])} documents of a sample decode to the text they were. "
-            f"{share(sample['equal'] / sample['documents'])} of them are, token for token, what encoding that text "
-            f"anew gives; in tokens, rewriting against encoding anew is {change(longer)}."
+            f"A sample of {number(sample['documents'])} documents was checked; all still decode to the same text. "
+            f"{share(sample['equal'] / sample['documents'])} of them are identical, token for token, to what encoding "
+            f"the text directly gives; in tokens, rewriting differs from direct encoding by {change(longer)}."
         ]
     )
 
@@ -74,5 +76,5 @@ def _files(m: dict[str, Any]) -> Table:
         [("shard", "code"), ("documents", "number"), ("tokens", "number")],
         rows[:ROWS],
         folded=many(len(rows), "shard"),
-        note=f"The first {ROWS}; all are in manifest.json." if len(rows) > ROWS else "",
+        note=f"The first {ROWS}; the complete list is in manifest.json." if len(rows) > ROWS else "",
     )

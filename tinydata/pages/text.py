@@ -1,4 +1,4 @@
-"""How numbers and token text are written on the page."""
+"""Numbers and token text -> strings as they appear on the page."""
 
 from __future__ import annotations
 
@@ -9,15 +9,17 @@ _SIGNS = {" ": "␣", "\n": "↵", "\t": "⇥", "\r": "␍"}
 
 
 def number(n: float) -> str:
+    """1234.5 -> 1,234, with a real minus sign."""
     return f"{n:,.0f}".replace("-", "−")
 
 
 def ratio(x: float) -> str:
+    """1.2345 -> 1.234"""
     return f"{x:,.3f}"
 
 
 def share(x: float) -> str:
-    """0.978 -> 97.80%; what is not quite all or nothing does not read as if it were."""
+    """0.978 -> 97.80%; values just below 100% or just above 0% are marked as such."""
     shown = f"{x:.2%}"
     if shown == "100.00%" and x < 1:
         return "> 99.99%"
@@ -36,16 +38,16 @@ def thousands(n: int) -> str:
 
 
 def runs(text: str) -> list[tuple[str, bool]]:
-    """Token text -> [(characters, whether they stand for something one cannot see)].
+    """Token text -> [(characters, whether they stand for invisible characters)].
 
-    The page sets the latter apart, so that a line break and a backslash before an n do not look alike.
+    The page highlights the latter, so that a line break and a backslash followed by n do not look alike.
     """
     signs = [(_sign(c), not c.isprintable() or c == " ") for c in text]
     return [("".join(s for s, _ in group), hidden) for hidden, group in groupby(signs, key=lambda s: s[1])]
 
 
 def passage(text: str) -> list[tuple[str, bool]]:
-    """Running text -> as `runs`, but to be read: a single blank is a blank, and the sign of a line's end ends it."""
+    """Running text -> as `runs`, but readable: single spaces stay, and line breaks break the line too."""
     out: list[tuple[str, bool]] = []
     for part in _BLANKS.split(text):
         if _BLANKS.fullmatch(part):

@@ -1,4 +1,4 @@
-"""Vocabularies -> sections: the trade in few numbers, its curve, by domain, what was dropped, checks."""
+"""Vocabularies -> sections: the trade-off in a few numbers, as a curve and by domain, dropped tokens, checks."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from tinydata.pages.inputs import CountsDir, VocabDir
 from tinydata.pages.text import change, number, ratio, share
 
 DROPPED = 50
-ROUGH = 10_000  # held-out tokens below which a domain's inflation is a rough figure
+ROUGH = 10_000  # with fewer held-out tokens, a domain's inflation is only a rough estimate
 
 
 def comparison(vocabs: list[VocabDir]) -> Section:
-    """Several vocabularies side by side, in the order given."""
+    """Vocabularies -> section that compares them in one table, in the order given."""
     columns = [("vocabulary", "text"), ("method", "text")]
     heads = ("ids", "inflation", "worst domain", "coverage", "embedding + head", "dead pieces", "same text")
     rows = []
     for v in vocabs:
         t = v.manifest["trade"]
-        held = t["heldout"]
-        trip = held["round_trip"] if held else {}
+        heldout = t["heldout"]
+        trip = heldout["round_trip"] if heldout else {}
         rows.append(
             [
                 v.path,
                 v.manifest["options"].get("method", "leaf"),
                 number(t["ids"]["after"]),
-                change(held["inflation"]) if held else "",
-                change(held["domains"][0]["inflation"]) if held else "",
+                change(heldout["inflation"]) if heldout else "",
+                change(heldout["domains"][0]["inflation"]) if heldout else "",
                 share(t["coverage"]),
                 number(t["embedding_and_head_parameters"]["after"]),
                 number(t["dead_pieces"]["after"]),
-                f"{number(trip['same_text'])} of {number(trip['documents'])}" if held else "",
+                f"{number(trip['same_text'])} of {number(trip['documents'])}" if heldout else "",
             ]
         )
     return Section(
@@ -41,42 +41,46 @@ def comparison(vocabs: list[VocabDir]) -> Section:
 
 
 def vocabulary_sections(v: VocabDir, counts: CountsDir | None, tag: str) -> list[Section]:
-    """Vocabulary, the counts it goes with if they are on the page, suffix of anchors -> sections."""
+    """Vocabulary, the counts under its original tokenizer if they are on the page, suffix of anchors -> sections."""
     m = v.manifest
-    found = [Section(f"vocabulary{tag}", "Vocabulary", [vocabulary_tiles(m["trade"])], v.path)]
+    sections = [Section(f"vocabulary{tag}", "Vocabulary", [vocabulary_tiles(m["trade"])], v.path)]
     if m.get("curve"):
-        found.append(Section(f"size{tag}", "Vocabulary size and its price", _curve(m), v.path))
+        sections.append(Section(f"size{tag}", "Vocabulary size and what it costs", _curve(m), v.path))
     if m["trade"]["heldout"]:
-        found.append(Section(f"trade{tag}", "Trade by domain", _trade(m["trade"]["heldout"], counts), v.path))
+        sections.append(Section(f"trade{tag}", "Trade-off by domain", _trade(m["trade"]["heldout"], counts), v.path))
     if m.get("adapted"):
-        found.append(Section(f"learned{tag}", "Tokens that were learned", learned(m["adapted"]), v.path))
+        sections.append(Section(f"learned{tag}", "Learned tokens", learned(m["adapted"]), v.path))
     if m.get("dropped"):
-        found.append(Section(f"dropped{tag}", "Tokens that were dropped", _dropped(m), v.path))
-    found.append(Section(f"checks{tag}", "Checks: dead pieces and round trip", _checks(m["trade"]), v.path))
-    return found
+        sections.append(Section(f"dropped{tag}", "Dropped tokens", _dropped(m), v.path))
+    sections.append(Section(f"checks{tag}", "Checks: dead pieces and round trip", _checks(m["trade"]), v.path))
+    return sections
 
 
 def learned(facts: dict[str, Any]) -> list[Any]:
-    """What `--adapt` did: beside pruning alone, and the tokens it learned first."""
-    held = facts["heldout"]
+    """`adapted` of the manifest -> blocks: `--adapt` compared with pruning alone, and the first tokens it learned."""
+    heldout = facts["heldout"]
     items = [(number(facts["learned"]), "learned", f"of {number(facts['learned'] + facts['pruned_to'])} ids")]
     notes = []
-    if held:
-        worst = held["worst_domain"]
+    if heldout:
+        worst = heldout["worst_domain"]
         items += [
-            (change(held["inflation"]), "inflation", "on held-out text"),
-            (change(held["inflation_pruned_only"]), "pruning alone", "to the same size"),
+            (change(heldout["inflation"]), "inflation", "on held-out text"),
+            (change(heldout["inflation_pruned_only"]), "pruning alone", "to the same size"),
             (change(worst["against_pruned_only"]), "worst domain", f"{worst['domain']}, against pruning alone"),
         ]
-        weights = held["guard"]["weights"]
+        weights = heldout["guard"]["weights"]
         if weights:
-            notes = [f"So that none lost too much, words of these domains weigh more: {', '.join(sorted(weights))}."]
+            notes = [
+                "The words of these domains were given more weight, so that none of them becomes too much longer: "
+                f"{', '.join(sorted(weights))}."
+            ]
     table = Table([("learned first", "token")], [[t] for t in facts["top"]])
     return [Tiles(items), *([Notes(notes)] if notes else []), table]
 
 
 def vocabulary_tiles(trade: dict[str, Any]) -> Tiles:
-    ids, held = trade["ids"], trade["heldout"]
+    """`trade` of the manifest -> its main numbers."""
+    ids, heldout = trade["ids"], trade["heldout"]
     cost = trade["embedding_and_head_parameters"]
     saved = cost["after"] / max(cost["before"], 1) - 1
     items = [
@@ -86,12 +90,12 @@ def vocabulary_tiles(trade: dict[str, Any]) -> Tiles:
             "embedding + head parameters",
             f"{change(saved)} at d_model {number(trade['d_model'])}, untied",
         ),
-        (share(trade["coverage"]), "coverage", "tokens of the corpus that stay as they are"),
+        (share(trade["coverage"]), "coverage", "share of the corpus's tokens that are kept"),
     ]
-    if held:
-        per = f"{ratio(held['bytes_per_token_before'])} → {ratio(held['bytes_per_token_after'])} bytes per token"
-        items.insert(1, (change(held["inflation"]), "inflation", per))
-        worst = held["domains"][0]
+    if heldout:
+        per = f"{ratio(heldout['bytes_per_token_before'])} → {ratio(heldout['bytes_per_token_after'])} bytes per token"
+        items.insert(1, (change(heldout["inflation"]), "inflation", per))
+        worst = heldout["domains"][0]
         items.append(
             (
                 change(worst["inflation"]),
@@ -123,7 +127,7 @@ def _curve(manifest: dict[str, Any]) -> list[Any]:
     return [Figures(figures), Table([(c, "number") for c in columns], rows, note=note)]
 
 
-def _trade(held: dict[str, Any], counts: CountsDir | None) -> list[Any]:
+def _trade(heldout: dict[str, Any], counts: CountsDir | None) -> list[Any]:
     shares = _shares(counts) if counts else {}
     heads = [
         "inflation",
@@ -136,27 +140,27 @@ def _trade(held: dict[str, Any], counts: CountsDir | None) -> list[Any]:
     ]
     columns = [("domain", "text"), *((h, "number") for h in heads)]
     rows = []
-    for r in held["domains"][:ROWS]:
+    for r in heldout["domains"][:ROWS]:
         rough = " *" if r["tokens_before"] < ROUGH else ""
         rows.append([r["domain"] + rough, *_trade_cells(r), *([share(shares.get(r["domain"], 0.0))] if shares else [])])
-    foot = ["all", *_trade_cells(held), *(["100.00%"] if shares else [])]
+    foot = ["all", *_trade_cells(heldout), *(["100.00%"] if shares else [])]
     if shares:
         columns.append(("share of corpus", "number"))
-    figure = charts.inflation_bars(held["domains"], held["inflation"])
-    return [Figures([figure]), Table(columns, rows, foot, note=" ".join(_trade_notes(held["domains"], shares)))]
+    figure = charts.inflation_bars(heldout["domains"], heldout["inflation"])
+    return [Figures([figure]), Table(columns, rows, foot, note=" ".join(_trade_notes(heldout["domains"], shares)))]
 
 
 def _trade_notes(domains: list[dict[str, Any]], shares: dict[str, float]) -> list[str]:
-    """What to know of the table: its order, and what is roughly measured or not at all."""
-    notes = ["Worst first. Byte tokens: single bytes that are no characters by themselves."]
+    """What the reader of the table must know: its order, and which figures are rough or missing."""
+    notes = ["Worst first. Byte tokens are single bytes that are not a character by themselves."]
     if any(r["tokens_before"] < ROUGH for r in domains):
-        notes.append(f"* fewer than {number(ROUGH)} held-out tokens: a rough figure.")
+        notes.append(f"* fewer than {number(ROUGH)} held-out tokens: a rough estimate.")
     if len(domains) > ROWS:
-        notes.append(f"{ROWS} of {number(len(domains))} domains; all are in manifest.json.")
+        notes.append(f"{ROWS} of {number(len(domains))} domains; the complete list is in manifest.json.")
     missing = sorted(shares.keys() - {r["domain"] for r in domains})
     if missing:
         more = f" and {number(len(missing) - 20)} more" if len(missing) > 20 else ""
-        notes.append(f"Without held-out text, not measured: {', '.join(missing[:20])}{more}.")
+        notes.append(f"Not measured, for lack of held-out text: {', '.join(missing[:20])}{more}.")
     return notes
 
 
@@ -176,38 +180,42 @@ def _trade_cells(row: dict[str, Any]) -> list[str]:
 
 
 def _dropped(manifest: dict[str, Any]) -> list[Any]:
-    gone = manifest["dropped"][:DROPPED]
+    removed = manifest["dropped"][:DROPPED]
     rows = [
         [d["text"], d["parts"], number(d["count"]), number(d["count"] * (len(d["parts"]) - 1)), str(d["id"])]
-        for d in gone
+        for d in removed
     ]
     columns = [
-        *(("dropped", "token"), ("spelled now", "tokens"), ("occurrences", "number")),
+        *(("dropped", "token"), ("now spelled as", "tokens"), ("occurrences", "number")),
         *(("tokens added", "number"), ("old id", "number")),
     ]
     text = (
-        f"Of the {number(manifest['trade']['ids']['removed'])} ids that went, the {len(gone)} that occurred most."
-        " Blanks and line breaks are shown as signs; <E4> is a byte."
+        f"Of the {number(manifest['trade']['ids']['removed'])} removed ids, the {len(removed)} most frequent ones."
+        " White space is shown as symbols; <E4> stands for a byte."
     )
     return [Notes([text]), Table(columns, rows)]
 
 
 def _checks(trade: dict[str, Any]) -> list[Any]:
-    dead, held, ids = trade["dead_pieces"], trade["heldout"], trade["ids"]
+    dead, heldout, ids = trade["dead_pieces"], trade["heldout"], trade["ids"]
     rows = [
         ["ids", number(ids["before"]), number(ids["after"])],
-        ["dead pieces: ids that no text ever becomes", number(dead["before"]), number(dead["after"])],
+        ["dead pieces: ids that no text is ever encoded to", number(dead["before"]), number(dead["after"])],
     ]
-    if held:
-        trip = held["round_trip"]
+    if heldout:
+        trip = heldout["round_trip"]
         n = number(trip["documents"])
         rows += [
-            [f"documents of {n} that encode and decode to themselves", number(trip["before"]), number(trip["after"])],
-            [f"documents of {n} that decode to the same text under both", "", number(trip["same_text"])],
-            ["tokens of the held-out text", number(held["tokens_before"]), number(held["tokens_after"])],
+            [
+                f"documents of {n} that survive encoding and decoding unchanged",
+                number(trip["before"]),
+                number(trip["after"]),
+            ],
+            [f"documents of {n} that decode to the same text with both tokenizers", "", number(trip["same_text"])],
+            ["tokens in the held-out text", number(heldout["tokens_before"]), number(heldout["tokens_after"])],
         ]
     note = ""
-    if held and trade.get("predicted_inflation") is not None:
-        told = change(trade["predicted_inflation"])
-        note = f"Predicted from the counts: {told} inflation; measured: {change(held['inflation'])}."
+    if heldout and trade.get("predicted_inflation") is not None:
+        predicted = change(trade["predicted_inflation"])
+        note = f"Predicted from the counts: {predicted} inflation; measured: {change(heldout['inflation'])}."
     return [Table([("", "text"), ("before", "number"), ("after", "number")], rows, note=note)]

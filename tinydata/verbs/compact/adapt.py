@@ -1,14 +1,15 @@
-"""pruned vocabulary + the corpus's words -> fewer old pieces and learned ones, as many in all, that spell it shorter.
+"""pruned vocabulary + words of the corpus -> vocabulary of the same size, partly learned, that spells them shorter.
 
-Keeping and learning are one optimisation. An old leaf costs what `removal_order` says; a merge that
-is learned (BPE on the distinct words, from the pruned vocabulary on) gains what its pair occurs.
-Merges are learned while the next one gains more than the next leaf costs; then old and learned
-pieces together are pruned back to the size. That also takes off what learning made superfluous.
+Keeping and learning are one optimisation. The cost of an old leaf is that of `removal_order`; the gain
+of a learned merge (BPE on the distinct words, starting from the pruned vocabulary) is the count of its
+pair. Merges are learned as long as the next one gains more than the next leaf costs; then old and
+learned pieces together are pruned back to the size, which also removes old pieces that learning made
+superfluous.
 
-Two things speak for text of which the corpus has little. An old piece counts for more than its
-uses, by a prior that falls with its rank: the big tokenizer's own training saw it about that often.
-And no domain of the held-out text may lose more than BOUND against pruning alone: its words count
-for more, and the prior too, until that holds.
+Two mechanisms protect text that is rare in the corpus. The count of an old piece is increased by a
+prior that falls with its rank, because the training text of the big tokenizer contained it about that
+often. And no domain of the held-out text may become more than BOUND longer than with pruning alone:
+the weights of its words, and the prior, are increased until that holds.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ SHOWN = 20  # learned tokens in the manifest and on the console
 
 
 class Adapted(NamedTuple):
-    """The vocabulary, and what to say of it."""
+    """An adapted vocabulary and the facts about it for the manifest."""
 
     small: Tokenizer
     origin: np.ndarray  # int64[ids]: old id, -1 of a learned piece
@@ -62,7 +63,7 @@ class Adapted(NamedTuple):
 
 
 class Pruned(NamedTuple):
-    """What is swapped in: the vocabulary pruned to the size, and the corpus's words as it spells them."""
+    """The starting point: the vocabulary pruned to the size, and the words of the corpus as it spells them."""
 
     tokenizer: Any  # base.Extendable
     origin: np.ndarray  # int64[ids]: old id
@@ -79,11 +80,11 @@ def adapt(
     order: Order,
     locked: np.ndarray,
     size: int,
-    held: Heldout,
+    heldout: Heldout,
 ) -> Adapted:
     """Manifest and DOMAINS of the counts, removal order, locked bool[old ids] -> Adapted of `size` ids.
 
-    Raises TinydataError where the tokenizer cannot be taught, or the corpus is no longer there.
+    Raises TinydataError if nothing can be added to the tokenizer, or the corpus cannot be read any more.
     """
     old = np.flatnonzero(kept(big, order, size))
     small = big.subset(old)
@@ -91,8 +92,8 @@ def adapt(
     words, weights = corpus_words(manifest, domains, big, small)
     start = Pruned(small, big.order(old), build_tree(small), words, *spelled(words, small))
     prior = _zipf(big, start, weights)
-    if held.measurable:
-        small, origin, guard = _guarded(start, weights, prior, locked, held, domains["domain"].to_pylist())
+    if heldout.measurable:
+        small, origin, guard = _guarded(start, weights, prior, locked, heldout, domains["domain"].to_pylist())
     else:
         small, origin = swap(start, weights, PRIOR * prior, locked)
         guard = None
@@ -130,14 +131,14 @@ def swap(
 
 
 def _check(small: Tokenizer) -> None:
-    """Raises TinydataError unless the family can be taught and its words can be told apart."""
+    """Raises TinydataError unless merges can be added to the family and text splits into words reliably."""
     why = small.why_not or ("" if agrees(small, PROBE) else "its ids on the built-in probe differ from the library's")
     if not small.family.endswith("-bpe") or not hasattr(small, "extended"):
         why = f"no merges can be added to the family {small.family}"
     if why:
         raise TinydataError(
-            f"--adapt cannot teach this tokenizer: {why}",
-            fix="leave --adapt away: pruning alone works with every tokenizer that can be counted with",
+            f"--adapt cannot add tokens to this tokenizer: {why}",
+            fix="omit --adapt: pruning alone works with every tokenizer that `tinydata count` accepts",
         )
 
 
@@ -163,7 +164,7 @@ class _Try(NamedTuple):
 
 
 def _guarded(
-    start: Pruned, weights: np.ndarray, prior: np.ndarray, locked: np.ndarray, held: Heldout, domains: list[str]
+    start: Pruned, weights: np.ndarray, prior: np.ndarray, locked: np.ndarray, heldout: Heldout, domains: list[str]
 ) -> tuple[Tokenizer, np.ndarray, dict[str, Any]]:
     """-> (vocabulary, origin, what the guard did): no domain of the held-out text beyond BOUND.
 
@@ -171,35 +172,35 @@ def _guarded(
     with fewer merges, their number bisected HALVINGS times. The shortest of those within BOUND is
     taken; pruning alone is one of them.
     """
-    tokens, pruned = held.tokens.sum(1), held.count(start.tokenizer).sum(1)
+    tokens, pruned = heldout.tokens.sum(1), heldout.count(start.tokenizer).sum(1)
     few = tokens < LEAST
     group = np.where(few, 0, np.cumsum(~few))
     whole = np.maximum(np.bincount(group, tokens), 1)
-    where = np.array([domains.index(d) for d in held.domains])
+    where = np.array([domains.index(d) for d in heldout.domains])
     tries: list[_Try] = []
 
     def attempt(weights: np.ndarray, strength: float, most: int = MERGES) -> _Try:
         small, origin = swap(start, weights, strength * prior, locked, most)
-        after = held.count(small).sum(1)
+        after = heldout.count(small).sum(1)
         tries.append(_Try(small, origin, after, np.bincount(group, after - pruned) / whole - BOUND))
         return tries[-1]
 
     raised, strength = [weights.copy()], [PRIOR]
-    while (found := attempt(raised[-1], strength[-1])).excess.max() > 0 and len(tries) < ATTEMPTS:
-        worse = found.excess[group] > 0
+    while (latest := attempt(raised[-1], strength[-1])).excess.max() > 0 and len(tries) < ATTEMPTS:
+        worse = latest.excess[group] > 0
         more = raised[-1].copy()
-        more[where[worse]] *= np.clip(1 + found.excess[group[worse]] / 0.01, 1.3, 4)
+        more[where[worse]] *= np.clip(1 + latest.excess[group[worse]] / 0.01, 1.3, 4)
         raised.append(more)
         strength.append(strength[-1] * (1.0 if len(tries) % 2 else 1.4))
     used = len(tries) - 1
-    if found.excess.max() > 0:
+    if latest.excess.max() > 0:
         used = min(range(len(tries)), key=lambda k: float(tries[k].excess.max()))
         merges = int((tries[used].origin < 0).sum())
         _bisect(merges, lambda most: attempt(raised[used], strength[used], most).excess.max() <= 0)
     alone = _Try(start.tokenizer, start.origin, pruned, np.zeros(len(whole)))
     best = min([*(t for t in tries if t.excess.max() <= 0), alone], key=lambda t: int(t.tokens.sum()))
     change = np.bincount(group, best.tokens - pruned) / whole
-    names = ["domains with little held-out text", *(d for d, f in zip(held.domains, few, strict=True) if not f)]
+    names = ["domains with little held-out text", *(d for d, f in zip(heldout.domains, few, strict=True) if not f)]
     worst = max(range(int(not few.any()), len(change)), key=change.__getitem__)
     total = max(int(tokens.sum()), 1)
     return (
@@ -211,7 +212,7 @@ def _guarded(
             "worst_domain": {"domain": names[worst], "against_pruned_only": float(change[worst])},
             "guard": {
                 "attempts": len(tries),
-                "fewer_merges": bool(found.excess.max() > 0),
+                "fewer_merges": bool(latest.excess.max() > 0),
                 "cost": float((best.tokens.sum() - tries[0].tokens.sum()) / total),
                 "prior": strength[used],
                 "weights": {domains[d]: float(w) for d, w in enumerate(raised[used] / weights) if w > 1},
@@ -260,7 +261,7 @@ def corpus_words(
 ) -> tuple[Collected, np.ndarray]:
     """-> (words of a sample of the counted corpus by domain, float64[domains]: what each stands for).
 
-    Of a corpus larger than SAMPLE_BYTES each split gives its beginning. Held-out documents are left out.
+    If the corpus is larger than SAMPLE_BYTES, only the beginning of each split is used. Held-out documents are skipped.
     """
     options = manifest["options"]
     columns = {n: options[f"{n}_column"] for n in ("text", "ids", "domain", "doc_id") if f"{n}_column" in options}
@@ -268,7 +269,7 @@ def corpus_words(
     try:
         splits = plan(options["corpus"], wanted).splits
     except TinydataError as e:
-        raise _gone(options["corpus"], e.what) from None
+        raise _unreadable_corpus(options["corpus"], e.what) from None
     names = {d: i for i, d in enumerate(domains["domain"].to_pylist())}
     collector = WordCollector(small)
     collector.grow(len(names))
@@ -280,7 +281,7 @@ def corpus_words(
     train = domains["bytes"].to_numpy() - domains["heldout_bytes"].to_numpy()
     words = collector.collected()
     if not len(words):
-        raise _gone(options["corpus"], "it holds no text outside the held-out documents")
+        raise _unreadable_corpus(options["corpus"], "it contains no text outside the held-out documents")
     return words, np.maximum(train, 1) / np.maximum(size, 1)
 
 
@@ -288,11 +289,11 @@ def _shuffled(split: Split) -> bytes:
     return hashlib.blake2b(f"{split.name} {split.start}".encode(), digest_size=8).digest()
 
 
-def _gone(corpus: list[str], why: str) -> TinydataError:
+def _unreadable_corpus(corpus: list[str], why: str) -> TinydataError:
     return TinydataError(
-        f"--adapt learns from the text that was counted, and it cannot be read: {why}",
+        f"--adapt learns from the counted corpus, which cannot be read: {why}",
         where=", ".join(corpus),
-        fix="run where the corpus is, under the path it was counted from, or leave --adapt away",
+        fix="run this where the corpus is available under the path it was counted from, or omit --adapt",
         code=UNREADABLE,
     )
 

@@ -1,8 +1,8 @@
-"""words -> merges: BPE training, compiled, from any vocabulary on.
+"""words -> merges: compiled BPE training that starts from any vocabulary.
 
-The most frequent adjacent pair becomes a symbol, and again, until no pair pays. Every pair has its
-count and a list of the places where it may stand; a heap holds the counts as they were, and what is
-taken from it is checked against the count as it is. A merge touches only the places of its pair.
+The most frequent adjacent pair becomes a symbol, repeatedly, until no pair is worth its price. Every pair
+has its count and a list of the places where it may occur; a heap contains possibly outdated counts, so
+whatever is taken from it is checked against the current count. A merge touches only the places of its pair.
 
 Two symbols that no merge may join are kept apart by two bit sets: `ends` of the left one and
 `begins` of the right one must have no bit in common. Of two ways to the same bytes only the first
@@ -27,8 +27,8 @@ from tinydata.verbs.compact.pair_heap import (
     BASE,
     BREAK,
     EMPTY,
-    GONE,
     LONGEST,
+    MERGED,
     find_pair,
     grown_table,
     next_id,
@@ -301,7 +301,7 @@ def _learn(ids, word, count, size, hashes, lengths, begins, ends, price, guess, 
             h, k = previous_id(ids, i), next_id(ids, j)
             before = np.int64(ids[h]) if h >= 0 else np.int64(-1)
             behind = np.int64(ids[k])
-            ids[i], ids[j] = x, GONE
+            ids[i], ids[j] = x, MERGED
             for side in range(2):
                 old = (
                     pair_key(before, a, lengths, begins, ends)

@@ -9,7 +9,7 @@ from tinydata.core.hashing import GOLDEN
 from tinydata.core.kernels import inlined
 
 BREAK = np.int32(-1)  # between two words, and in place of a symbol that never merges
-GONE = np.int32(-2)  # swallowed by the symbol on its left
+MERGED = np.int32(-2)  # now part of the symbol on its left
 LONGEST = 48  # bytes of a learned piece: 16 Chinese characters; what is longer is boilerplate
 EMPTY = np.uint64(0xFFFFFFFFFFFFFFFF)
 BASE = np.uint64(0x5851F42D4C957F2D)  # of the polynomial hash of a piece's bytes
@@ -93,7 +93,7 @@ def pair_key(a, b, lengths, begins, ends):
 def next_id(ids, i):
     """Place of the symbol on the right, or of the BREAK."""
     i += 1
-    while ids[i] == GONE:
+    while ids[i] == MERGED:
         i += 1
     return i
 
@@ -101,6 +101,6 @@ def next_id(ids, i):
 @inlined()
 def previous_id(ids, i):
     i -= 1
-    while i >= 0 and ids[i] == GONE:
+    while i >= 0 and ids[i] == MERGED:
         i -= 1
     return i

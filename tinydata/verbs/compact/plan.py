@@ -1,10 +1,11 @@
-"""counts + big tokenizer -> vocabulary: the compact tokenizer, the id map, and the measured trade.
+"""counts + big tokenizer -> vocabulary: the compact tokenizer, the id map, and the measured trade-off.
 
-Leaf removal along the merge tree: among the kept pieces that no kept piece is merged from, the
-one whose removal costs least goes (its count x the tokens it becomes, less one), and its count
-flows to its parts. That is: the merges performed least often go (see removal_order). A kept piece
-always keeps what it is merged from, so none is dead. Keeping the most frequent ids instead (the
-paper's way, `--method frequency`) leaves thousands that can never be produced.
+Leaf removal along the merge tree: among the kept pieces that no other kept piece is merged from, the
+one that is cheapest to remove is removed (cost = its count x the number of tokens it becomes, minus
+one), and its count is added to its parts. In effect, the merges that are performed least often are
+removed (see removal_order). The parts of a kept piece are always kept, so no piece is dead. Keeping
+the most frequent ids instead (the paper's method, `--method frequency`) leaves thousands of ids that
+can never be produced.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from tinydata.verbs.compact.tradeoff import Heldout, measure
 
 
 class Goal(NamedTuple):
-    """How far to go: exactly one of the first three; vocab -1 stands for all."""
+    """Target size: exactly one of the first three fields is set; vocab -1 means all ids."""
 
     vocab: int = 0
     coverage: float = 0.0
@@ -41,17 +42,17 @@ class Goal(NamedTuple):
 
 
 class Counts(NamedTuple):
-    """What `tinydata count` wrote, as arrays."""
+    """Output of `tinydata count` as arrays."""
 
     manifest: dict[str, Any]
     domains: list[str]
-    train: np.ndarray  # int64[domains, ids], held-out slice taken off
+    train: np.ndarray  # int64[domains, ids], without held-out documents
     heldout: pa.Table  # HELDOUT
     table: pa.Table  # DOMAINS
 
 
 class Choice(NamedTuple):
-    """A vocabulary that is decided but not written: what `--dry-run` prints."""
+    """A vocabulary that has been chosen but not written: what `--dry-run` prints."""
 
     big: Tokenizer
     small: Tokenizer
@@ -81,45 +82,46 @@ def choose(counts: Counts, tokenizer: str, goal: Goal, *, d_model: int = 2048) -
     tree = big.tree()
     locked = protected(big, tree, counts.train, goal.keep_tokens, goal.min_per_domain)
     order = removal_order(big, tree, counts.train.sum(0), locked)
-    held = Heldout(counts.heldout, big)
-    size = wanted_size(big, counts, order, goal, held)
+    heldout = Heldout(counts.heldout, big)
+    size = wanted_size(big, counts, order, goal, heldout)
     keep = kept(big, order, size) if goal.method == "leaf" else most_frequent(big, counts.train.sum(0), size)
-    adapted = adapt(big, counts.manifest, counts.table, order, locked, size, held) if goal.adapt else None
+    adapted = adapt(big, counts.manifest, counts.table, order, locked, size, heldout) if goal.adapt else None
     if adapted:
         keep = np.zeros(big.size, np.bool_)
         keep[adapted.origin[adapted.origin >= 0]] = True
     small = adapted.small if adapted else big.subset(np.flatnonzero(keep))
-    trade = measure(big, small, keep, counts.train.sum(0), held, d_model)
+    trade = measure(big, small, keep, counts.train.sum(0), heldout, d_model)
     trade["predicted_inflation"] = _predicted(order, keep, counts) if goal.method == "leaf" and not adapted else None
     return Choice(big, small, keep, trade, order, adapted)
 
 
 def read_keep_tokens(path: str) -> tuple[str, ...]:
-    """File of --keep-tokens, one token a line -> the tokens."""
+    """File of --keep-tokens, one token per line -> the tokens."""
     return tuple(t for t in read_bytes(Location.of(path)).decode().split("\n") if t) if path else ()
 
 
 def _same_tokenizer(counts: Counts, big: Tokenizer, path: str) -> None:
-    made = counts.manifest["tokenizer"]
-    if made["fingerprint"] != tokenizer_fingerprint(big):
+    counted = counts.manifest["tokenizer"]
+    if counted["fingerprint"] != tokenizer_fingerprint(big):
         raise TinydataError(
-            f"the counts are of another tokenizer: {made['path']} ({made['family']}, {made['size']:,} ids,"
-            f" fingerprint {made['fingerprint'][:8]})",
+            f"the counts were computed with a different tokenizer: {counted['path']}"
+            f" ({counted['family']}, {counted['size']:,} ids,"
+            f" fingerprint {counted['fingerprint'][:8]})",
             where=f"{path} ({big.family}, {big.size:,} ids, fingerprint {tokenizer_fingerprint(big)[:8]})",
-            fix="pass the tokenizer that was counted with, or count again with this one",
+            fix="pass the tokenizer that the counts were computed with, or count again with this one",
         )
 
 
-# -- how far to go ----------------------------------------------------------------------------
+# -- target size ------------------------------------------------------------------------------
 
 
-def wanted_size(big: Tokenizer, counts: Counts, order: Order, goal: Goal, held: Heldout) -> int:
+def wanted_size(big: Tokenizer, counts: Counts, order: Order, goal: Goal, heldout: Heldout) -> int:
     """Goal -> number of ids, a multiple of `multiple_of` (rounded up, never beyond the big tokenizer)."""
     floor, top = big.size - len(order.removed), real_size(big)
     if goal.method == "frequency" and not goal.vocab:
         raise TinydataError(
-            "--method frequency goes with --vocab: the other goals are searched along the order of leaf removal",
-            fix="pass --vocab, with the size that the other method came to",
+            "--method frequency works only with --vocab: the other goals are searched along the order of leaf removal",
+            fix="pass --vocab, for example with the size that leaf removal arrived at",
         )
     if goal.vocab:
         size = goal.vocab if goal.vocab > 0 else top
@@ -130,37 +132,37 @@ def wanted_size(big: Tokenizer, counts: Counts, order: Order, goal: Goal, held: 
         steps = int(np.searchsorted(lost, (1 - goal.coverage) * train.sum(), side="right"))
         size = big.size - steps
     else:
-        size = _within_inflation(big, order, goal.max_inflation, floor, top, held)
+        size = _within_inflation(big, order, goal.max_inflation, floor, top, heldout)
     return min(-(-size // goal.multiple_of) * goal.multiple_of, top)
 
 
 def _check_size(size: int, floor: int, top: int, big: Tokenizer) -> None:
     if size > top:
         raise TinydataError(
-            f"--vocab {size:,} is more than the big tokenizer has: {top:,}",
+            f"--vocab {size:,} is more than the {top:,} ids of the original tokenizer",
             fix=f"pass a size below {top:,}, or look at `--curve`",
         )
     if size < floor:
         special = int((big.kinds == CONTROL).sum())
         raise TinydataError(
-            f"--vocab {size:,} is less than what must stay: {floor:,} ids ({special} special,"
+            f"--vocab {size:,} is less than the {floor:,} ids that must be kept ({special} special,"
             f" {int((big.kinds == BYTE).sum())} bytes, {int((big.kinds == ADDED).sum())} added, the rest characters"
-            " and what --keep-tokens or --min-per-domain protect, with their parts)",
+            " and the tokens that --keep-tokens or --min-per-domain protect, with their parts)",
             fix=f"pass --vocab {floor:,} or more",
         )
 
 
-def _within_inflation(big: Tokenizer, order: Order, limit: float, floor: int, top: int, held: Heldout) -> int:
+def _within_inflation(big: Tokenizer, order: Order, limit: float, floor: int, top: int, heldout: Heldout) -> int:
     """The smallest size whose inflation, measured on the held-out text, is within the limit."""
-    if not held.measurable:
+    if not heldout.measurable:
         raise TinydataError(
-            "--max-inflation needs held-out text to measure on, and the counts have none",
-            fix="count more text or a larger --heldout share, or say --vocab",
+            "--max-inflation needs held-out text to measure inflation, and the counts contain none",
+            fix="count more text or a larger --heldout share, or pass --vocab",
         )
     low, high = floor, top  # high is always within the limit
     while high - low > 64:
         middle = (low + high) // 2
-        if held.inflation(kept(big, order, middle)) <= limit:
+        if heldout.inflation(kept(big, order, middle)) <= limit:
             high = middle
         else:
             low = middle
@@ -176,9 +178,9 @@ def _predicted(order: Order, keep: np.ndarray, counts: Counts) -> float:
 def curve(
     choice: Choice, counts: Counts, d_model: int, progress: Callable[[int], None] = lambda n: None
 ) -> list[dict[str, Any]]:
-    """Vocabulary sizes from the smallest legal one up -> inflation (held-out), coverage, parameters of each."""
+    """Choice and counts -> inflation on held-out text, coverage and parameters at a range of vocabulary sizes."""
     big, order = choice.big, choice.order
-    held = Heldout(counts.heldout, big)
+    heldout = Heldout(counts.heldout, big)
     floor, top = big.size - len(order.removed), real_size(big)
     train = counts.train.sum(0)
     grid = {round(top * k / 16) for k in (1, 1.5, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14)} | {choice.small.size, top}
@@ -188,7 +190,7 @@ def curve(
         points.append(
             {
                 "vocab": size,
-                "inflation": held.inflation(keep) if held.measurable else None,
+                "inflation": heldout.inflation(keep) if heldout.measurable else None,
                 "coverage": float(train[keep].sum() / max(train.sum(), 1)),
                 "embedding_and_head_parameters": 2 * size * d_model,
             }

@@ -1,4 +1,4 @@
-"""tree + counts -> which pieces go, and in which order. See docs/how-it-works.md, "Compacting"."""
+"""Merge tree + counts -> the pieces to remove and their order. See docs/how-it-works.md, "Compacting"."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tinydata.tokenizers.kernels.merge_tree import Tree
 
 
 class Order(NamedTuple):
-    """Pieces in the order of their removal; `cost[k]` tokens are added by taking off the first k + 1."""
+    """Pieces in the order of their removal; `cost[k]` tokens are added by removing the first k + 1."""
 
     removed: np.ndarray  # int32[removable]
     cost: np.ndarray  # int64[removable], cumulative
@@ -22,7 +22,7 @@ class Order(NamedTuple):
 def protected(
     big: Tokenizer, tree: Tree, counts: np.ndarray, keep_tokens: tuple[str, ...] = (), min_per_domain: int = 0
 ) -> np.ndarray:
-    """counts int64[domains, ids] -> bool[ids]: what may not be removed, with all that it is merged from."""
+    """counts int64[domains, ids] -> bool[ids]: pieces that must be kept, including all pieces they are merged from."""
     lock = ~big.removable()
     if keep_tokens:
         lock[_named(big, keep_tokens)] = True
@@ -53,8 +53,8 @@ def _named(big: Tokenizer, tokens: tuple[str, ...]) -> list[int]:
         i = int(token[1:]) if token[:1] == "#" and token[1:].isdigit() else by_piece.get(token.encode(), -1)
         if not 0 <= i < big.size:
             raise TinydataError(
-                f"--keep-tokens: no token {token!r} in the big tokenizer",
-                fix="one token a line, blanks as they are in text, or #ID",
+                f"--keep-tokens: the original tokenizer has no token {token!r}",
+                fix="write one token per line, with spaces as in text, or #ID",
             )
         out.append(i)
     return out

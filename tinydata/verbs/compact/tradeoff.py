@@ -1,4 +1,4 @@
-"""big and compact tokenizer on the held-out text -> the trade: what the smaller vocabulary costs and saves."""
+"""big and compact tokenizer, held-out text -> the trade-off: what the smaller vocabulary costs and saves."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SAMPLE = (256, 2 << 20)  # documents and bytes of held-out text checked with the
 
 
 class Heldout:
-    """Held-out text by domain, and its tokens under the big tokenizer or any part of it."""
+    """Held-out text by domain, and its token counts under the big tokenizer or any subset of it."""
 
     def __init__(self, texts: pa.Table, big: Tokenizer):
         self.big = big
@@ -34,7 +34,7 @@ class Heldout:
         self.tokens = self.count(big) if self.measurable else np.zeros((0, big.size), np.int64)
 
     def count(self, tokenizer: Any) -> np.ndarray:
-        """-> int64[domains, ids]."""
+        """Tokenizer -> how often each id occurs in the held-out text, int64[domains, ids]."""
         counter = TextCounter(tokenizer, words_first=bool(agrees(tokenizer, self._probe())))
         counter.grow(len(self.domains))
         counter.add(self.texts, self.groups)
@@ -44,20 +44,20 @@ class Heldout:
         return [t.as_py() for t in self.texts[:8] if len(t.as_py()) < 1 << 16]
 
     def sample(self) -> list[str]:
-        """The first documents, as many as the native library is asked about."""
+        """The first documents, as many as are checked with the native library."""
         size = np.cumsum(pc.binary_length(self.texts).to_numpy(zero_copy_only=False))
         n = min(SAMPLE[0], max(1, int(np.searchsorted(size, SAMPLE[1]))), len(self.texts))
         return self.texts[:n].to_pylist()
 
     def inflation(self, keep: np.ndarray) -> float:
-        """Tokens with only the kept pieces / with all, - 1."""
+        """keep bool[ids] -> tokens with only the kept pieces / tokens with all pieces, - 1."""
         return float(self.count(self.big.subset(np.flatnonzero(keep))).sum() / max(self.tokens.sum(), 1) - 1)
 
 
 def measure(
-    big: Tokenizer, small: Tokenizer, keep: np.ndarray, train: np.ndarray, held: Heldout, d_model: int
+    big: Tokenizer, small: Tokenizer, keep: np.ndarray, train: np.ndarray, heldout: Heldout, d_model: int
 ) -> dict[str, Any]:
-    """Both tokenizers on the held-out text, by domain; train int64[ids] -> the trade as JSON."""
+    """Both tokenizers on the held-out text, by domain; train int64[ids] -> the trade-off as JSON."""
     dead = int((~small.tree().reachable).sum()) + _inside_longer_words(big, small, keep)
     trade: dict[str, Any] = {
         "ids": {"before": real_size(big), "after": small.size, "removed": real_size(big) - small.size},
@@ -70,18 +70,18 @@ def measure(
         },
         "heldout": None,
     }
-    if not held.measurable:
+    if not heldout.measurable:
         return trade
-    after = held.count(small)
+    after = heldout.count(small)
     rows = []
-    for d, name in enumerate(held.domains):
-        rows.append({"domain": name, **_lengths(held.tokens[d], after[d], int(held.bytes[d]), big, small)})
-    total = _lengths(held.tokens.sum(0), after.sum(0), int(held.bytes.sum()), big, small)
-    texts = held.sample()
+    for d, name in enumerate(heldout.domains):
+        rows.append({"domain": name, **_lengths(heldout.tokens[d], after[d], int(heldout.bytes[d]), big, small)})
+    total = _lengths(heldout.tokens.sum(0), after.sum(0), int(heldout.bytes.sum()), big, small)
+    texts = heldout.sample()
     before_ids, after_ids = big.encode(texts), small.encode(texts)
     trade["heldout"] = {
         **total,
-        "documents": len(held.texts),
+        "documents": len(heldout.texts),
         "domains": sorted(rows, key=lambda r: -r["inflation"]),
         "round_trip": {
             "documents": len(texts),
@@ -94,7 +94,7 @@ def measure(
 
 
 def _inside_longer_words(big: Tokenizer, small: Tokenizer, keep: np.ndarray) -> int:
-    """Pieces that merging made and that are now only looked up as whole words: they are dead inside longer ones."""
+    """Number of pieces that used to be merged and are now only matched as whole words: dead inside longer words."""
     was = set(big.whole_words.values())
     old = big.order(np.flatnonzero(keep))
     return sum(int(old[i]) not in was for i in small.whole_words.values())
@@ -117,5 +117,5 @@ def _lengths(before: np.ndarray, after: np.ndarray, size: int, big: Tokenizer, s
 
 
 def _byte_ids(tok: Tokenizer) -> np.ndarray:
-    """bool[ids]: single bytes that are no characters by themselves."""
+    """bool[ids]: single bytes that are not a character by themselves."""
     return (tok.kinds == BYTE) & np.array([len(p) == 1 and p[0] >= 0x80 for p in tok.pieces])

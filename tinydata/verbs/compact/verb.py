@@ -1,4 +1,4 @@
-"""counts + big tokenizer -> vocabulary: the compact tokenizer, the id map, and the trade-off they make."""
+"""counts + big tokenizer -> vocabulary directory: the compact tokenizer, the id map, and the measured trade-off."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def compact(
     choice: Choice | None = None,
     points: list[dict[str, Any]] | None = None,
 ) -> dict[str, Any]:
-    """Writes VOCAB to `out`: tokenizer files, idmap.parquet (learned.parquet), card, manifest; returns the manifest."""
+    """COUNTS + tokenizer -> VOCAB in `out` (tokenizer files, idmap.parquet, README.md); returns its manifest."""
     counts = open_counts(counts_path)
     choice = choice or choose(counts, tokenizer, goal, d_model=d_model)
     output = Output(out, header(counts_path, counts, tokenizer, choice.big, goal, d_model), force=force)
@@ -51,22 +51,23 @@ def compact(
 def header(
     counts_path: str, counts: Counts, tokenizer: str, big: Tokenizer, goal: Goal, d_model: int
 ) -> dict[str, Any]:
+    """The part of the manifest that is known before the vocabulary is written."""
     return {
         "tinydata": __version__,
         "verb": "compact",
         "inputs": {counts_path: {"files": counts.manifest["files"]}},
-        "options": {**_said(goal), "d_model": d_model},
+        "options": {**_options(goal), "d_model": d_model},
         "tokenizer": describe(tokenizer, big),
     }
 
 
-def _said(goal: Goal) -> dict[str, Any]:
-    """The goal without what was not asked for."""
+def _options(goal: Goal) -> dict[str, Any]:
+    """Goal -> its options that differ from the defaults, and the method."""
     return {k: v for k, v in goal._asdict().items() if v != Goal._field_defaults[k] or k == "method"}
 
 
 def idmap(choice: Choice) -> pa.Table:
-    """IDMAP: a removed id becomes what the compact tokenizer makes of its text."""
+    """Choice -> IDMAP: a removed id maps to the ids that the compact tokenizer gives for its text."""
     big, small, keep = choice.big, choice.small, choice.keep
     origin = choice.adapted.origin if choice.adapted else big.order(np.flatnonzero(keep))
     new_of = np.full(big.size, -1, np.int32)
@@ -77,13 +78,13 @@ def idmap(choice: Choice) -> pa.Table:
 
 
 def dropped(choice: Choice, counts: Counts, top: int = 200) -> list[dict[str, Any]]:
-    """The removed tokens whose going adds most tokens, and what spells them now."""
+    """The `top` removed tokens whose removal adds most tokens, with the pieces that spell them now."""
     train = counts.train.sum(0)
-    gone = np.flatnonzero(~choice.keep)
-    spelled = choice.small.spell([choice.big.pieces[i] for i in gone])
-    added = train[gone] * (np.array([len(p) for p in spelled], np.int64) - 1)
+    removed = np.flatnonzero(~choice.keep)
+    spelled = choice.small.spell([choice.big.pieces[i] for i in removed])
+    added = train[removed] * (np.array([len(p) for p in spelled], np.int64) - 1)
     order = np.argsort(-added, kind="stable")[:top]
-    best, parts = gone[order], [spelled[k] for k in order]
+    best, parts = removed[order], [spelled[k] for k in order]
     return [
         {
             "id": int(i),

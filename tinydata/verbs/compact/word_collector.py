@@ -1,4 +1,4 @@
-"""documents of text -> the distinct words in them with how often each occurs, per group: what BPE learns from."""
+"""documents of text -> their distinct words, with counts per group: the input of BPE training."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Collected:
     """Distinct words, and for each its groups: row r says that word[r] occurs count[r] times in group[r]."""
 
     def __init__(self, data: np.ndarray, offsets: np.ndarray, first: np.ndarray, rows: tuple[np.ndarray, ...]):
-        self.data, self.offsets, self.first = data, offsets, first  # as learn.Words
+        self.data, self.offsets, self.first = data, offsets, first  # as tokenizers.kernels.words has them
         self.word, self.group, self.count = rows
 
     def __len__(self) -> int:
@@ -39,14 +39,14 @@ class WordCollector(TextCounter):
         super().__init__(tokenizer, bits)
         if self.cutter is not None:
             self.cutter = learning_cutter(self.cutter)
-        self._found: list[tuple[pa.Array, np.ndarray, np.ndarray]] = []
+        self._tables: list[tuple[pa.Array, np.ndarray, np.ndarray]] = []
 
     def collected(self) -> Collected:
         self._flush()
-        keys = pa.chunked_array([k for k, _, _ in self._found], pa.large_binary())
-        group = np.concatenate([g for _, g, _ in self._found])
-        count = np.concatenate([c for _, _, c in self._found])
-        self._found = []
+        keys = pa.chunked_array([k for k, _, _ in self._tables], pa.large_binary())
+        group = np.concatenate([g for _, g, _ in self._tables])
+        count = np.concatenate([c for _, _, c in self._tables])
+        self._tables = []
         encoded = keys.combine_chunks().dictionary_encode()
         if isinstance(encoded, pa.ChunkedArray):
             encoded = encoded.chunk(0)
@@ -80,7 +80,7 @@ class WordCollector(TextCounter):
         _take(slots, slots.view(np.uint8), entries[: 4 * state[1]], arena, out, ends, group, count)
         out = out[: ends[-1]].copy()
         keys = pa.LargeBinaryArray.from_buffers(pa.large_binary(), n, [None, pa.py_buffer(ends), pa.py_buffer(out)])
-        self._found.append((keys, group, count))
+        self._tables.append((keys, group, count))
         clear(self._table)
 
 

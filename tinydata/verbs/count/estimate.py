@@ -1,4 +1,4 @@
-"""What `count` would do: splits and bytes as they are, the rest estimated on a real sample."""
+"""Corpus plan -> what `count` would do: exact splits and bytes, the rest estimated from a real sample."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from tinydata.verbs.count.plan import Settings
 from tinydata.verbs.count.worker import count_batches
 
 
-def count_plan(found: Plan, tokenizer: str, settings: Settings, workers: int) -> Result:
-    """What `count` would do: splits and bytes as they are, the rest estimated on a real sample."""
+def count_plan(corpus_plan: Plan, tokenizer: str, settings: Settings, workers: int) -> Result:
+    """Corpus plan -> what `count` would do: exact splits and bytes, the rest estimated from a real sample."""
     files = read_tokenizer(tokenizer)
     tok = load(files, tokenizer)
-    total = sum(s.bytes for s in found.splits)
-    sample, disk = sample_batches(found)
+    total = sum(s.bytes for s in corpus_plan.splits)
+    sample, disk = sample_batches(corpus_plan)
     _count_sample(sample[:1], files, settings)  # compiles
     began = time.time()
     rows = _count_sample(sample, files, settings)
@@ -30,11 +30,11 @@ def count_plan(found: Plan, tokenizer: str, settings: Settings, workers: int) ->
     domains = rows["domains"].to_pydict()
     text = max(sum(domains["bytes"]), 1)
     scale = total / disk
-    exact, why = words_first(tok) if found.kind == "text" else (True, "")
+    exact, why = words_first(tok) if corpus_plan.kind == "text" else (True, "")
     facts = {
-        "kind": found.kind,
-        "files": len(found.files),
-        "splits": len(found.splits),
+        "kind": corpus_plan.kind,
+        "files": len(corpus_plan.files),
+        "splits": len(corpus_plan.splits),
         "bytes": total,
         "domains_in_sample": len(domains["domain"]),
         "tokens_estimated": int(sum(domains["tokens"]) * scale),
@@ -45,14 +45,16 @@ def count_plan(found: Plan, tokenizer: str, settings: Settings, workers: int) ->
     }
     top = _most_frequent(rows["counts"], tok)
     lines = [
-        f"{many(facts['files'], 'file')} of {found.kind}, {size(total)} on disk, {many(facts['splits'], 'split')}",
+        f"{many(facts['files'], 'file')} of {facts['kind']}, {size(total)} on disk, {many(facts['splits'], 'split')}",
         f"about {facts['tokens_estimated']:,} tokens, {facts['tokens_per_byte']:.3f} per byte of text"
-        f" (from {size(disk)} of it)",
+        f" (from a sample of {size(disk)})",
         f"about {seconds(took * scale)} on one core",
-        "text is counted words first" if exact and found.kind == "text" else "",
-        f"text is encoded whole, about 10 times slower: {why}" if why else "",
+        "text is split into words and each distinct word is encoded once"
+        if exact and corpus_plan.kind == "text"
+        else "",
+        f"documents are encoded whole, about 10 times slower: {why}" if why else "",
         f"most frequent in the sample: {top}",
-        *notes(found),
+        *notes(corpus_plan),
     ]
     return facts, "\n".join(line for line in lines if line)
 

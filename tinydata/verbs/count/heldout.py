@@ -1,4 +1,4 @@
-"""The held-out slice of a corpus: documents set aside by hash, kept as text to measure vocabularies on."""
+"""documents -> HELDOUT: those set aside by hash, stored as text so that vocabularies can be measured on them."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _WAITING = 1 << 19  # token ids decoded at once
 
 
 def text_share(splits: list[Split]) -> float:
-    """Share of documents that may end up in it: twice what fills it, so that of a terabyte not 10 GB are kept."""
+    """Splits -> share of documents whose text is collected: twice what fills HELDOUT_BYTES."""
     return min(1.0, 2 * HELDOUT_BYTES / max(sum(s.bytes for s in splits), 1))
 
 
 class Slice:
-    """What one task found of it: `add` its documents, then `table`. At most 2 * HELDOUT_BYTES at any time."""
+    """Held-out documents of one task: `add` batches, then take the `table`. At most 2 * HELDOUT_BYTES in memory."""
 
     def __init__(self, tokenizer: Tokenizer):
         self._tokenizer = tokenizer
@@ -50,7 +50,7 @@ class Slice:
             self._decode()
 
     def table(self) -> pa.Table:
-        """-> HELDOUT."""
+        """The documents with the lowest hashes -> HELDOUT."""
         self._decode()
         return lowest(pa.Table.from_batches(self._texts, schema.HELDOUT))
 
@@ -75,7 +75,7 @@ class Slice:
 
 
 def _doc_ids(batch: pa.RecordBatch, rows: np.ndarray) -> list[str]:
-    """The corpus's own ids, or where it has none the place."""
+    """Document ids of the corpus or, where it has none, FILE:POSITION."""
     name = batch.schema.metadata[b"name"].decode()
     places = batch.column("position").to_numpy()[rows].tolist()
     given = batch.column("doc_id")
@@ -85,7 +85,7 @@ def _doc_ids(batch: pa.RecordBatch, rows: np.ndarray) -> list[str]:
 
 
 def lowest(texts: pa.Table) -> pa.Table:
-    """HELDOUT -> its documents of lowest hash, at most HELDOUT_BYTES of text: the same whatever the grouping."""
+    """HELDOUT -> its documents of lowest hash, at most HELDOUT_BYTES of text: independent of grouping."""
     by = ("hash", "doc_id", "domain", "text")  # all of them: a document may be in two domains
     texts = texts.combine_chunks().sort_by([(c, "ascending") for c in by])  # in chunks it takes five times as long
     size = np.cumsum(pc.binary_length(texts["text"]).fill_null(0).to_numpy())

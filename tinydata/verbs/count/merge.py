@@ -1,4 +1,4 @@
-"""Partial counts of two tasks -> their sum; the sum of all -> the tables that are written."""
+"""Partial counts of several tasks -> their sum -> the tables of COUNTS."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tinydata.verbs.count.heldout import lowest
 
 
 def merge(partials: list[pa.Table]) -> pa.Table:
-    """Tables of PARTIAL -> one: sums for counts and domains, the lowest hashes, all that was bad, in order."""
+    """Tables of PARTIAL -> one: summed counts and domains, held-out documents of lowest hash, unusable documents."""
     rows = pa.concat_tables([schema.PARTIAL.empty_table(), *partials])
     tables = split_parts(rows)
     failed = sorted(set(rows.filter(pc.equal(rows["part"], "check"))["path"].to_pylist()))
@@ -42,7 +42,7 @@ def split_parts(rows: pa.Table) -> dict[str, pa.Table]:
 
 
 def _summed(rows: pa.Table) -> pa.Table:
-    """Rows of COUNTS -> one a domain and token, sorted by both.
+    """Rows of COUNTS -> one row per domain and token, sorted by both.
 
     Each task's rows are sorted already, which a stable sort of numbers makes use of: a fifth of the
     time of grouping and sorting by the domains' names.

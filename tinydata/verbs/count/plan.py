@@ -1,4 +1,4 @@
-"""What decides the result of `count`."""
+"""Options that affect the result of `count`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tinydata.formats.base import Wanted
 
 
 class Settings(NamedTuple):
-    """What decides the result, and nothing else."""
+    """All options that affect the result, and no others."""
 
     heldout: float = 0.01  # share of documents set aside
     wanted: Wanted = Wanted()

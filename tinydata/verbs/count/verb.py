@@ -40,64 +40,64 @@ def count(
     force: bool = False,
     json_freq: bool = False,
     partitions: int = 0,
-    found: Plan | None = None,
+    corpus_plan: Plan | None = None,
     progress: Callable[[int], None] = lambda n: None,
 ) -> dict[str, Any]:
-    """Writes COUNTS to `out`; returns its manifest. The same command again continues a killed one.
+    """Corpus + tokenizer -> COUNTS in `out`; returns its manifest. The same command again continues an interrupted one.
 
-    Raises TinydataError: nothing to read, too much of it broken, output that exists.
+    Raises TinydataError if there is nothing to read, too much of it is unusable, or the output already exists.
     """
     files = read_tokenizer(tokenizer)
     tok = loaded(files, tokenizer)
-    found = found or plan(corpus, settings.wanted._replace(**id_facts(tok)))
-    output = Output(out, header(corpus, tokenizer, tok, found, settings), force=force)
+    corpus_plan = corpus_plan or plan(corpus, settings.wanted._replace(**id_facts(tok)))
+    output = Output(out, header(corpus, tokenizer, tok, corpus_plan, settings), force=force)
     partials = reduce(
         engine,
-        found.splits,
-        partial(count_batches, files=files, settings=settings, text_share=text_share(found.splits)),
+        corpus_plan.splits,
+        partial(count_batches, files=files, settings=settings, text_share=text_share(corpus_plan.splits)),
         merge=merge,
         parts=output.parts,
         progress=progress,
         partitions=partitions,
         label=f"tinydata count {', '.join(corpus)}",
     )
-    partials = pa.concat_tables([partials, quarantined([Unusable(p, 0, r) for p, r in found.unreadable])])
+    partials = pa.concat_tables([partials, quarantined([Unusable(p, 0, r) for p, r in corpus_plan.unreadable])])
     tables = split_parts(partials)
     whole = sorted(set(partials.filter(pc.equal(partials["part"], "check"))["path"].to_pylist()))
-    _check(tables, settings, found)
-    result = {**summary(tables, found), "encoded_whole": whole}
+    _check(tables, settings, corpus_plan)
+    result = {**summary(tables, corpus_plan), "encoded_whole": whole}
     contents = {f"{name}.parquet": table_bytes(t) for name, t in tables.items() if name != "quarantine" or len(t)}
     if json_freq:
         contents["total_token_freq.json"] = paper_json(tables["counts"])
     return output.publish(result, contents)
 
 
-def header(corpus: list[str], path: str, tok: Tokenizer, found: Plan, settings: Settings) -> dict[str, Any]:
-    """The part of the manifest that is known beforehand: it decides whether a run may be resumed."""
+def header(corpus: list[str], path: str, tok: Tokenizer, corpus_plan: Plan, settings: Settings) -> dict[str, Any]:
+    """The part of the manifest that is known before the run; a run is resumed only if this part is unchanged."""
     return {
         "tinydata": __version__,
         "verb": "count",
-        "inputs": {f.path: fingerprint(f) for f in found.files},
+        "inputs": {f.path: fingerprint(f) for f in corpus_plan.files},
         "options": {
             "corpus": corpus,
             "heldout": settings.heldout,
             **settings.wanted.told,
         },
-        "kind": found.kind,
+        "kind": corpus_plan.kind,
         "tokenizer": describe(path, tok),
     }
 
 
-def _check(tables: dict[str, pa.Table], settings: Settings, found: Plan) -> None:
-    """Raises TinydataError if nothing was read or too much was bad."""
+def _check(tables: dict[str, pa.Table], settings: Settings, corpus_plan: Plan) -> None:
+    """Raises TinydataError if there are too many domains or too many unusable documents, or nothing was read."""
     good = pc.sum(tables["domains"]["documents"]).as_py() or 0
     if len(tables["domains"]) > MAX_DOMAINS:  # of all tasks together
-        raise many_domains(", ".join(f.path for f in found.files[:3]))
-    check_bad(tables["quarantine"], good, settings.max_bad, found)
+        raise many_domains(", ".join(f.path for f in corpus_plan.files[:3]))
+    check_bad(tables["quarantine"], good, settings.max_bad, corpus_plan)
 
 
-def summary(tables: dict[str, pa.Table], found: Plan) -> dict[str, Any]:
-    """What the manifest says of the result."""
+def summary(tables: dict[str, pa.Table], corpus_plan: Plan) -> dict[str, Any]:
+    """Tables of COUNTS -> the part of the manifest that describes the result."""
     domains = tables["domains"]
     total = {c: pc.sum(domains[c]).as_py() for c in schema.DOMAINS.names[1:]}
     return {
@@ -107,12 +107,12 @@ def summary(tables: dict[str, pa.Table], found: Plan) -> dict[str, Any]:
             "distinct_tokens": pc.count_distinct(tables["counts"]["token_id"]).as_py(),
         },
         "quarantined": reasons(tables["quarantine"]),
-        "skipped_files": found.skipped,
+        "skipped_files": corpus_plan.skipped,
     }
 
 
 def paper_json(counts: pa.Table) -> bytes:
-    """COUNTS -> `total_token_freq.json` as the paper's scripts exchange it: {"token id": count}."""
+    """COUNTS -> `total_token_freq.json` in the format of the paper's scripts: {"token id": count}."""
     total = counts.group_by("token_id").aggregate([("count", "sum")]).sort_by("token_id")
     return json.dumps(
         dict(zip(map(str, total["token_id"].to_pylist()), total["count_sum"].to_pylist(), strict=True))

@@ -1,4 +1,4 @@
-"""What runs on an engine: batches of TEXT or TOKENS -> one sparse table of counts per task."""
+"""Batches of TEXT or TOKENS -> one sparse table of counts per task: the part of `count` that runs on an engine."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tinydata.verbs.count.heldout import Slice
 from tinydata.verbs.count.plan import Settings
 
 MAX_DOMAINS = 1024
-STRETCH = 1 << 13  # ids looked at together: they stay in the first-level cache between the two looks
+STRETCH = 1 << 13  # ids processed together: they stay in the first-level cache between the two passes
 CHECKED = (8, 1 << 14)  # documents and bytes per split on which words first is compared with the library
 
 
@@ -75,9 +75,9 @@ class _Tally:
         if rows > len(self.totals):
             self.totals = _taller(self.totals, 2 * rows)
         hashes = document_hashes(batch)
-        held = hashes < hash_below(self.settings.heldout)
+        heldout = hashes < hash_below(self.settings.heldout)
         domain = np.array(index, np.int32)[labels.indices.to_numpy()]
-        return (2 * domain + held).astype(np.int32), hashes
+        return (2 * domain + heldout).astype(np.int32), hashes
 
     def _add_text(self, batch: pa.RecordBatch, groups: np.ndarray) -> None:
         texts = batch.column("text")
@@ -90,7 +90,7 @@ class _Tally:
         self._counter(first).add(texts, groups)
 
     def _counter(self, words: bool) -> TextCounter:
-        """The counter of one kind, with room for all groups; made when first needed: ids want no table of words."""
+        """The counter of one kind, with room for all groups; created when first needed."""
         if words not in self.counters:
             self.counters[words] = TextCounter(self.tok, words_first=words)
         self.counters[words].grow(len(self.totals))
@@ -163,14 +163,14 @@ class _Tally:
             fields = {"token_id": token.astype(np.int32), "count": both[token], "heldout": counts[d + 1][token]}
             out.append(partial_rows("counts", domain=label, **fields))
         pick = np.array([2 * self.domains[n] for n in names], np.int64)
-        rest, held = self.totals[pick], self.totals[pick + 1]
-        both = rest + held
+        rest, heldout = self.totals[pick], self.totals[pick + 1]
+        both = rest + heldout
         out.append(
             partial_rows(
                 "domains",
                 domain=names,
                 **{c: both[:, i] for i, c in enumerate(("documents", "tokens", "bytes", "masked"))},
-                **{f"heldout_{c}": held[:, i] for i, c in enumerate(("documents", "tokens", "bytes"))},
+                **{f"heldout_{c}": heldout[:, i] for i, c in enumerate(("documents", "tokens", "bytes"))},
             )
         )
         kept = self.heldout.table()
@@ -179,10 +179,11 @@ class _Tally:
 
 
 def many_domains(where: str) -> TinydataError:
+    """Location -> the error that there are more than MAX_DOMAINS domains."""
     return TinydataError(
         f"more than {MAX_DOMAINS} domains",
         where=where,
-        fix="a domain is a source or language, not an id: name another column with --domain-column",
+        fix="a domain is a source or a language, not an id; choose another column with --domain-column",
     )
 
 

@@ -1,4 +1,4 @@
-"""The second step of `encode`: parts -> shards of about as many tokens each, in the corpus's order or shuffled."""
+"""Parts -> shards of about equal numbers of tokens, in corpus order or shuffled: the second step of `encode`."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from tinydata.verbs.encode.worker import ENDINGS, Job
 
 
 class Shard(NamedTuple):
-    """Shard `number` of `many`. In the corpus's order it holds the documents that begin in its `size` tokens;
-    shuffled, those whose keys fall into its equal share of all keys."""
+    """Shard `number` of `many`. In corpus order it contains the documents that begin in its `size` tokens;
+    shuffled, those whose keys fall into its equal share of the key space."""
 
     number: int
     many: int
@@ -50,20 +50,20 @@ def arrange(done: list[dict[str, Any]], size: int, seed: int) -> list[Shard]:
 
 
 class Tidy:
-    """Deletes each part when the last shard that is made of it is done: disks hold the tokens once, not twice.
+    """Deletes each part as soon as no unfinished shard needs it, so that the disk stores the tokens once, not twice.
 
-    Shuffled, every shard is made of every part, and nothing can go before the end.
+    With shuffling every shard needs every part, so nothing can be deleted before the end.
     """
 
     def __init__(self, parts: Location, shards: list[Shard]):
         self._parts = parts
-        self._made_of = {s.number: [part for part, _ in s.parts] for s in shards if s.size}
-        self._waiting = Counter(part for made_of in self._made_of.values() for part in made_of)
+        self._parts_of = {s.number: [part for part, _ in s.parts] for s in shards if s.size}
+        self._waiting = Counter(part for parts in self._parts_of.values() for part in parts)
 
     def __call__(self, done: set[int]) -> None:
-        """done: numbers of shards, each heard of once."""
+        """done: numbers of finished shards, each reported once."""
         for number in done:
-            for part in self._made_of.get(number, ()):
+            for part in self._parts_of.get(number, ()):
                 self._waiting[part] -= 1
                 if not self._waiting[part]:
                     for ending in ENDINGS:
@@ -71,7 +71,7 @@ class Tidy:
 
 
 def write_shard(job: Job, masked: bool, shard: Shard, number: int, tell: Tell) -> dict[str, Any]:
-    """Puts one shard together from the parts; returns its files and sums."""
+    """Parts -> one shard; returns its files and sums."""
     stem = STEM.get(job.to, "shard-{:05d}").format(number)
     sums = {"documents": 0, "tokens": 0}
 
@@ -103,7 +103,7 @@ def _in_order(job: Job, masked: bool, shard: Shard) -> Iterator[Piece]:
 
 def _shuffled(job: Job, masked: bool, shard: Shard) -> Iterator[Piece]:
     """All documents of the shard, in memory."""
-    found, keys = [], []
+    pieces, keys = [], []
     for part, _ in shard.parts:
         table = _documents(job, part)
         lengths, key = table["length"].to_numpy(), table["key"].to_numpy()
@@ -112,13 +112,13 @@ def _shuffled(job: Job, masked: bool, shard: Shard) -> Iterator[Piece]:
         a, b = np.searchsorted(which, [shard.number, shard.number + 1]).tolist()
         if a < b:
             span = _tokens(job, part, masked, int(ends[a] - lengths[a]), int(ends[b - 1]))
-            found.append(Piece(*span, lengths[a:b], _labels(table, a, b)))
+            pieces.append(Piece(*span, lengths[a:b], _labels(table, a, b)))
             keys.append(key[a:b])
     order = np.argsort(np.concatenate(keys), kind="stable")
-    lengths = np.concatenate([p.lengths for p in found])
-    ids = gather(np.concatenate([p.ids for p in found]), lengths, order)
-    mask = gather(np.concatenate([p.flags for p in found]), lengths, order) if masked else None
-    documents = pa.concat_tables([p.documents for p in found]).take(pa.array(order))
+    lengths = np.concatenate([p.lengths for p in pieces])
+    ids = gather(np.concatenate([p.ids for p in pieces]), lengths, order)
+    mask = gather(np.concatenate([p.flags for p in pieces]), lengths, order) if masked else None
+    documents = pa.concat_tables([p.documents for p in pieces]).take(pa.array(order))
     yield Piece(ids, mask, lengths[order], documents)
 
 
@@ -137,9 +137,9 @@ def _tokens(job: Job, part: int, masked: bool, a: int, b: int) -> tuple[np.ndarr
     with (where / f"{part:07d}.ids").open() as f:
         f.seek(a * size)
         ids = np.frombuffer(f.read_buffer((b - a) * size), job.dtype)
-    beside = where / f"{part:07d}.mask"
-    if not masked or not beside.exists():
+    mask_file = where / f"{part:07d}.mask"
+    if not masked or not mask_file.exists():
         return ids, None
-    with beside.open() as f:
+    with mask_file.open() as f:
         f.seek(a)
         return ids, np.frombuffer(f.read_buffer(b - a), np.bool_)

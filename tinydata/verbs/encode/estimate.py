@@ -1,4 +1,4 @@
-"""What `encode` would do: its input as it is, the rest estimated on a real sample."""
+"""Corpus plan -> what `encode` would do: exact input sizes, the rest estimated from a real sample."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from tinydata.core.text import Result, many, seconds, size
 from tinydata.formats.corpus import Plan, sample_batches
 
 
-def encode_plan(found: Plan, corpus: list[str], vocab: str, tokenizer: str, settings: Any) -> Result:
-    """What `encode` would do: its input as it is, the rest estimated on a real sample."""
+def encode_plan(corpus_plan: Plan, corpus: list[str], vocab: str, tokenizer: str, settings: Any) -> Result:
+    """Corpus plan -> what `encode` would do: exact input sizes, the rest estimated from a real sample."""
     from tinydata.verbs.encode.plan import job_of, open_target
     from tinydata.verbs.encode.worker import Part
 
-    target = open_target(vocab, corpus, found.kind, settings, tokenizer)
-    total = sum(s.bytes for s in found.splits)
-    text = found.kind == "text"
+    target = open_target(vocab, corpus, corpus_plan.kind, settings, tokenizer)
+    total = sum(s.bytes for s in corpus_plan.splits)
+    text = corpus_plan.kind == "text"
     job = job_of(target, text, settings)
-    batches, disk = sample_batches(found)
+    batches, disk = sample_batches(corpus_plan)
     for warm in (True, False):
         part, began = Part(job), time.time()
         for batch in batches[:1] if warm else batches:
@@ -26,9 +26,9 @@ def encode_plan(found: Plan, corpus: list[str], vocab: str, tokenizer: str, sett
     took, scale = time.time() - began, total / disk
     first: list[int] = next((i[:12].tolist() for i in part.ids if len(i)), [])
     facts = {
-        "kind": found.kind,
-        "files": len(found.files),
-        "splits": len(found.splits),
+        "kind": corpus_plan.kind,
+        "files": len(corpus_plan.files),
+        "splits": len(corpus_plan.splits),
         "bytes": total,
         "tokens_estimated": int(part.tokens * scale),
         "shards_estimated": max(1, -(-int(part.tokens * scale) // settings.shard_tokens)),
@@ -43,13 +43,13 @@ def encode_plan(found: Plan, corpus: list[str], vocab: str, tokenizer: str, sett
     }
     around = [n for n, i in (("bos", target.edges.bos), ("eos", target.edges.eos)) if i >= 0]
     named = " and ".join(f"{n} {target.tok.pieces[getattr(target.edges, n)].decode()!r}" for n in around)
-    how = {(True, False): "encoded", (False, True): "rewritten through the id map", (False, False): "taken as they are"}
+    how = {(True, False): "encoded", (False, True): "rewritten through the id map", (False, False): "copied unchanged"}
     lines = [
-        f"{many(facts['files'], 'file')} of {found.kind}, {size(total)} on disk, {many(facts['splits'], 'split')}",
+        f"{many(facts['files'], 'file')} of {facts['kind']}, {size(total)} on disk, {many(facts['splits'], 'split')}",
         f"{'text is' if text else 'ids are'} {how[text, bool(target.idmap)]}; each document gets {named or 'no token'}",
         f"about {facts['tokens_estimated']:,} tokens as {facts['dtype']}, {size(facts['bytes_written_estimated'])},"
-        f" in about {many(facts['shards_estimated'], 'shard')} of {settings.to} (from {size(disk)} of it)",
+        f" in about {many(facts['shards_estimated'], 'shard')} of {settings.to} (from a sample of {size(disk)})",
         f"about {seconds(took * scale)} on one core",
-        f"the first ids: {' '.join(map(str, first))}",
+        f"first ids: {' '.join(map(str, first))}",
     ]
     return facts, "\n".join(lines)

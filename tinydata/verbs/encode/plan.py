@@ -1,8 +1,8 @@
-"""corpus -> shards: text is encoded, ids of the big tokenizer are rewritten, ids of this one pass through.
+"""corpus -> shards: text is encoded, ids of the big tokenizer are rewritten, ids of the target tokenizer are copied.
 
-Two steps, each of which may run anywhere and be killed at any time. Units (runs of splits, which
-depend on the data alone) are encoded to parts; then shards, whose bounds are known only when all
-documents' lengths are, are put together from the parts. So shards are the same whatever ran where.
+Two steps, each of which may run on any worker and be interrupted at any time. Units (runs of splits, which
+depend on the data alone) are encoded to parts; then shards, whose boundaries are known only after the lengths
+of all documents, are assembled from the parts. So the shards do not depend on which worker did what.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ SHARD_TOKENS = 1 << 27  # 256 MB of uint16
 
 
 class Settings(NamedTuple):
-    """What decides the result, and nothing else."""
+    """All options that affect the result, and no others."""
 
     wanted: Wanted = Wanted()
     to: str = "megatron"
     shard_tokens: int = SHARD_TOKENS
-    seed: int = -1  # of the global shuffle; -1: the corpus's own order
-    bos: str = ""  # a token, `none`, or what the tokenizer says
+    seed: int = -1  # of the global shuffle; -1: corpus order
+    bos: str = ""  # a token, "none", or "" for what the tokenizer says
     eos: str = ""
     max_bad: float = 0.001  # share of documents that may be unusable
 
@@ -42,13 +42,13 @@ DEFAULTS = Settings()
 
 
 class Target(NamedTuple):
-    """What ids become."""
+    """The target tokenizer, and the id map if ids are rewritten."""
 
     tok: Tokenizer
     files: dict[str, bytes]
     idmap: bytes  # idmap.parquet; empty: the ids are the tokenizer's own, or there is text
     learned: bytes  # learned.parquet, where there is one
-    big: dict[str, bytes]  # files of the tokenizer the ids are of, where it was found
+    big: dict[str, bytes]  # files of the tokenizer the ids are of, where it was corpus_plan
     edges: Edges
 
 
@@ -71,42 +71,42 @@ def units_of_splits(splits: list[Split]) -> list[Unit]:
     return units
 
 
-def header(corpus: list[str], vocab: str, target: Target, found: Plan, settings: Settings) -> dict[str, Any]:
-    """The part of the manifest that is known beforehand: it decides whether a run may be resumed."""
-    told = {k: v for k, v in settings._asdict().items() if k not in ("wanted", "max_bad") and v != ""}
+def header(corpus: list[str], vocab: str, target: Target, corpus_plan: Plan, settings: Settings) -> dict[str, Any]:
+    """The part of the manifest that is known before the run; a run is resumed only if this part is unchanged."""
+    options = {k: v for k, v in settings._asdict().items() if k not in ("wanted", "max_bad") and v != ""}
     return {
         "tinydata": __version__,
         "verb": "encode",
-        "inputs": {f.path: fingerprint(f) for f in found.files},
+        "inputs": {f.path: fingerprint(f) for f in corpus_plan.files},
         "options": {
             "corpus": corpus,
-            **{k: v for k, v in told.items() if (k, v) != ("seed", -1)},
+            **{k: v for k, v in options.items() if (k, v) != ("seed", -1)},
             **settings.wanted.told,
         },
-        "kind": found.kind,
+        "kind": corpus_plan.kind,
         "rewritten": bool(target.idmap),
         "tokenizer": describe(vocab, target.tok),
     }
 
 
-# -- what it becomes --------------------------------------------------------------------------
+# -- the target -------------------------------------------------------------------------------
 
 
 def open_target(vocab: str, corpus: list[str], kind: str, settings: Settings, tokenizer: str = "") -> Target:
-    """VOCAB or a tokenizer -> Target; raises TinydataError where it does not fit the corpus or the format."""
+    """VOCAB or a tokenizer -> Target; raises TinydataError if it does not fit the corpus or the output format."""
     files = read_tokenizer(vocab)
     tok = loaded(files, vocab)
     around = edges(tok, settings.bos, settings.eos)
-    if kind == "ids":  # they have what they have, unless told
+    if kind == "ids":  # ids already have their special tokens, unless options ask for more
         around = Edges(around.bos if settings.bos else -1, around.eos if settings.eos else -1)
     if settings.to == "llmc":
         around = Edges(-1, around.eos if settings.eos else end_of_text(tok))
         if around.eos < 0 or settings.bos not in ("", "none"):
             raise TinydataError(
-                "llm.c tells documents apart by the end-of-text token in front of each: "
-                + ("it has no place for --bos" if around.eos >= 0 else "the tokenizer, or --eos, names none"),
+                "llm.c separates documents by an end-of-text token in front of each, "
+                + ("so --bos cannot be used" if around.eos >= 0 else "but neither the tokenizer nor --eos names one"),
                 where=vocab,
-                fix="leave --bos out" if around.eos >= 0 else "name one with --eos",
+                fix="omit --bos" if around.eos >= 0 else "name one with --eos",
             )
     if kind == "text":
         return Target(tok, files, b"", b"", {}, around)
@@ -120,8 +120,8 @@ def open_target(vocab: str, corpus: list[str], kind: str, settings: Settings, to
     _only(made_by, {own, big["fingerprint"]}, vocab)
     if own in made_by:
         return Target(tok, files, b"", b"", {}, around)
-    taught = where.parent / "learned.parquet"
-    merges = read_bytes(taught) if taught.exists() else b""
+    learned = where.parent / "learned.parquet"
+    merges = read_bytes(learned) if learned.exists() else b""
     return Target(tok, files, read_bytes(where), merges, _big_files(tokenizer, big), around)
 
 
@@ -132,7 +132,7 @@ def _home(vocab: str) -> Location:
 
 
 def informed(wanted: Wanted, vocab: str, tokenizer: str = "") -> Wanted:
-    """Wanted, with what is known of the tokenizer that made the ids, if it is ids: undeclared ones are judged by it."""
+    """Wanted -> Wanted with facts about the tokenizer that produced the ids, by which undeclared ids are recognised."""
     home = _home(vocab)
     if not (home / "idmap.parquet").exists():
         return wanted._replace(**id_facts(loaded(read_tokenizer(vocab), vocab)))
@@ -142,7 +142,7 @@ def informed(wanted: Wanted, vocab: str, tokenizer: str = "") -> Wanted:
 
 
 def _shards_manifest(path: str) -> dict[str, Any] | None:
-    """Manifest of a directory of shards that tinydata made."""
+    """Path -> manifest of shards that tinydata wrote; None for anything else."""
     where = Location.of(path)
     if any(c in path for c in "*?[") or not (where / MANIFEST).exists():
         return None
@@ -153,38 +153,40 @@ def _shards_manifest(path: str) -> dict[str, Any] | None:
 
 
 def _only(made_by: dict[str, Any], wanted: set[str], vocab: str) -> None:
-    """Raises TinydataError if shards of the corpus are of several tokenizers, or of one that is not wanted."""
+    """Raises TinydataError if the corpus contains shards of several tokenizers, or of one that is not wanted."""
     if len(made_by) > 1:
         raise TinydataError(
-            f"the shards are of different tokenizers: {', '.join(t['path'] for t in made_by.values())}",
-            fix="encode those of each tokenizer apart",
+            f"the shards were encoded with different tokenizers: {', '.join(t['path'] for t in made_by.values())}",
+            fix="run `tinydata encode` once per tokenizer",
         )
-    for made in made_by.values():
-        if made["fingerprint"] not in wanted:
+    for source in made_by.values():
+        if source["fingerprint"] not in wanted:
             raise TinydataError(
-                f"the ids are of another tokenizer: {made['path']} ({made['family']}, {made['size']:,} ids)",
+                f"the ids were produced by a different tokenizer: {source['path']}"
+                f" ({source['family']}, {source['size']:,} ids)",
                 where=vocab,
-                fix="pass the vocabulary that was made from that tokenizer",
+                fix="pass the vocabulary that was derived from that tokenizer",
             )
 
 
-def _big_files(told: str, big: dict[str, Any]) -> dict[str, bytes]:
-    """Files of the tokenizer that made the ids: the one told, or where it was; {} for `none`, or if it is gone."""
-    if told == "none":
+def _big_files(given: str, big: dict[str, Any]) -> dict[str, bytes]:
+    """Files of the tokenizer that produced the ids, as given or recorded; {} for "none" or if not available."""
+    if given == "none":
         return {}
     try:
-        files = read_tokenizer(told or big["path"])
-        same = tokenizer_fingerprint(loaded(files, told or big["path"])) == big["fingerprint"]
+        files = read_tokenizer(given or big["path"])
+        same = tokenizer_fingerprint(loaded(files, given or big["path"])) == big["fingerprint"]
     except TinydataError:
-        if told:
+        if given:
             raise
         return {}
     if same:
         return files
-    if told:
+    if given:
         raise TinydataError(
-            f"the vocabulary was made from another tokenizer: {big['path']} ({big['family']}, {big['size']:,} ids)",
-            where=told,
-            fix="pass that one, or leave --tokenizer out",
+            f"the vocabulary was derived from a different tokenizer: {big['path']}"
+            f" ({big['family']}, {big['size']:,} ids)",
+            where=given,
+            fix="pass that one, or omit --tokenizer",
         )
     return {}

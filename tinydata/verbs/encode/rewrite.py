@@ -1,8 +1,8 @@
 """old ids -> new ids, without the text: every removed id becomes the kept pieces that spell it.
 
-The map is ragged. An id and up to three parts lie in one 64-bit word, written whole wherever the
-output stands; the next id overwrites what was too much. So the usual id costs one load and one
-store, and no branch.
+The map is ragged. The number of parts and up to three parts of an id are packed in one 64-bit word, which is
+stored whole at the current end of the output; the next id overwrites the excess. So a typical id costs one
+load and one store, and no branch.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from tinydata.core.kernels import compiled, inlined
 from tinydata.tokenizers.kernels.bpe import SHORT, Pairs, build_pairs, merge_long, merge_short
 from tinydata.tokenizers.kernels.cutters import add_pairs, pair_slot
 
-STRETCH = 1 << 13  # ids looked at together: they stay in the first-level cache between the two looks
+STRETCH = 1 << 13  # ids processed together: they stay in the first-level cache between the two passes
 _FREE, _LOW, _HALF = np.uint64(0xFFFFFFFFFFFFFFFF), np.uint64(0xFFFFFFFF), np.uint64(32)
-ROOM = 1 << 26  # elements of output reserved unseen; beyond that they are counted first
+ROOM = 1 << 26  # output elements reserved without counting; above that they are counted first
 SPARE = 4  # elements behind the output that may be overwritten
 
 
@@ -36,7 +36,7 @@ class IdMap(NamedTuple):
 
 
 def id_map(table: pa.Table, size: int) -> IdMap:
-    """IDMAP, sorted by old id, and the number of new ids -> IdMap; ValueError if it is no whole map."""
+    """IDMAP, sorted by old id, and the number of new ids -> IdMap; raises ValueError if it is incomplete."""
     if table["old_id"].to_pylist() != list(range(len(table))):
         raise ValueError("its old ids are not 0, 1, 2, ...")
     lists = table["parts"].combine_chunks()
@@ -62,7 +62,7 @@ def _packed(offsets: np.ndarray, parts: np.ndarray) -> np.ndarray:
 
 
 class Learned(NamedTuple):
-    """Merges the corpus taught: what is done to ids once they are new ones."""
+    """Merges that `compact --adapt` learned; they are applied to the new ids."""
 
     pairs: Pairs  # only those that make a learned piece
     joints: np.ndarray  # uint8[2**k], hashed bit set of neighbours between which such a piece may come to lie
@@ -70,11 +70,11 @@ class Learned(NamedTuple):
 
 def learned(table: pa.Table, pairs: Pairs) -> Learned:
     """LEARNED and the pairs of the tokenizer -> Learned."""
-    made = set(table["new_id"].to_pylist())
+    new_ids = set(table["new_id"].to_pylist())
     keys, values = pairs.table[::2], pairs.table[1::2]
     used = values != _FREE
     rows = np.stack([keys[used] >> _HALF, keys[used] & _LOW, values[used] >> _HALF, values[used] & _LOW], axis=1)
-    rows = rows[np.isin(rows[:, 3], np.array(sorted(made), np.uint64))].astype(np.int64)
+    rows = rows[np.isin(rows[:, 3], np.array(sorted(new_ids), np.uint64))].astype(np.int64)
     ends: dict[int, set[int]] = {}  # what a piece may have as its last, or as its first, when it is merged
     begins: dict[int, set[int]] = {}
     for left, right, _, whole in rows[np.argsort(rows[:, 2], kind="stable")].tolist():
@@ -93,7 +93,7 @@ def learned(table: pa.Table, pairs: Pairs) -> Learned:
 
 
 class Rewriter:
-    """Applies one map to document after document. `dtype`: of the new ids; uint16 is the fast way."""
+    """Applies one map to document after document. `dtype`: of the new ids; uint16 is the fastest."""
 
     def __init__(self, ids: IdMap, dtype: Any, merges: Learned | None = None):
         self.map = ids

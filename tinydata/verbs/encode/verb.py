@@ -1,4 +1,4 @@
-"""corpus + vocabulary -> shards; ids of the big tokenizer are rewritten without the text."""
+"""corpus + vocabulary -> shards; ids of the big tokenizer are rewritten without decoding them to text."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from tinydata.verbs.encode.plan import (
 )
 from tinydata.verbs.encode.worker import SAMPLE, Job, encode_unit
 
-ENOUGH = 1_000  # tokens of a sample that says something
+ENOUGH = 1_000  # a sample with fewer tokens is not conclusive
 FOREIGN = 0.1  # share of tokens by which a corpus may differ from what its tokenizer makes of its text
 
 
@@ -44,60 +44,61 @@ def encode(
     tokenizer: str = "",
     force: bool = False,
     partitions: int = 0,
-    found: Plan | None = None,
+    corpus_plan: Plan | None = None,
     stage: Stage = silent,
 ) -> dict[str, Any]:
-    """Writes SHARDS to `out`; returns the manifest. The same command again continues a killed one.
+    """Corpus + vocabulary -> SHARDS in `out`; returns its manifest. Run again, it continues an interrupted run.
 
-    vocab: what `tinydata compact` wrote, or any tokenizer. tokenizer: the one that made the ids, if
-    it is not where the vocabulary says; `none` compares nothing with it. stage: shows progress of (name, bytes in all).
+    vocab: output of `tinydata compact`, or any tokenizer. tokenizer: the one that produced the ids, if it is not
+    where the vocabulary says; "none" skips the comparison with it. stage: shows progress of (name, total bytes).
 
-    Raises TinydataError: nothing to read, too much of it broken, ids of another tokenizer, output
-    that exists.
+    Raises TinydataError if there is nothing to read, too much of it is unusable, the ids are of a different
+    tokenizer, or the output already exists.
     """
-    found = found or plan(corpus, informed(settings.wanted, vocab, tokenizer))
-    target = open_target(vocab, corpus, found.kind, settings, tokenizer)
-    output = Output(out, header(corpus, vocab, target, found, settings), force=force)
+    corpus_plan = corpus_plan or plan(corpus, informed(settings.wanted, vocab, tokenizer))
+    target = open_target(vocab, corpus, corpus_plan.kind, settings, tokenizer)
+    output = Output(out, header(corpus, vocab, target, corpus_plan, settings), force=force)
     output.place.make_dir()
     places = (output.parts.absolute, output.place.absolute)
-    text = found.kind == "text"
+    text = corpus_plan.kind == "text"
     job = job_of(target, text, settings, *places)
     label = f"tinydata encode {', '.join(corpus)}"
     ways: dict[str, Any] = {"parts": output.parts, "partitions": partitions, "label": label}
-    units = units_of_splits(found.splits)
+    units = units_of_splits(corpus_plan.splits)
     with stage("encode", sum(u.bytes for u in units)) as progress:
         done = map(engine, units, partial(encode_unit, job), kind="part", progress=progress, **ways)
-    bad = _quarantine(done, found)
-    check_bad(bad, sum(d["documents"] for d in done), settings.max_bad, found)
+    bad = _quarantine(done, corpus_plan)
+    check_bad(bad, sum(d["documents"] for d in done), settings.max_bad, corpus_plan)
     _check_old(done, corpus)
     shards = arrange(done, settings.shard_tokens, settings.seed)
     todo = [Unit(s.number, s, s.tokens * job.dtype.itemsize) for s in shards]
     masked = any(d["masked"] for d in done)
     with stage("shards", sum(u.bytes for u in todo)) as progress:
         ways |= {"progress": progress, "finished": Tidy(output.parts, shards)}
-        made = map(engine, todo, partial(write_shard, job, masked), kind="shard", **ways)
+        written = map(engine, todo, partial(write_shard, job, masked), kind="shard", **ways)
     files = {"quarantine.parquet": table_bytes(bad)} if len(bad) else {}
-    if settings.to == "megatron":  # the trainer's own: it needs no tokenizer to count bits per byte
+    if settings.to == "megatron":  # lets the trainer compute bits per byte without the tokenizer
         files["pieces.parquet"] = table_bytes(pieces(target.tok))
-    result = {**summary(done, made, target, job, found), "quarantined": reasons(bad)}
-    return output.publish(result, files, {n: s for m in made for n, s in m["files"].items()})
+    result = {**summary(done, written, target, job, corpus_plan), "quarantined": reasons(bad)}
+    return output.publish(result, files, {n: s for m in written for n, s in m["files"].items()})
 
 
 def _check_old(done: list[dict[str, Any]], corpus: list[str]) -> None:
     """Raises TinydataError if the ids of the sample are not what the big tokenizer makes of their text."""
-    old, anew = (sum(d["sample"][k] for d in done) for k in ("tokens_old", "tokens_old_anew"))
-    if old >= ENOUGH and abs(old - anew) > FOREIGN * max(old, anew):
+    old, again = (sum(d["sample"][k] for d in done) for k in ("tokens_old", "tokens_old_anew"))
+    if old >= ENOUGH and abs(old - again) > FOREIGN * max(old, again):
         raise TinydataError(
-            f"these ids are hardly of the big tokenizer: of what a sample says by it, it makes {anew:,} tokens itself,"
-            f" and there are {old:,}",
+            f"the ids do not seem to come from the original tokenizer: it encodes the text of a sample to"
+            f" {again:,} tokens,"
+            f" but the corpus has {old:,}",
             where=", ".join(corpus),
-            fix="pass the vocabulary made from the tokenizer of these ids; or --tokenizer none, if they are right so",
+            fix="pass the vocabulary derived from the tokenizer of these ids, or --tokenizer none to skip this check",
         )
 
 
-def _quarantine(done: list[dict[str, Any]], found: Plan) -> pa.Table:
-    """-> QUARANTINE."""
-    bad = [Unusable(p, 0, r) for p, r in found.unreadable]
+def _quarantine(done: list[dict[str, Any]], corpus_plan: Plan) -> pa.Table:
+    """Sums of all parts -> QUARANTINE."""
+    bad = [Unusable(p, 0, r) for p, r in corpus_plan.unreadable]
     bad += [Unusable(*row) for d in done for row in d["bad"]]
     rows = [
         dict(zip(schema.QUARANTINE.names, (b.path, b.position, b.doc_id, b.reason, b.excerpt), strict=True))
@@ -114,9 +115,9 @@ def pieces(tok: Tokenizer) -> pa.Table:
 
 
 def summary(
-    done: list[dict[str, Any]], made: list[dict[str, Any]], target: Target, job: Job, found: Plan
+    done: list[dict[str, Any]], written: list[dict[str, Any]], target: Target, job: Job, corpus_plan: Plan
 ) -> dict[str, Any]:
-    """What the manifest says of the result."""
+    """Sums of parts and shards -> the part of the manifest that describes the result."""
     domains: dict[str, list[int]] = {}
     for d in done:
         for name, sums in d["domains"].items():
@@ -127,7 +128,7 @@ def summary(
     return {
         "totals": {**total, unit: sum(s[1] for s in domains.values())},
         "domains": {n: {"documents": s[0], unit: s[1], "tokens": s[2]} for n, s in sorted(domains.items())},
-        "shards": [{k: m[k] for k in ("name", "documents", "tokens")} for m in made],
+        "shards": [{k: m[k] for k in ("name", "documents", "tokens")} for m in written],
         "dtype": job.dtype.name,
         "bos": target.edges.bos,
         "eos": target.edges.eos,
@@ -135,5 +136,5 @@ def summary(
         "unknown": target.tok.unk,
         "sample": sample if target.big else None,
         "encoded_whole": sorted({d["differed"] for d in done if d["differed"]}),
-        "skipped_files": found.skipped,
+        "skipped_files": corpus_plan.skipped,
     }

@@ -1,4 +1,4 @@
-"""The first step of `encode`: a unit, some 64 MB of the corpus, -> its part, documents of new ids end to end."""
+"""Unit (about 64 MB of the corpus) -> its part, documents of new ids end to end: the first step of `encode`."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ from tinydata.tokenizers.text_encoder import TextEncoder, exact
 from tinydata.verbs.encode.rewrite import Rewriter, id_map, identity, learned
 
 CHECKED = (8, 1 << 16)  # documents and bytes of text per unit that are compared with the library
-COMPARED = (64, 1 << 19)  # documents and ids per unit that are compared with encoding anew
-# what was compared: documents, those equal to encoding anew, their tokens and what these would be anew; and of the
-# first of them the old tokens, and how many the big tokenizer makes of their text
+COMPARED = (64, 1 << 19)  # documents and ids per unit that are compared with encoding their text
+# what was compared: documents, those equal to encoding their text, tokens after rewriting and after encoding the text;
+# and of the first of them the old tokens, and how many the big tokenizer encodes their text to
 SAMPLE = ("documents", "equal", "tokens", "tokens_anew", "tokens_old", "tokens_old_anew")
 ENDINGS = (".ids", ".mask", ".docs")  # of a part's files
 _PART = pa.schema([*schema.DOCUMENTS, ("length", pa.int64()), ("key", pa.uint64())])
 
 
 class Job(NamedTuple):
-    """All that a worker needs to know."""
+    """Everything a worker needs."""
 
     files: dict[str, bytes]
     idmap: bytes
@@ -73,7 +73,7 @@ def _rewriter(tok: Tokenizer, idmap: bytes, taught: bytes, dtype: np.dtype) -> R
         return Rewriter(id_map(_parquet(idmap), tok.size), dtype, merges)
     except ValueError as e:
         raise TinydataError(
-            f"idmap.parquet is damaged: {e}", fix="make the vocabulary anew with `tinydata compact`", code=UNREADABLE
+            f"idmap.parquet is damaged: {e}", fix="create the vocabulary again with `tinydata compact`", code=UNREADABLE
         ) from None
 
 
@@ -82,7 +82,7 @@ def _parquet(content: bytes) -> pa.Table:
 
 
 def encode_unit(job: Job, splits: list[Split], number: int, tell: Tell) -> dict[str, Any]:
-    """One unit -> its part; returns what the manifest needs to know of it."""
+    """One unit -> its part; returns its sums for the manifest."""
     where = Location.of(job.parts)
     with (where / f"{number:07d}.ids").stream(summed=False) as out:
         part = Part(job, out)
@@ -94,7 +94,7 @@ def encode_unit(job: Job, splits: list[Split], number: int, tell: Tell) -> dict[
 
 
 class Part:
-    """Documents of one unit, encoded. Ids go to `out` as they come; those to be shuffled, or with no `out`, wait."""
+    """Documents of one unit, encoded. Ids go to `out` at once; shuffled or without `out`, they stay in memory."""
 
     def __init__(self, job: Job, out: Sink | None = None):
         self.job = job
@@ -115,7 +115,7 @@ class Part:
 
     def add(self, batch: pa.RecordBatch) -> None:
         ids, ends, mask, before, good = (self._from_text if self.job.text else self._from_ids)(batch)
-        if not good.all():  # what is bad came out empty
+        if not good.all():  # unusable documents came out empty
             batch, before = batch.filter(pa.array(good)), before[good]
             ends = np.concatenate([ends[:1], ends[1:][good]])
         if self.job.edges != Edges():
@@ -191,7 +191,7 @@ class Part:
     def _compare(
         self, values: np.ndarray, offsets: np.ndarray, ids: np.ndarray, ends: np.ndarray, sizes: np.ndarray
     ) -> None:
-        """The sample's documents say the same as before, or TinydataError; and how they compare with encoding anew."""
+        """Raises TinydataError if a sampled document changed its text; compares its ids with encoding the text."""
         rows = self._take(sizes, *COMPARED)
         if not rows:
             return
@@ -203,14 +203,14 @@ class Part:
             text, again = _text(big, old[a:b]), _text(self.tok, new[c:d])
             if text != again:
                 raise TinydataError(
-                    f"a rewritten document says something else: {excerpt(again.encode())!r}",
-                    where=f"document {i} of a batch; it said {excerpt(text.encode())!r}",
-                    fix="the ids are of another tokenizer than the vocabulary was made from; pass the right vocabulary",
+                    f"a rewritten document decodes to a different text: {excerpt(again.encode())!r}",
+                    where=f"document {i} of a batch; its text was {excerpt(text.encode())!r}",
+                    fix="pass the vocabulary that was derived from the tokenizer of these ids",
                 )
-            anew, _ = _encoder(self.tok, not _whole(self.tok)).encode(pa.array([text]))
+            direct, _ = _encoder(self.tok, not _whole(self.tok)).encode(pa.array([text]))
             self.sample["tokens"] += d - c
-            self.sample["tokens_anew"] += len(anew)
-            self.sample["equal"] += int(anew.tolist() == new[c:d].tolist())
+            self.sample["tokens_anew"] += len(direct)
+            self.sample["equal"] += int(direct.tolist() == new[c:d].tolist())
             if self.sample["tokens_old"] < CHECKED[1]:
                 self.sample["tokens_old"] += b - a
                 self.sample["tokens_old_anew"] += len(big.encode([text])[0])
@@ -225,7 +225,7 @@ class Part:
         return out[:n], None if mask is None else flags[:n]
 
     def finish(self, where: Location, number: int) -> dict[str, Any]:
-        """Writes what goes with the ids; returns the part's sums."""
+        """Writes the remaining files of the part; returns its sums."""
         assert self.out is not None
         lengths, keys = np.concatenate(self.lengths), np.concatenate(self.keys)
         documents = pa.concat_tables(self.labels)
@@ -264,7 +264,7 @@ def _flat(lists: pa.ListArray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def labels(batch: pa.RecordBatch) -> pa.Table:
-    """TEXT or TOKENS -> DOCUMENTS: the corpus's own ids, or where it has none the place."""
+    """TEXT or TOKENS -> DOCUMENTS: document ids of the corpus or, where it has none, FILE:POSITION; and domains."""
     name = batch.schema.metadata[b"name"].decode()
     places = pc.binary_join_element_wise(pa.scalar(name), batch.column("position").cast(pa.string()), ":")
     doc_id = pc.coalesce(batch.column("doc_id"), places)

@@ -1,8 +1,8 @@
-"""SCORES -> the rows a sample is drawn from: read once, judged by the guards, kept as a digest for the next pass.
+"""SCORES -> the rows that may be drawn: read once, checked by the guards, and cached for the next pass.
 
-Parts of SCORES are small files; runs of them, GROUP rows or more, are read as one. What the passes need of a
-group (9 to 30 bytes a row) is kept beside the unfinished output, uncompressed, and mapped into memory: reading
-it again costs a tenth of reading Parquet.
+Parts of SCORES are small files; consecutive ones, GROUP rows or more in all, are read together. What the passes
+need of a group (9 to 30 bytes per row) is stored next to the unfinished output, uncompressed, and mapped into
+memory: reading it again costs a tenth of reading Parquet.
 """
 
 from __future__ import annotations
@@ -22,22 +22,33 @@ from tinydata.core.output import read_manifest
 from tinydata.verbs.resample.gumbel import unit_losses
 
 GROUP = 1 << 20  # rows
-REASONS = ("", "no loss", "repeats", "periodic", "short", "unknown", "prior", "no reference")  # why it cannot be drawn
+REASONS = (
+    "",
+    "no loss",
+    "repeats",
+    "periodic",
+    "short",
+    "unknown",
+    "prior",
+    "no reference",
+)  # why a row is not eligible
 GUARDS = ("periodic", "short", "unknown", "prior")
-STEP = 2048  # of a nat: what priors are rounded to
-_NLL = 65536.0  # of a nat: what sums of losses are rounded to, so that they are the same in any order
-_FEWEST = 32  # sequences of a domain from which its median says something
-_LEAST = 0.05  # nats: a spread below this is taken for this
+STEP = 2048  # priors are rounded to 1/2048 nat
+_NLL = 65536.0  # sums of losses are rounded to 1/65536 nat, so that they do not depend on the order
+_FEWEST = 32  # a domain with fewer sequences has no meaningful median
+_LEAST = 0.05  # nats: a smaller spread is replaced by this
 
 
 class Part(NamedTuple):
+    """One Parquet file of SCORES."""
+
     path: str
     first: int  # sequence number of its first row
     rows: int
 
 
 class Scores(NamedTuple):
-    """A directory of SCORES."""
+    """Output directory of `tinydata score`."""
 
     path: str
     manifest: dict[str, Any]
@@ -65,7 +76,7 @@ class Rows(NamedTuple):
 
     sequence: np.ndarray  # int64
     domain: np.ndarray  # int16: its place in Source.domains
-    reason: np.ndarray  # uint8: index into REASONS, the prior not judged yet
+    reason: np.ndarray  # uint8: index into REASONS, before the prior guard
     tokens: np.ndarray  # unsigned
     repeats: np.ndarray  # unsigned
     loss: np.ndarray  # float32: mean, less that of the reference
@@ -76,13 +87,14 @@ class Rows(NamedTuple):
 
 
 def open_scores(path: str) -> Scores:
+    """Directory of SCORES -> Scores; raises TinydataError if its parts overlap."""
     manifest = read_manifest(path, "score")
     where = Location.of(Location.of(path).absolute)
     parts = sorted((Part((where / p["name"]).path, p["first"], p["sequences"]) for p in manifest["parts"]), key=_first)
     for a, b in pairwise(parts):
         if b.first < a.first + a.rows:
             raise _disorder(
-                b.path, f"it begins at sequence {b.first}, and {Location.of(a.path).name} is not over by then"
+                b.path, f"it begins at sequence {b.first}, before the last sequence of {Location.of(a.path).name}"
             )
     return Scores(path, manifest, parts)
 
@@ -92,7 +104,7 @@ def _first(part: Part) -> int:
 
 
 def groups(parts: list[Part]) -> list[list[Part]]:
-    """Consecutive parts, GROUP rows or more together."""
+    """Parts -> groups of consecutive parts with GROUP rows or more each; empty parts are left out."""
     out: list[list[Part]] = []
     size = GROUP
     for part in parts:
@@ -108,9 +120,9 @@ def groups(parts: list[Part]) -> list[list[Part]]:
 
 def _disorder(path: str, why: str) -> TinydataError:
     return TinydataError(
-        f"the rows are not in the order of sequences: {why}",
+        f"the rows are not sorted by sequence: {why}",
         where=path,
-        fix="make the scores anew with `tinydata score`, or sort them by sequence",
+        fix="run `tinydata score` again, or sort the scores by sequence",
         code=UNREADABLE,
     )
 
@@ -119,18 +131,18 @@ def _disorder(path: str, why: str) -> TinydataError:
 
 
 def read(source: Source, group: int) -> Rows:
-    """From its digest, which is made if it is not there."""
+    """Group number -> Rows, from the cache if there is one; otherwise the cache is written."""
     digest = Location.of(source.cache) / f"rows-{group:07d}.arrow" if source.cache else None
     if digest is None or not digest.exists():
         rows = _from_scores(source, source.groups[group])
         if digest is not None:
             digest.write(_packed(rows))
         return rows
-    held = pa.memory_map(digest.absolute) if digest.local else pa.BufferReader(digest.open().read_buffer())
-    batch = pa.ipc.open_file(held).get_batch(0)
+    content = pa.memory_map(digest.absolute) if digest.local else pa.BufferReader(digest.open().read_buffer())
+    batch = pa.ipc.open_file(content).get_batch(0)
     size, first = int(batch.schema.metadata[b"rows"]), int(batch.schema.metadata[b"first"])
-    found = [batch.column(name).values.to_numpy() for name in Rows._fields]
-    whole = [np.full(size, c[0]) if len(c) == 1 else c for c in found]
+    columns = [batch.column(name).values.to_numpy() for name in Rows._fields]
+    whole = [np.full(size, c[0]) if len(c) == 1 else c for c in columns]
     return Rows(*whole)._replace(sequence=whole[0] + np.arange(first, first + size))
 
 
@@ -149,7 +161,7 @@ def _packed(rows: Rows) -> pa.Buffer:
 
 
 def _narrow(values: np.ndarray) -> np.ndarray:
-    """Whole numbers from 0 on -> the same in as few bytes as hold them."""
+    """Non-negative integers -> the same in the smallest dtype that can represent them."""
     top = int(values.max(initial=0))
     return values.astype(next(t for t in (np.uint8, np.uint16, np.uint32, np.int64) if top <= np.iinfo(t).max))
 
@@ -164,7 +176,7 @@ def _from_scores(source: Source, parts: list[Part]) -> Rows:
     columns = _columns(parts, names)
     sequence, tokens = columns["sequence"], columns["tokens"]
     if len(sequence) != sum(p.rows for p in parts) or sequence[0] != parts[0].first or (np.diff(sequence) <= 0).any():
-        raise _disorder(parts[0].path, "they do not begin with the manifest's number, or do not rise")
+        raise _disorder(parts[0].path, "they do not start at the number in the manifest, or are not ascending")
     loss = columns["mean"].astype(np.float32)
     nll = columns.get("nll", np.empty(0))
     good = _coded(columns["status"], {"ok": 1}) == 1
@@ -215,7 +227,7 @@ def _columns(parts: list[Part], names: list[str]) -> dict[str, Any]:
                 tables.append(file.read(columns=names, use_threads=False))
         except (OSError, pa.ArrowException) as e:
             raise TinydataError(
-                f"the scores cannot be read: {e}", where=part.path, fix="make them anew with `tinydata score --force`"
+                f"the scores cannot be read: {e}", where=part.path, fix="run `tinydata score --force` again"
             ) from None
     whole = pa.concat_tables(tables)
     labels = ("domain", "status")
@@ -230,16 +242,18 @@ def _coded(column: pa.ChunkedArray, codes: dict[str, int], path: str = "") -> np
     """Labels -> their codes int64; -1: not one of them. With a path they must be."""
     out = []
     for chunk in column.chunks:
-        found = np.array([codes.get(name or "", -1) for name in chunk.dictionary.to_pylist()] or [-1])
+        code = np.array([codes.get(name or "", -1) for name in chunk.dictionary.to_pylist()] or [-1])
         index = pc.fill_null(chunk.indices, 0) if chunk.null_count else chunk.indices
-        values = found[index.to_numpy()]
+        values = code[index.to_numpy()]
         if chunk.null_count:
             values = np.where(chunk.is_null().to_numpy(zero_copy_only=False), codes.get("", -1), values)
         out.append(values)
     values = np.concatenate(out)
     if path and (values < 0).any():
         raise TinydataError(
-            "a domain is not in the manifest of the scores", where=path, fix="make them anew with `tinydata score`"
+            "the scores contain a domain that is missing in their manifest",
+            where=path,
+            fix="run `tinydata score` again",
         )
     return values
 
@@ -260,21 +274,21 @@ def _reference(source: Source, sequence: np.ndarray) -> tuple[np.ndarray, np.nda
     return known, mean.astype(np.float32), nll
 
 
-# -- judging ----------------------------------------------------------------------------------
+# -- guards -----------------------------------------------------------------------------------
 
 
-def unjudged(domains: int) -> np.ndarray:
+def no_bounds(domains: int) -> np.ndarray:
     """-> bounds int64[domains, 4] within which every prior lies."""
     return np.tile(np.array([0, 65535, 0, 65535]), (domains, 1))
 
 
 def bounds(counts: np.ndarray, distance: float) -> np.ndarray:
-    """counts int64[domains, 2, 65536] of prior and its deviation -> what is not excluded int64[domains, 4].
+    """counts int64[domains, 2, 65536] of prior and its deviation -> bounds int64[domains, 4] of what is not excluded.
 
-    Within `distance` robust standard deviations (1.4826 x median absolute deviation) of the domain's median; a domain
-    of fewer than 32 sequences is not judged.
+    They are within `distance` robust standard deviations (1.4826 x median absolute deviation) of the domain's
+    median; a domain with fewer than 32 sequences has no bounds.
     """
-    out = unjudged(len(counts))
+    out = no_bounds(len(counts))
     for d, both in enumerate(counts):
         for k, count in enumerate(both):
             total = int(count.sum())
@@ -306,28 +320,28 @@ def _outliers(prior, spread, domain, bounds, code, reason):
             reason[i] = code
 
 
-class Judged(NamedTuple):
-    """Rows of a group with every guard applied and the loss of their unit."""
+class Candidates(NamedTuple):
+    """Rows of a group, with all guards applied and the loss of their unit."""
 
     rows: Rows
     reason: np.ndarray  # uint8
     loss: np.ndarray  # float32: of the unit
     unit: np.ndarray  # int64
-    units: int  # that begin here and can be drawn
+    units: int  # eligible units that begin in this group
 
 
-def judged(source: Source, group: int, limits: np.ndarray) -> Judged:
-    """limits: what `bounds` gave."""
+def apply_guards(source: Source, group: int, limits: np.ndarray) -> Candidates:
+    """Group number, limits int64[domains, 4] from `bounds` -> Candidates."""
     rows = read(source, group)
     reason = _reasons(rows, limits)
     if source.unit == "sequence":
-        return Judged(rows, reason, rows.loss, rows.sequence, int((reason == 0).sum()))
+        return Candidates(rows, reason, rows.loss, rows.sequence, int((reason == 0).sum()))
     unit = _units(source, rows)
     before = _beyond(source, group, -1, int(unit[0]), limits)
     after = _beyond(source, group, 1, int(unit[-1]), limits)
     loss = np.empty(len(unit), np.float32)
     begun = unit_losses(unit, rows.nll, rows.tokens, reason, before, after, loss)
-    return Judged(rows, reason, loss, unit, int(begun))
+    return Candidates(rows, reason, loss, unit, int(begun))
 
 
 def _reasons(rows: Rows, limits: np.ndarray) -> np.ndarray:
@@ -342,7 +356,7 @@ def _units(source: Source, rows: Rows) -> np.ndarray:
 
 
 def _beyond(source: Source, group: int, step: int, unit: int, limits: np.ndarray) -> tuple[int, int]:
-    """(nll, tokens) of what can be drawn of this unit in the groups before (step -1) or behind (1)."""
+    """(nll, tokens) of the eligible rows of this unit in earlier (step -1) or later (1) groups."""
     nll = tokens = 0
     k = group + step
     while 0 <= k < len(source.groups):

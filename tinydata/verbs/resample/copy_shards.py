@@ -1,9 +1,9 @@
-"""A round's kept sequences -> shards of their own, in any format that is written: the worker gathers and writes itself.
+"""Kept sequences of a round -> shards of their own, in any output format; each worker gathers and writes one shard.
 
-Sequence n of the new shards is the n-th kept one, in the order of their numbers or shuffled: its T inputs, token for
-token, and behind the last one the one token more that is its last target. Documents keep their bounds, and one that is
-cut begins anew. Where a sequence does not follow the one before it, the target in between would be invented: it is the
-first token of the new sequence, and bears no loss.
+Sequence n of the new shards is the n-th kept one, by number or shuffled: its T input tokens; the very last sequence is
+followed by one more token, its last target. Documents keep their boundaries, and the remainder of a document that was
+cut starts a new one. Where a sequence does not directly follow the previous one in the original shards, its first token
+would be a target that never followed its context, so that token is excluded from the loss.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ BY_SIGN = ("internevo",)  # and those where a masked id is a negative one: id 0 
 
 
 class Target(NamedTuple):
-    """What is made of a round."""
+    """Format, order and size of the shards that a round is copied to."""
 
     to: str = "megatron"
     order: str = "concatenated"
@@ -56,7 +56,7 @@ class Copy(NamedTuple):
 
 
 class Bounds(NamedTuple):
-    """Documents of some kept sequences end to end, cut where these do not follow one another."""
+    """Documents of several kept sequences end to end, cut where these are not consecutive."""
 
     lengths: np.ndarray  # int64[p]: tokens
     document: np.ndarray  # int64[p]: its number in the base
@@ -97,7 +97,7 @@ def write_shard(copy: Copy, about: tuple[int, int], number: int, tell: Tell) -> 
 
 
 def _add(domains: dict[str, list[int]], piece: Piece) -> None:
-    """Documents and tokens of each domain."""
+    """Adds the documents and tokens of a piece to the sums of each domain."""
     coded = piece.documents["domain"].combine_chunks().dictionary_encode()
     index = coded.indices.to_numpy()
     for k, name in enumerate(coded.dictionary.to_pylist()):
@@ -107,7 +107,7 @@ def _add(domains: dict[str, list[int]], piece: Piece) -> None:
 
 
 def result(copy: Copy, done: list[dict[str, Any]]) -> tuple[dict[str, Any], dict[str, bytes]]:
-    """Sums of all shards -> what a manifest of shards says, and the files that go with them."""
+    """Sums of all shards -> their part of the manifest, and the additional files."""
     source = copy.stream.source
     domains: dict[str, list[int]] = {}
     for d in done:
@@ -130,14 +130,14 @@ def result(copy: Copy, done: list[dict[str, Any]]) -> tuple[dict[str, Any], dict
 
 def _kept(copy: Copy, a: int, b: int) -> np.ndarray:
     """int64: the kept sequences a to b, counted in order."""
-    found = [np.empty(0, np.int64)]
+    numbers_of_files = [np.empty(0, np.int64)]
     first = 0
     for name, rows in copy.keep:
         if first < b and first + rows > a:
             numbers = _numbers(copy, name)
-            found.append(numbers[max(a - first, 0) : b - first])
+            numbers_of_files.append(numbers[max(a - first, 0) : b - first])
         first += rows
-    return np.concatenate(found)
+    return np.concatenate(numbers_of_files)
 
 
 def _numbers(copy: Copy, name: str) -> np.ndarray:
@@ -162,14 +162,14 @@ def _in_order(copy: Copy, n: int, many: int) -> Iterator[Piece]:
 
 def _shuffled(copy: Copy, n: int, many: int) -> Iterator[Piece]:
     """The sequences whose hash falls into this shard's share of all hashes, by hash; all of them in memory."""
-    found, hashes = [np.empty(0, np.int64)], [np.empty(0, np.uint64)]
+    numbers_of_files, hashes = [np.empty(0, np.int64)], [np.empty(0, np.uint64)]
     for name, _ in copy.keep:
         numbers = _numbers(copy, name)
         key = shuffle_keys(numbers.view(np.uint64), np.uint64(copy.seed))
         mine = ((key >> np.uint64(32)) * np.uint64(many)) >> np.uint64(32) == n
-        found.append(numbers[mine])
+        numbers_of_files.append(numbers[mine])
         hashes.append(key[mine])
-    numbers, order = np.concatenate(found), np.argsort(np.concatenate(hashes), kind="stable")
+    numbers, order = np.concatenate(numbers_of_files), np.argsort(np.concatenate(hashes), kind="stable")
     if not len(numbers):
         return
     ids, flags, bounds = _gathered(copy, numbers, np.zeros(len(numbers), np.bool_))
@@ -219,24 +219,24 @@ def _flags(copy: Copy, numbers: np.ndarray, seams: np.ndarray) -> np.ndarray:
 
 
 def _bounds(stream: Stream, T: int, numbers: np.ndarray, follows: np.ndarray) -> Bounds:
-    """Where documents begin among these sequences."""
-    found = stream.documents(int(numbers[0]) * T, (int(numbers[-1]) + 1) * T)
-    at = np.minimum(np.searchsorted(numbers, found.starts // T), len(numbers) - 1)
-    inside = numbers[at] == found.starts // T
-    begins = (at * T + found.starts % T)[inside]
+    """Sequence numbers int64[n] -> Bounds of the documents in them."""
+    documents = stream.documents(int(numbers[0]) * T, (int(numbers[-1]) + 1) * T)
+    at = np.minimum(np.searchsorted(numbers, documents.starts // T), len(numbers) - 1)
+    inside = numbers[at] == documents.starts // T
+    begins = (at * T + documents.starts % T)[inside]
     cuts = np.flatnonzero(~follows) * T
     begins = np.union1d(np.union1d(begins, cuts), [0])
     place = begins // T
-    which = found.at(numbers[place] * T + begins % T)
+    which = documents.at(numbers[place] * T + begins % T)
     lengths = np.diff(begins, append=len(numbers) * T)
-    names = np.array(found.domains, object)[found.domain[which]].tolist()
-    return Bounds(lengths, found.first + which, names, place)
+    names = np.array(documents.domains, object)[documents.domain[which]].tolist()
+    return Bounds(lengths, documents.first + which, names, place)
 
 
 def _ended(
     copy: Copy, number: int, ids: np.ndarray, flags: np.ndarray | None, lengths: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
-    """With the last target of the last sequence behind it."""
+    """Appends the last target of the last sequence."""
     end = (number + 1) * copy.seq_len
     ids = np.concatenate([ids, copy.stream.read(end, end + 1)])
     if flags is not None:

@@ -1,4 +1,4 @@
-"""The hardest of what was kept, and of what the guards excluded, as text: what a user should look at."""
+"""Hardest sequences, kept and excluded -> EXAMPLES: their text, for a user to inspect."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from tinydata.tokenizers.open import load, read_tokenizer
 HARDEST = 10  # of each kind
 LETTERS = 400
 
-Found = dict[str, list[list[Any]]]  # "" for kept, or the reason: [[sequence, domain, loss]], hardest first
+Hardest = dict[str, list[list[Any]]]  # "" for kept, or the reason: [[sequence, domain, loss]], hardest first
 
 
-def examples(found: list[Found], domains: list[str], stream: Stream | None, seq_len: int) -> pa.Table:
-    """What each group found -> EXAMPLES: ten that were kept, and ten that were not, from all guards in turn."""
-    best: Found = {}
-    for some in found:
+def examples(hardest: list[Hardest], domains: list[str], stream: Stream | None, seq_len: int) -> pa.Table:
+    """Hardest sequences of each group -> EXAMPLES: ten kept ones, and ten excluded ones from all guards in turn."""
+    best: Hardest = {}
+    for some in hardest:
         for reason, rows in some.items():
             best[reason] = sorted(best.get(reason, []) + rows, key=lambda r: (-r[2], r[0]))[:HARDEST]
     kept = [("hardest kept", "", row) for row in best.pop("", [])]
@@ -42,7 +42,7 @@ def examples(found: list[Found], domains: list[str], stream: Stream | None, seq_
 
 
 def _texts(numbers: np.ndarray, stream: Stream | None, seq_len: int) -> list[str]:
-    """The beginning of each sequence; its ids where the tokenizer is gone, nothing where the shards are."""
+    """The beginning of each sequence: its ids if the tokenizer is not available, "" if the shards are not."""
     if stream is None:
         return [""] * len(numbers)
     tok = _tokenizer(stream.tokenizer)
@@ -58,7 +58,7 @@ def _texts(numbers: np.ndarray, stream: Stream | None, seq_len: int) -> list[str
 
 
 def _tokenizer(facts: dict[str, Any]) -> Tokenizer | None:
-    """The shards' own, if it is still where it was, and still the same."""
+    """The tokenizer of the shards; None if it is no longer at its path or has changed."""
     try:
         tok = load(read_tokenizer(facts["path"]), facts["path"])
     except TinydataError:

@@ -1,4 +1,4 @@
-"""One pass over all candidates on an engine, and the sum of its partial results."""
+"""Groups of candidates -> results of one pass over all of them on an engine."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ ROW = 24  # bytes of a row, for progress and for the size of tasks
 
 
 class Passes(NamedTuple):
-    """How passes over the groups are run."""
+    """The engine and how passes over the groups run on it."""
 
     engine: Engine
     partitions: int
@@ -20,18 +20,19 @@ class Passes(NamedTuple):
     label: str
 
     def run(self, name: str, source: Source, work: Any) -> list[Any]:
-        """work(groups, tell) -> what it returned for each task, in any order."""
+        """work(groups, tell) -> its result for each task, in any order."""
         units = units_of_groups(source)
         tasks = [Units(g, "", "") for g in grouped(units, self.engine.slots, self.partitions)]
         with self.stage(name, sum(u.bytes for u in units)) as progress:
-            return [found for _, found in self.engine.run(tasks, work, progress=progress, label=self.label)]
+            return [result for _, result in self.engine.run(tasks, work, progress=progress, label=self.label)]
 
     def map(self, kind: str, output: Output, units: list[Unit], do: Any) -> list[dict[str, Any]]:
-        """Does each unit once, also if the run is killed -> what each returned, in order."""
+        """Runs each unit once, even if the command is interrupted and repeated -> results in order."""
         with self.stage(kind, sum(u.bytes for u in units)) as progress:
             ways: dict[str, Any] = {"partitions": self.partitions, "label": self.label}
             return map(self.engine, units, do, kind=kind, parts=output.parts, progress=progress, **ways)
 
 
 def units_of_groups(source: Source) -> list[Unit]:
+    """Source -> one unit per group."""
     return [Unit(k, k, source.rows(k) * ROW) for k in range(len(source.groups))]

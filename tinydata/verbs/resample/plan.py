@@ -1,8 +1,8 @@
 """scores -> the next round: an exact number of sequences, drawn without replacement in proportion to exp(loss / T).
 
-Passes over the groups of SCORES, each with a small result that merges in any order: priors (where that guard is on),
-losses in bins, keys near the threshold that these predict, and then what is kept is written. Nothing is sorted but
-the few keys next to the threshold, and engine, workers and partitions change nothing.
+Several passes over the groups of SCORES, each with a small result that can be merged in any order: priors (if that
+guard is on), binned losses, keys near the threshold that these predict, and finally the kept rows are written. Only the
+few keys near the threshold are sorted, and the result depends on neither engine, workers nor partitions.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from tinydata.core.errors import TinydataError
 from tinydata.verbs.resample.candidates import GUARDS, Scores, Source
 
 BARS = 50  # of the histogram in the manifest
-COLLECTED = 1 << 21  # keys of a window that one task hands back
-SPREAD = 1.349  # quartiles of a normal distribution lie so many standard deviations apart
+COLLECTED = 1 << 21  # at most so many keys of a window are returned by one task
+SPREAD = 1.349  # distance of the quartiles of a normal distribution, in standard deviations
 FAR = 8  # standard deviations of a sample's size, between the predicted threshold and the ends of the window
 DEFAULTS = {"periodic": 416.0, "short": 0.1, "unknown": 0.1, "prior": 6.0}
 PRESETS: dict[str, dict[str, Any]] = {
@@ -43,14 +43,17 @@ class Settings(NamedTuple):
     seed: int = 0
 
 
-def settings(preset: str = "guarded", exclude: tuple[str, ...] = (), **told: Any) -> Settings:
-    """A preset and what was told beside it (None: not told) -> Settings. exclude: GUARD or GUARD=VALUE, or none."""
-    chosen = {**PRESETS[preset], **{k: v for k, v in told.items() if v is not None}}
+def settings(preset: str = "guarded", exclude: tuple[str, ...] = (), **options: Any) -> Settings:
+    """Preset and options that override it (None: not given) -> Settings.
+
+    exclude: GUARD or GUARD=VALUE, or "none". Raises TinydataError for an unknown guard or options that contradict.
+    """
+    chosen = {**PRESETS[preset], **{k: v for k, v in options.items() if v is not None}}
     named = exclude or chosen["exclude"]
     chosen["exclude"] = tuple(_guard(text) for text in named if text != "none")
     if chosen["unit"] == "batch" and chosen["stratify"] == "domain":
         raise TinydataError(
-            "a batch holds sequences of many domains, so it belongs to no stratum",
+            "a batch contains sequences of many domains, so it cannot be assigned to one stratum",
             where="--unit batch with --stratify domain",
             fix="pass --stratify none, or another --unit",
         )
@@ -63,12 +66,12 @@ def _guard(text: str) -> tuple[str, float]:
         return name, float(value) if value else DEFAULTS[name]
     except (KeyError, ValueError):
         raise TinydataError(
-            f"there is no guard {text!r}", where="--exclude", fix=f"pass {', '.join(GUARDS)} or none; or NAME=NUMBER"
+            f"unknown guard {text!r}", where="--exclude", fix=f"pass {', '.join(GUARDS)}, NAME=NUMBER, or none"
         ) from None
 
 
 def quantiles(text: str) -> tuple[float, ...]:
-    """LO,HI of --clip-quantile, or none -> the two, or nothing."""
+    """Value of --clip-quantile, "LO,HI" or "none" -> (low, high) or ()."""
     if text == "none":
         return ()
     try:
@@ -76,7 +79,9 @@ def quantiles(text: str) -> tuple[float, ...]:
     except ValueError:
         low, high = 1.0, 0.0
     if not 0 <= low < high <= 1:
-        raise TinydataError(f"no pair of quantiles: {text}", where="--clip-quantile", fix="pass LO,HI, as 0.01,0.99")
+        raise TinydataError(
+            f"not a pair of quantiles: {text}", where="--clip-quantile", fix="pass LO,HI, for example 0.01,0.99"
+        )
     return low, high
 
 
@@ -96,7 +101,7 @@ class Draw(NamedTuple):
 
 
 class Losses(NamedTuple):
-    """What the losses of all candidates are."""
+    """Histogram of the losses of all candidates."""
 
     counts: np.ndarray  # int64 [domains, bins]
     middles: np.ndarray  # float64 [bins]: nats
@@ -106,7 +111,7 @@ class Losses(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """A draw that has been predicted, and not been made."""
+    """A draw that has been predicted but not carried out."""
 
     scores: Scores
     draw: Draw

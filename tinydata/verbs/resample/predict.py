@@ -1,4 +1,4 @@
-"""Predict a draw from the losses alone: inclusion probabilities by loss, by domain, and what they mean."""
+"""Losses -> predicted draw: inclusion probabilities by loss and by domain, expected sizes, and warnings."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from tinydata.verbs.resample.candidates import (
     Part,
     Scores,
     Source,
+    apply_guards,
     bounds,
     groups,
-    judged,
+    no_bounds,
     open_scores,
     read,
     tally_priors,
-    unjudged,
 )
 from tinydata.verbs.resample.gumbel import BINS, Scale, allocate, bins, log_weights, middles, quantile, table, tally
 from tinydata.verbs.resample.passes import Passes
@@ -30,12 +30,12 @@ from tinydata.verbs.resample.plan import BARS, SPREAD, Draw, Losses, Plan, Setti
 
 
 def predict(opened: Scores, passes: Passes, settings: Settings, reference: str = "", *, cache: str = "") -> Plan:
-    """Two passes at most -> what will be kept of each decile and domain, before any key is drawn."""
+    """Scores -> Plan, in at most two passes: what will be kept by decile and domain, before the draw."""
     source = _source(opened, settings, reference, cache)
-    limits = unjudged(len(source.domains))
+    limits = no_bounds(len(source.domains))
     if "prior" in source.limits:
-        found = passes.run("priors", source, partial(count_priors, source))
-        limits = bounds(_added(found, (len(source.domains), 2, 65536)), source.limits["prior"])
+        priors = passes.run("priors", source, partial(count_priors, source))
+        limits = bounds(_added(priors, (len(source.domains), 2, 65536)), source.limits["prior"])
     losses = _losses(passes.run("losses", source, partial(count_losses, source, limits)), len(source.domains))
     stratify = settings.stratify == "domain"
     stratum_of = np.arange(len(source.domains)) if stratify else np.zeros(len(source.domains), np.int64)
@@ -48,7 +48,7 @@ def predict(opened: Scores, passes: Passes, settings: Settings, reference: str =
     keep = allocate(sizes, by.sum(1).tolist(), wanted)
     if not sum(keep):
         raise TinydataError(
-            f"nothing would be kept: {int(by.sum()):,} of {sum(sizes):,} sequences can be, {wanted:,} were asked for",
+            f"no sequence would be kept: {int(by.sum()):,} of {sum(sizes):,} are eligible, {wanted:,} were requested",
             where=opened.path,
             fix="raise --keep, or loosen the guards with --exclude",
         )
@@ -67,7 +67,7 @@ def predict(opened: Scores, passes: Passes, settings: Settings, reference: str =
 
 
 def _edges(middles: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """float64[BARS + 1], nats: where nearly all losses are, rounded so that it can be read."""
+    """float64[BARS + 1], nats: edges of a histogram of nearly all losses, rounded."""
     low, high = (middles[quantile(counts, q)] if counts.any() else q for q in (0.001, 0.999))
     if high - low < 1e-3:
         low, high = low - 0.5, high + 0.5
@@ -77,7 +77,7 @@ def _edges(middles: np.ndarray, counts: np.ndarray) -> np.ndarray:
 def _source(opened: Scores, settings: Settings, reference: str, cache: str) -> Source:
     manifest = opened.manifest
     limits = dict(settings.exclude) | ({"repeats": settings.max_repeats} if settings.max_repeats else {})
-    if "periodic" in limits:  # a short sequence is nothing else when half of it is
+    if "periodic" in limits:  # half of a short sequence is enough
         limits["periodic"] = min(limits["periodic"], manifest["seq_len"] / 2)
     others: list[Part] = []
     if reference:
@@ -85,17 +85,17 @@ def _source(opened: Scores, settings: Settings, reference: str, cache: str) -> S
         for what in (("base", "fingerprint"), ("seq_len",)):
             if _at(manifest, what) != _at(other.manifest, what):
                 raise TinydataError(
-                    "these scores are of other sequences: " + " ".join(what) + " differs",
+                    "the reference scores are of different sequences: " + " ".join(what) + " differs",
                     where=reference,
-                    fix="score the same shards with the reference model, and the same --seq-len",
+                    fix="score the same shards with the reference model and the same --seq-len",
                 )
         others = other.parts
-    found = groups(opened.parts)
-    if not found:
-        raise TinydataError("the scores are empty", where=opened.path, fix="score some shards first")
+    nonempty = groups(opened.parts)
+    if not nonempty:
+        raise TinydataError("the scores contain no rows", where=opened.path, fix="score some shards first")
     batch = max(1, settings.batch_tokens // manifest["seq_len"])
     names = sorted(manifest["domains"])
-    return Source(found, names, manifest["seq_len"], settings.unit, batch, limits, others, cache)
+    return Source(nonempty, names, manifest["seq_len"], settings.unit, batch, limits, others, cache)
 
 
 def _at(manifest: dict[str, Any], keys: tuple[str, ...]) -> Any:
@@ -106,12 +106,12 @@ def _at(manifest: dict[str, Any], keys: tuple[str, ...]) -> Any:
 
 
 def _with_loss(reasons: np.ndarray) -> np.ndarray:
-    """int64[domains]: sequences that have a loss, whether they can be drawn or not."""
+    """int64[domains]: sequences that have a loss, whether they are eligible or not."""
     return reasons.sum(1) - reasons[:, REASONS.index("no loss")]
 
 
 def _scale(settings: Settings, losses: Losses, counts: np.ndarray) -> Scale:
-    """counts int64[bins] of a stratum -> what makes its log-weights of its losses."""
+    """counts int64[bins] of a stratum -> the Scale that turns its losses into log-weights."""
     if not counts.any():
         return Scale()
 
@@ -146,7 +146,7 @@ def _facts(
     weights: np.ndarray,
     by: np.ndarray,
 ) -> dict[str, Any]:
-    """What the manifest says of the draw before it is made."""
+    """Predicted draw -> `selection` of the manifest."""
     source, counts = draw.source, losses.counts
     chance = np.array([curves.inclusion(w, t) for w, t in zip(weights, draw.expected, strict=True)]).reshape(by.shape)
     kept = counts * chance[draw.stratum_of]
@@ -199,12 +199,12 @@ def _finite(value: float) -> float | None:
 
 
 def _notes(settings: Settings, facts: dict[str, Any]) -> list[str]:
-    """What a user must hear of it."""
+    """`selection` -> warnings to the user."""
     out = []
     if facts["eligible"] <= facts["wanted"]:
         out.append(
-            f"all {facts['eligible']:,} sequences that can be kept are kept: {facts['wanted']:,} were asked for;"
-            " a smaller --keep chooses among them, and a looser --exclude leaves more"
+            f"all {facts['eligible']:,} eligible sequences are kept, since {facts['wanted']:,} were requested;"
+            " use a smaller --keep to select among them, or a looser --exclude to have more"
         )
         return out
     loss = facts["loss"]
@@ -213,14 +213,15 @@ def _notes(settings: Settings, facts: dict[str, Any]) -> list[str]:
         change = [] if settings.unit == "sequence" else ["--unit sequence"]
         change += ["a lower --temperature"] + ([] if settings.zscore else ["--zscore"])
         out.append(
-            f"this is hardly more than a random choice: the effective size is {facts['effective_size']:.4f} of all, and"
-            f" the mean loss goes from {loss['before']:.4f} to {loss['expected']:.4f}, where chance alone moves it by"
-            f" {loss['standard_error_of_random']:.4f}; {' or '.join(change)} makes more of the losses"
+            f"this is hardly different from a random selection: the effective size is {facts['effective_size']:.4f} of"
+            f" all, and the mean loss changes from {loss['before']:.4f} to {loss['expected']:.4f}, where chance alone"
+            f" changes it by {loss['standard_error_of_random']:.4f};"
+            f" {' or '.join(change)} gives the losses more influence"
         )
     return out
 
 
-Sparse = tuple[np.ndarray, np.ndarray]  # places in a flat array, and what stands there
+Sparse = tuple[np.ndarray, np.ndarray]  # indices into a flat array, and the values there
 
 
 def _sparse(counts: np.ndarray) -> Sparse:
@@ -228,15 +229,15 @@ def _sparse(counts: np.ndarray) -> Sparse:
     return at, counts.ravel()[at]
 
 
-def _added(found: list[Sparse], shape: tuple[int, ...]) -> np.ndarray:
+def _added(partial_counts: list[Sparse], shape: tuple[int, ...]) -> np.ndarray:
     out = np.zeros(shape, np.int64)
-    for at, counts in found:
+    for at, counts in partial_counts:
         out.ravel()[at] += counts
     return out
 
 
 def count_priors(source: Source, task: Units, tell: Tell) -> Sparse:
-    """-> counts of priors and their deviations [domains, 2, 65536]."""
+    """Groups -> counts int64[domains, 2, 65536] of priors and of their standard deviations, sparse."""
     counts = np.zeros((len(source.domains), 2, 65536), np.int64)
     for unit in task.units:
         rows = read(source, unit.about)
@@ -246,26 +247,26 @@ def count_priors(source: Source, task: Units, tell: Tell) -> Sparse:
 
 
 def count_losses(source: Source, limits: np.ndarray, task: Units, tell: Tell) -> tuple[Sparse, np.ndarray, int]:
-    """-> counts of losses [domains, BINS], of reasons [domains, REASONS], number of units."""
+    """Groups -> counts of losses [domains, BINS] and of reasons [domains, REASONS], number of units."""
     counts = np.zeros((len(source.domains), BINS), np.int64)
     reasons = np.zeros(len(source.domains) * len(REASONS), np.int64)
     units = 0
     for unit in task.units:
-        found = judged(source, unit.about, limits)
-        tally(found.loss.view(np.uint32), found.reason, found.rows.domain, counts)
-        code = found.rows.domain.astype(np.int64) * len(REASONS) + found.reason
+        candidates = apply_guards(source, unit.about, limits)
+        tally(candidates.loss.view(np.uint32), candidates.reason, candidates.rows.domain, counts)
+        code = candidates.rows.domain.astype(np.int64) * len(REASONS) + candidates.reason
         reasons += np.bincount(code, minlength=len(reasons))
-        units += found.units
+        units += candidates.units
         tell(unit.bytes)
     return _sparse(counts), reasons.reshape(-1, len(REASONS)), units
 
 
-def _losses(found: list[tuple[Sparse, np.ndarray, int]], domains: int) -> Losses:
-    index = np.unique(np.concatenate([at % BINS for (at, _), _, _ in found]))
+def _losses(results: list[tuple[Sparse, np.ndarray, int]], domains: int) -> Losses:
+    index = np.unique(np.concatenate([at % BINS for (at, _), _, _ in results]))
     if not len(index):
         index = np.zeros(1, np.int64)
     counts = np.zeros((domains, len(index)), np.int64)
-    for (at, n), _, _ in found:
+    for (at, n), _, _ in results:
         counts[at // BINS, np.searchsorted(index, at % BINS)] += n
-    reasons = np.sum([r for _, r, _ in found], axis=0)
-    return Losses(counts, middles(index), index, reasons, sum(u for _, _, u in found))
+    reasons = np.sum([r for _, r, _ in results], axis=0)
+    return Losses(counts, middles(index), index, reasons, sum(u for _, _, u in results))

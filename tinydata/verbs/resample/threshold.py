@@ -1,4 +1,4 @@
-"""The k-th largest Gumbel key of all units, found without a sort: counts in ever narrower windows."""
+"""Losses and seed -> threshold of each stratum: the k-th largest Gumbel key, without sorting all keys."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from tinydata.engines.base import Tell, Units
 from tinydata.verbs.resample import gumbel as curves
-from tinydata.verbs.resample.candidates import Judged, judged
+from tinydata.verbs.resample.candidates import Candidates, apply_guards
 from tinydata.verbs.resample.gumbel import LIMIT, STEPS, keys, sift
 from tinydata.verbs.resample.passes import Passes
 from tinydata.verbs.resample.plan import COLLECTED, FAR, Draw, Plan
@@ -18,50 +18,59 @@ from tinydata.verbs.resample.predict import log_weights_of
 
 
 class Near(NamedTuple):
-    """Keys around a threshold: how many are above the window, and those in it, in steps and, if few, themselves."""
+    """Keys near a threshold: how many lie above the window, a histogram of those inside, and, if few, the keys."""
 
     above: np.ndarray  # int64 [strata]
     counts: np.ndarray  # int64 [strata, STEPS]
     keys: np.ndarray | None  # int64 [n, 3]: stratum, key, sequence
 
 
-def candidates_with_keys(draw: Draw, group: int) -> tuple[Judged, np.ndarray]:
-    """-> the rows of a group, and their keys."""
-    found = judged(draw.source, group, draw.limits)
-    out = np.empty(len(found.reason), np.int64)
+def candidates_with_keys(draw: Draw, group: int) -> tuple[Candidates, np.ndarray]:
+    """Group number -> its candidates, and keys int64[n]."""
+    candidates = apply_guards(draw.source, group, draw.limits)
+    out = np.empty(len(candidates.reason), np.int64)
     seed = np.uint64(draw.seed)
-    keys(found.loss, found.reason, found.rows.domain, found.unit, draw.stratum_of, draw.scales, seed, out)
-    return found, out
+    keys(
+        candidates.loss,
+        candidates.reason,
+        candidates.rows.domain,
+        candidates.unit,
+        draw.stratum_of,
+        draw.scales,
+        seed,
+        out,
+    )
+    return candidates, out
 
 
 def count_keys(draw: Draw, low: np.ndarray, high: np.ndarray, step: np.ndarray, task: Units, tell: Tell) -> Near:
-    """One pass: keys against a window low..high int64[strata] of each stratum."""
+    """One pass: compares the keys of a task with a window low..high, int64[strata] each, per stratum."""
     above, counts = np.zeros(len(low), np.int64), np.zeros((len(low), STEPS), np.int64)
     inside: list[np.ndarray] | None = [np.empty((0, 3), np.int64)]
     size = 0
     for unit in task.units:
-        found, key = candidates_with_keys(draw, unit.about)
+        candidates, key = candidates_with_keys(draw, unit.about)
         at = np.empty(len(key), np.int64)
-        n = sift(key, found.rows.domain, draw.stratum_of, low, high, step, above, counts, at)
+        n = sift(key, candidates.rows.domain, draw.stratum_of, low, high, step, above, counts, at)
         size += n
         at = at[:n]
         if size > COLLECTED:
             inside = None
         elif inside is not None:
-            stratum = draw.stratum_of[found.rows.domain[at]]
-            inside.append(np.stack([stratum, key[at], found.rows.sequence[at]], axis=1))
+            stratum = draw.stratum_of[candidates.rows.domain[at]]
+            inside.append(np.stack([stratum, key[at], candidates.rows.sequence[at]], axis=1))
         tell(unit.bytes)
     return Near(above, counts, None if inside is None else np.concatenate(inside))
 
 
 def search(plan: Plan, passes: Passes) -> Draw:
-    """Finds each stratum's threshold: the key, and among equal keys the sequence, of the last row that is kept.
+    """Plan -> Draw with each stratum's threshold: key and, among equal keys, sequence number of the last row kept.
 
-    The losses predict it, so one pass over a narrow window nearly always does; where the window misses, or holds
-    too many keys, it moves, or narrows to a step. In the end the number kept is exact, whatever was predicted.
+    The losses predict the threshold, so one pass over a narrow window is nearly always enough; if the window misses
+    it or contains too many keys, it is moved or narrowed. The number kept is exact, whatever was predicted.
     """
     draw, strata = plan.draw, len(plan.keep)
-    threshold, last = np.full(strata, LIMIT + 1), np.full(strata, -1)  # nothing
+    threshold, last = np.full(strata, LIMIT + 1), np.full(strata, -1)  # keeps nothing
     eligible = np.zeros(strata, np.int64)
     np.add.at(eligible, draw.stratum_of, plan.losses.counts.sum(1))
     whole = np.array(plan.keep) >= eligible
@@ -73,11 +82,11 @@ def search(plan: Plan, passes: Passes) -> Draw:
         closed[todo] = False
         low[closed] = high[closed] = LIMIT + 2
         step = np.maximum(1, -(-(high - low) // STEPS))
-        found = passes.run("keys", draw.source, partial(count_keys, draw, low, high, step))
-        above = sum(n.above for n in found)
-        counts = sum(n.counts for n in found)
-        told = [n.keys for n in found if n.keys is not None]
-        everything = np.concatenate(told) if len(told) == len(found) else None
+        partial_results = passes.run("keys", draw.source, partial(count_keys, draw, low, high, step))
+        above = sum(n.above for n in partial_results)
+        counts = sum(n.counts for n in partial_results)
+        collected = [n.keys for n in partial_results if n.keys is not None]
+        everything = np.concatenate(collected) if len(collected) == len(partial_results) else None
         for s in list(todo):
             rank = plan.keep[s] - int(above[s])  # among the keys inside
             if rank <= 0:
@@ -100,7 +109,7 @@ def search(plan: Plan, passes: Passes) -> Draw:
 
 
 def _windows(plan: Plan) -> tuple[np.ndarray, np.ndarray]:
-    """-> low, high int64[strata]: keys between which the threshold is expected, by the counts of losses."""
+    """-> low, high int64[strata]: range of keys in which the threshold is expected, from the counts of losses."""
     draw, losses = plan.draw, plan.losses
     low, high = np.full(len(plan.keep), -LIMIT), np.full(len(plan.keep), LIMIT + 1)
     for s, k in enumerate(plan.keep):

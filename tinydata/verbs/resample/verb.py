@@ -1,4 +1,4 @@
-"""scores -> the next round: exactly as many sequences as asked for, drawn without replacement."""
+"""scores -> the next round: exactly the requested number of sequences, drawn without replacement."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ def resample(
     partitions: int = 0,
     stage: Stage = silent,
 ) -> dict[str, Any]:
-    """Writes a ROUND to `out`; returns its manifest. The same command again continues a killed one.
+    """SCORES -> ROUND in `out`; returns its manifest. The same command again continues an interrupted one.
 
-    data: the shards that were scored, if they have moved. target: the kept sequences are copied to shards, too.
+    data: the shards that were scored, if they have moved. target: also copy the kept sequences to new shards.
 
-    Raises TinydataError: scores or shards that cannot be used, output that exists.
+    Raises TinydataError for unusable scores or shards, and if the output already exists.
     """
     opened = open_scores(scores)
     stream = _base(opened, data, needed=target is not None)
@@ -62,14 +62,14 @@ def resample(
         keep = [(d["name"], d["sequences"]) for d in done]
         copy = Copy(stream, draw.source.seq_len, keep, target, settings.seed, place)
         made = passes.map("shard", output, units(copy), partial(write_shard, copy))
-        more, beside = result(copy, made)
-        facts, files = {**facts, **more}, {**files, **beside}
+        more, other_files = result(copy, made)
+        facts, files = {**facts, **more}, {**files, **other_files}
         streamed |= {n: s for m in made for n, s in m["files"].items()}
     return output.publish(facts, files, streamed)
 
 
 def _base(opened: Scores, data: str, needed: bool) -> Stream | None:
-    """The shards that were scored; None if they are gone and need not be there."""
+    """The shards that were scored; None if they no longer exist and are not needed."""
     try:
         return open_base(opened.manifest["base"], opened.path, data, "scores were", "--data")
     except TinydataError:
@@ -87,29 +87,29 @@ def foresee(
     partitions: int = 0,
     stage: Stage = silent,
 ) -> dict[str, Any]:
-    """What `resample` would keep, as its manifest's `selection` says it; nothing is written."""
+    """SCORES -> what `resample` would keep, in the form of its manifest's `selection`; nothing is written."""
     passes = Passes(engine, partitions, stage, f"tinydata resample {scores}")
     return predict(open_scores(scores), passes, settings, reference).facts
 
 
 def header(scores: Scores, reference: str, settings: Settings, target: Target | None = None) -> dict[str, Any]:
-    """The part of the manifest that is known beforehand: it decides whether a run may be resumed."""
-    told = settings._asdict() | {"exclude": dict(settings.exclude)} | (target._asdict() if target else {})
+    """The part of the manifest that is known before the run; a run is resumed only if this part is unchanged."""
+    options = settings._asdict() | {"exclude": dict(settings.exclude)} | (target._asdict() if target else {})
     return {
         "tinydata": __version__,
         "verb": "resample",
         "inputs": {p: _sha256(p) for p in filter(None, [scores.path, reference])},
-        "options": {**told, **({"reference": reference} if reference else {})},
+        "options": {**options, **({"reference": reference} if reference else {})},
     }
 
 
 def _sha256(path: str) -> str:
-    """Of the manifest of a directory."""
+    """Directory -> SHA-256 of its manifest."""
     return hashlib.sha256(read_bytes(Location.of(path) / MANIFEST)).hexdigest()
 
 
 def summary(plan: Plan, draw: Draw, done: list[dict[str, Any]], place: Location) -> dict[str, Any]:
-    """What the manifest says of the result."""
+    """Plan, draw and sums of all groups -> the part of the manifest that describes the result."""
     manifest, facts = plan.scores.manifest, plan.facts
     kept = sum(d["sequences"] for d in done)
     deciles, domains = (np.sum([d[k] for d in done], axis=0).tolist() for k in ("deciles", "domains"))

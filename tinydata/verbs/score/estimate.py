@@ -1,4 +1,4 @@
-"""What `score` would do, and how long it takes by a few batches that are scored."""
+"""Scoring plan -> estimated speed, measured by scoring a few batches."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from tinydata.verbs.score.worker import AHEAD, score_rows
 SAMPLE_SECONDS = 3.0  # of scoring, for the estimate of --dry-run
 
 
-def speed(found: Plan, settings: Settings) -> float:
-    """Tokens a second of one device: a few batches from all over the data, really scored."""
-    if found.scorer is None:
+def speed(scoring: Plan, settings: Settings) -> float:
+    """Tokens per second of one device, measured by scoring a few batches from all over the data."""
+    if scoring.scorer is None:
         return 0.0
-    stream, T = found.stream, found.seq_len
+    stream, T = scoring.stream, scoring.seq_len
     device = device_of(settings.scorer, settings.device)
     scorer = new(settings.scorer, absolute_path(settings.model), device, T, settings.rows)
     rows = scorer.rows * AHEAD

@@ -1,6 +1,6 @@
-"""What a sequence looks like without a model: repetition, unknown tokens, how rare its ids are. By it, junk is found.
+"""ids [n, T + 1] -> features that need no model and reveal junk: repetition, unknown tokens, rarity of the ids.
 
-The kernels read ids as the shards have them, a sequence a row, and look at the targets only: columns 1 and up.
+The kernels read ids as stored in the shards, one sequence per row, and use the targets only: columns 1 and up.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ PERIOD = 13  # tokens: the longest pattern whose repetition is looked for, as in
 
 
 class Guards(NamedTuple):
-    """Of n sequences."""
+    """Features of n sequences."""
 
     periodic: np.ndarray  # int32[n]
     unknown: np.ndarray  # int32[n]
@@ -34,7 +34,7 @@ def guards(rows: np.ndarray, rarity: np.ndarray, unknown: int) -> Guards:
 
 
 def rarity(counts: np.ndarray) -> np.ndarray:
-    """counts int64[vocab] of ids -> float64[vocab]: -ln of each one's share, nats; of an absent one, of a single."""
+    """counts int64[vocab] of ids -> float64[vocab]: -ln of each one's share, in nats; absent ids count once."""
     return -np.log(np.maximum(counts, 1) / max(int(counts.sum()), 1))
 
 

@@ -1,8 +1,8 @@
-"""shards or a round -> SCORES: the loss of every sequence under a frozen model, and what it looks like without one.
+"""shards or a round -> SCORES: the loss of every sequence under a frozen model, and features that need no model.
 
 Two passes: how often each id occurs (for `prior`), then the units, runs of consecutive sequences that depend on the
-data alone. A unit is scored by one worker and written as one file, so the table is the same whatever ran where, and a
-killed run goes on at the next unit. `losses`: the same table from what the trainer logged, without a model.
+data alone. A unit is scored by one worker and written as one file, so the table does not depend on the workers, and an
+interrupted run continues at the next unit. `losses`: the same table from the losses in a training log.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ UNIT_TOKENS = (1 << 18, 1 << 26)  # a thousandth of the data, between these: the
 
 
 class Settings(NamedTuple):
-    """What decides the result; `device` only says where."""
+    """All options that affect the result, and `device`, which only says where it is computed."""
 
     model: str = ""  # a run, one of its checkpoints, or a Hugging Face directory
     losses: str = ""  # or a run, whose logged losses are taken
     scorer: str = "trainer.scorer:load"
     seq_len: int = 0  # 0: as the model was trained
-    rows: int = 0  # sequences at once; 0: as many as the scorer likes
+    rows: int = 0  # sequences per forward pass; 0: the scorer's default
     base: str = ""  # the shards of a round, if they are not where they were
     device: str = "auto"
 
 
 class Plan(NamedTuple):
-    """What is scored, by what, in which pieces."""
+    """The data to score, the scorer, and the units of work."""
 
     stream: Stream
     scorer: Any  # on this machine, for its facts; None with `losses`
@@ -55,7 +55,10 @@ class Scored(NamedTuple):
 
 
 def plan(data: str, settings: Settings) -> Plan:
-    """Raises TinydataError: no shards, nothing in them, a model of another tokenizer, a log of other shards."""
+    """Data and settings -> Plan.
+
+    Raises TinydataError for missing or empty shards, a model of another tokenizer, or a log about other shards.
+    """
     stream = Stream.open(data, settings.base)
     scorer = None
     if settings.losses:
@@ -73,9 +76,9 @@ def plan(data: str, settings: Settings) -> Plan:
     size = stream.size(T)
     if not size:
         raise TinydataError(
-            f"{stream.tokens:,} tokens make no sequence of {T}",
+            f"{stream.tokens:,} tokens are too few for one sequence of {T}",
             where=data,
-            fix="encode more, or use a smaller --seq-len",
+            fix="encode more text, or use a smaller --seq-len",
             code=UNREADABLE,
         )
     return Plan(stream, scorer, log, T, units(size, T))
@@ -112,18 +115,18 @@ def _check_tokenizer(stream: Stream, scorer: Any, settings: Settings) -> None:
     own, theirs = scorer.tokenizer or {}, stream.tokenizer
     if own.get("fingerprint", theirs["fingerprint"]) != theirs["fingerprint"]:
         raise TinydataError(
-            f"the model is of another tokenizer than the shards: {own.get('path', '?')} ({own.get('size', 0):,} ids)"
+            f"the model has a different tokenizer than the shards: {own.get('path', '?')} ({own.get('size', 0):,} ids)"
             f" and {theirs['path']} ({theirs['size']:,} ids)",
             where=f"{settings.model}, {stream.path}",
             fix="encode the corpus with the model's tokenizer, or name a model that was trained on these shards",
         )
 
 
-def header(data: str, found: Plan, settings: Settings) -> dict[str, Any]:
-    """The part of the manifest that is known beforehand: it decides whether a run may be resumed."""
-    stream = found.stream
+def header(data: str, scoring: Plan, settings: Settings) -> dict[str, Any]:
+    """The part of the manifest that is known before the run; a run is resumed only if this part is unchanged."""
+    stream = scoring.stream
     where = Location.of(data) / MANIFEST
-    told = {k: v for k, v in settings._asdict().items() if v and k != "device"}
+    options = {k: v for k, v in settings._asdict().items() if v and k != "device"}
     own: dict[str, Any] = {}
     if stream.listed:
         kept = stream.manifest["kept"]
@@ -132,30 +135,32 @@ def header(data: str, found: Plan, settings: Settings) -> dict[str, Any]:
         "tinydata": __version__,
         "verb": "score",
         "inputs": {where.path: fingerprint(where)},
-        "options": {"data": data, **told},
+        "options": {"data": data, **options},
         "data": {**stream.facts, "path": data, "absolute": Location.of(data).absolute, **own},
         "base": stream.facts,
-        "seq_len": found.seq_len,
+        "seq_len": scoring.seq_len,
         "tokenizer": stream.tokenizer,
         "round": stream.round,
-        "model": _model(found, settings),
+        "model": _model(scoring, settings),
     }
 
 
-def _model(found: Plan, settings: Settings) -> dict[str, Any]:
+def _model(scoring: Plan, settings: Settings) -> dict[str, Any]:
     """Facts about the model that hold on any machine."""
-    if found.scorer is None:
+    if scoring.scorer is None:
         return {"path": settings.losses}
-    return {k: v for k, v in found.scorer.facts.items() if k not in ("device", "precision")} | {"path": settings.model}
+    return {k: v for k, v in scoring.scorer.facts.items() if k not in ("device", "precision")} | {
+        "path": settings.model
+    }
 
 
-def step_of_model(found: Plan) -> int:
-    """Of the model; 0 if it is no run's."""
-    return (found.scorer.facts.get("step") or 0) if found.scorer else 0
+def step_of_model(scoring: Plan) -> int:
+    """Training step of the model; 0 if it does not belong to a run."""
+    return (scoring.scorer.facts.get("step") or 0) if scoring.scorer else 0
 
 
-def job_of(found: Plan, settings: Settings, output: Output) -> Job:
-    stream = found.stream
+def job_of(scoring: Plan, settings: Settings, output: Output) -> Job:
+    stream = scoring.stream
     return Job(
         run=uuid4().hex,
         data=Location.of(stream.path).absolute,
@@ -165,16 +170,16 @@ def job_of(found: Plan, settings: Settings, output: Output) -> Job:
         scorer=settings.scorer,
         model="" if settings.losses else absolute_path(settings.model),
         device=settings.device,
-        seq_len=found.seq_len,
+        seq_len=scoring.seq_len,
         rows=settings.rows,
         unknown=stream.source.get("unknown", -1),
-        logged=bool(found.log),
-        trained=step_of_model(found) > 0 and _trained_here(settings.model, stream),
-        step=step_of_model(found),
+        logged=bool(scoring.log),
+        trained=step_of_model(scoring) > 0 and _trained_here(settings.model, stream),
+        step=step_of_model(scoring),
     )
 
 
-def ends_of_units(found: Plan) -> list[tuple[int, int]]:
+def ends_of_units(scoring: Plan) -> list[tuple[int, int]]:
     """First and last sequence of each unit, by their numbers in the shards."""
-    spans = [u.about for u in found.units]
-    return [(int(found.stream.numbers(a, a + 1)[0]), int(found.stream.numbers(b - 1, b)[0])) for a, b in spans]
+    spans = [u.about for u in scoring.units]
+    return [(int(scoring.stream.numbers(a, a + 1)[0]), int(scoring.stream.numbers(b - 1, b)[0])) for a, b in spans]

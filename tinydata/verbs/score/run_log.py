@@ -1,7 +1,7 @@
-"""The losses a run logged while it trained (`--log-sequence-loss`), by sequence instead of by step.
+"""Losses that a run logged during training (`--log-sequence-loss`), by step -> by sequence, one file per unit.
 
-RUN/losses/step-*.parquet have a row for every sequence of every batch, in order; recipe.json says of which shards.
-They are sorted once, where `score` is started, into a file for each of its units.
+RUN/losses/step-*.parquet has a row for every sequence of every batch, in order; recipe.json names the shards. The
+process that starts `score` sorts them once into a file for each unit.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ RECIPE = "recipe.json"
 
 
 class Logged(NamedTuple):
-    """Of n sequences, when each was trained on for the last time."""
+    """For n sequences, the loss at the time each was last trained on."""
 
     times: np.ndarray  # int32[n]: how often it was trained on; 0: never, and the rest means nothing
     tokens: np.ndarray  # int32[n]
@@ -31,23 +31,24 @@ class Logged(NamedTuple):
 
 
 def matches(run: Location, stream: Stream, seq_len: int) -> str:
-    """Why a run's log is not about these sequences; "" if it is."""
-    found = recipe(run)
-    if found["data"]["fingerprint"] != stream.fingerprint:
-        return f"the run was trained on other shards: {found['data'].get('directory', '?')}"
-    if found["model"]["seq_len"] != seq_len:
-        return f"the run's sequences have {found['model']['seq_len']} tokens, not {seq_len}"
+    """Run -> why its log is not about these sequences; "" if it is."""
+    recorded = recipe(run)
+    if recorded["data"]["fingerprint"] != stream.fingerprint:
+        return f"the run was trained on other shards: {recorded['data'].get('directory', '?')}"
+    if recorded["model"]["seq_len"] != seq_len:
+        return f"the run's sequences have {recorded['model']['seq_len']} tokens, not {seq_len}"
     return ""
 
 
 def recipe(run: Location) -> dict[str, Any]:
+    """Run directory -> its recipe.json."""
     try:
         return json.loads(read_bytes(run / RECIPE))
     except (TinydataError, ValueError) as e:
         raise TinydataError(
-            f"no readable {RECIPE}: {getattr(e, 'what', e)}",
+            f"{RECIPE} cannot be read: {getattr(e, 'what', e)}",
             where=str(run),
-            fix="name the directory that `python -m trainer.run -o` was given",
+            fix="pass the directory given to `python -m trainer.run -o`",
             code=UNREADABLE,
         ) from None
 
@@ -69,13 +70,13 @@ def sort(folder: Location, parts: Location, spans: list[tuple[int, int]], until:
         table = table.filter(pa.array(table["step"].to_numpy() <= until))
     sequence = table["sequence"].to_numpy()
     order = np.argsort(sequence, kind="stable")
-    found, counts = np.unique(sequence, return_counts=True)
+    distinct, counts = np.unique(sequence, return_counts=True)
     last = order[np.cumsum(counts) - 1]
     rows = table.take(pa.array(last)).select(["sequence", "tokens", "nll", "max"])
     rows = rows.append_column("tenth", pa.array((last * TENTHS // max(len(order), 1)).astype(np.int32)))
     rows = rows.append_column("times", pa.array(counts.astype(np.int32)))
     for number, span in enumerate(spans):
-        a, b = np.searchsorted(found, [span[0], span[1] + 1]).tolist()
+        a, b = np.searchsorted(distinct, [span[0], span[1] + 1]).tolist()
         (parts / _name(number)).write(table_bytes(rows.slice(a, b - a), "none"))
     return int(table["step"].to_numpy().max(initial=0))
 

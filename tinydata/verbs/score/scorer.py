@@ -1,4 +1,4 @@
-"""Where the scorer comes from: its module, its devices, and its errors in the user's words."""
+""" "MODULE:LOAD" -> scorer: its module, its devices, and its errors as TinydataError."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ def scorer_module(spec: str) -> tuple[Any, str]:
             raise missing_extra(e.name, "train") from None
         raise TinydataError(f"no module {e.name!r}", where=f"--scorer {spec}", fix="name one as MODULE:LOAD") from None
     if not hasattr(module, function or "load"):
-        raise TinydataError(f"{name} has no {function!r}", where=f"--scorer {spec}", fix="name one as MODULE:LOAD")
+        raise TinydataError(
+            f"the module {name} has no function {function!r}", where=f"--scorer {spec}", fix="name one as MODULE:LOAD"
+        )
     return module, function or "load"
 
 
@@ -32,15 +34,15 @@ def devices(spec: str) -> list[str]:
     return module.devices() if hasattr(module, "devices") else []
 
 
-def device_of(spec: str, told: str) -> str:
-    """The device of this worker: as told, or the GPU that the cluster gave, or that of the worker's number."""
-    if told != "auto":
-        return told
-    there, own = devices(spec), seat()
-    if not there:
+def device_of(spec: str, given: str) -> str:
+    """The device of this worker: the given one, or the GPU that the cluster assigned, or one by the worker's number."""
+    if given != "auto":
+        return given
+    available, own = devices(spec), seat()
+    if not available:
         return "cpu"
-    given = f"cuda:{own.gpu}"  # where a cluster lets a process see its own GPUs only, they are counted from 0
-    return given if given in there else there[own.number % len(there)]
+    assigned = f"cuda:{own.gpu}"  # where a cluster lets a process see its own GPUs only, they are counted from 0
+    return assigned if assigned in available else available[own.number % len(available)]
 
 
 def new(spec: str, model: str, device: str, seq_len: int, rows: int = 0) -> Any:
@@ -54,12 +56,12 @@ def new(spec: str, model: str, device: str, seq_len: int, rows: int = 0) -> Any:
 
 @contextmanager
 def explained() -> Iterator[None]:
-    """What the trainer says of an error, as TinydataError; any other error as it is."""
+    """Turns errors of the scorer that carry a fix, and lack of GPU memory, into TinydataError."""
     try:
         yield
     except Exception as e:
         if type(e).__name__ == "OutOfMemoryError":
-            raise TinydataError(f"the GPU's memory is too small: {str(e)[:200]}", fix="use fewer --rows") from e
+            raise TinydataError(f"the GPU memory is too small: {str(e)[:200]}", fix="use fewer --rows") from e
         if isinstance(e, TinydataError) or not hasattr(e, "fix"):
             raise
         where, code = getattr(e, "where", ""), getattr(e, "code", FIXABLE)

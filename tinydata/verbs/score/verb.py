@@ -1,4 +1,4 @@
-"""shards + frozen model -> scores.parquet: the loss of every sequence, in manifest order."""
+"""shards + frozen model -> SCORES: the loss of every sequence, in manifest order."""
 
 from __future__ import annotations
 
@@ -31,30 +31,33 @@ def score(
     planned: Plan | None = None,
     stage: Stage = silent,
 ) -> Scored:
-    """Writes SCORES to `out`. The same command again continues a killed one. stage: shows progress in tokens."""
-    found = planned or plan(data, settings)
-    output = Output(out, header(data, found, settings), force=force)
+    """Shards + model -> SCORES in `out`. The same command again continues an interrupted one.
+
+    stage: shows progress in tokens.
+    """
+    scoring = planned or plan(data, settings)
+    output = Output(out, header(data, scoring, settings), force=force)
     output.place.make_dir()
-    job = job_of(found, settings, output)
-    with stage("count", found.stream.tokens) as progress:
-        _count(found.stream, engine, output.parts, progress)
+    job = job_of(scoring, settings, output)
+    with stage("count", scoring.stream.tokens) as progress:
+        _count(scoring.stream, engine, output.parts, progress)
     last = (
-        losses.sort(Location.of(found.log), output.parts, ends_of_units(found), step_of_model(found))
-        if found.log
+        losses.sort(Location.of(scoring.log), output.parts, ends_of_units(scoring), step_of_model(scoring))
+        if scoring.log
         else 0
     )
-    with stage("score", found.tokens) as progress:
+    with stage("score", scoring.tokens) as progress:
         done = map(
             engine,
-            found.units,
+            scoring.units,
             partial(score_unit, job),
             kind="scores",
             parts=output.parts,
             progress=progress,
-            partitions=partitions or len(found.units),
+            partitions=partitions or len(scoring.units),
             label=f"tinydata score {data}",
         )
-    result = summary(found, done, last)
+    result = summary(scoring, done, last)
     return Scored(output.publish(result, {}, {n: s for d in done for n, s in d["files"].items()}), _workers(done))
 
 
@@ -94,8 +97,11 @@ def _counted(size: int, task: _Spans, tell: Tell) -> np.ndarray:
     return counts
 
 
-def summary(found: Plan, done: list[dict[str, Any]], last: int) -> dict[str, Any]:
-    """What the manifest says of the result. Sums go from unit to unit, so they are the same in every run."""
+def summary(scoring: Plan, done: list[dict[str, Any]], last: int) -> dict[str, Any]:
+    """Sums of all units -> the part of the manifest that describes the result.
+
+    Sums are added in the order of units, so they are the same in every run.
+    """
     statuses: Counter[str] = Counter()
     domains: dict[str, list[Any]] = {}
     for d in done:
@@ -118,9 +124,9 @@ def summary(found: Plan, done: list[dict[str, Any]], last: int) -> dict[str, Any
         "parts": [{k: d[k] for k in ("name", "first", "sequences")} for d in done],
         "precision": sorted({d["precision"] for d in done} - {""}),
     }
-    if found.log:
+    if scoring.log:
         result["logged_until"] = last
-    if found.log and found.scorer is not None:
+    if scoring.log and scoring.scorer is not None:
         result["forgetting"] = forgetting(done)
     return result
 
@@ -141,11 +147,11 @@ def forgetting(done: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _workers(done: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Each process that scored, with the number of times it loaded the model, and its units."""
-    found: dict[tuple[Any, ...], dict[str, Any]] = {}
+    workers: dict[tuple[Any, ...], dict[str, Any]] = {}
     for w in (d["worker"] for d in done if d["worker"]):
-        seen = found.setdefault((w["host"], w["pid"]), {**w, "devices": [], "units": 0})
+        seen = workers.setdefault((w["host"], w["pid"]), {**w, "devices": [], "units": 0})
         seen["loads"] = max(seen["loads"], w["loads"])
         seen["units"] += 1
         seen["devices"] = sorted({*seen["devices"], w["device"]})
         seen.pop("device", None)
-    return [found[k] for k in sorted(found)]
+    return [workers[k] for k in sorted(workers)]

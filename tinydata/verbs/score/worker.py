@@ -1,6 +1,6 @@
-"""A run of sequences -> their rows of SCORES: what a worker of `score` does, with its model loaded once.
+"""Consecutive sequences -> their rows of SCORES: the part of `score` that runs on an engine; the model is loaded once.
 
-The scorer is any module's `load(model, device, seq_len)`; this package knows no torch. What a scorer has:
+The scorer comes from any module's `load(model, device, seq_len)`; this package does not import torch. A scorer has:
 
     seq_len, vocab, tokenizer {fingerprint, …}, facts, rows, masks_documents
     scorer(ids int64 [n, T + 1], bears bool [n, T] | None, documents int32 [n, T] | None) -> nll float32 [n, T], nats
@@ -46,7 +46,7 @@ _WRITTEN: dict[str, Any] = {  # 25 bytes a row, read at 38 M rows per CPU-second
 
 
 class Job(NamedTuple):
-    """All that a worker needs to know, with absolute paths."""
+    """Everything a worker needs, with absolute paths."""
 
     run: str  # any name: what is kept in a process is used for the same one only
     data: str
@@ -98,7 +98,7 @@ def score_unit(job: Job, span: tuple[int, int], number: int, tell: Tell) -> Resu
 
 
 class Losses(NamedTuple):
-    """Of the n sequences of a block."""
+    """Losses of the n sequences of a block."""
 
     nll: np.ndarray  # float64[n]
     most: np.ndarray  # float32[n]
@@ -114,22 +114,22 @@ def _block(
     ids, bears = stream.rows(numbers, T), stream.bearing(numbers, T)
     documents = stream.documents(int(numbers[0]) * T, (int(numbers[-1]) + 1) * T + 1)
     targets = np.full(len(numbers), T) if bears is None else bears.sum(axis=1)
-    found = losses(ids, bears, documents)
-    without = ~np.isin(found.status, HAVE_LOSS)
+    block = losses(ids, bears, documents)
+    without = ~np.isin(block.status, HAVE_LOSS)
     columns = {
         "tokens": targets,
-        "nll": pa.array(found.nll, mask=without),
-        "mean": pa.array(found.nll / np.maximum(targets, 1), mask=without),
-        "max": pa.array(found.most, mask=without),
-        "status": pa.array(found.status, pa.string()),
-        "repeats": before + found.times,
+        "nll": pa.array(block.nll, mask=without),
+        "mean": pa.array(block.nll / np.maximum(targets, 1), mask=without),
+        "max": pa.array(block.most, mask=without),
+        "status": pa.array(block.status, pa.string()),
+        "repeats": before + block.times,
         **_described(job, numbers, ids, documents),
     }
     return pa.table([columns[n] for n in schema.SCORES.names], names=schema.SCORES.names).cast(schema.SCORES)
 
 
 class _Model:
-    """Losses from the model, loaded once per process."""
+    """Computes losses with the model, which is loaded once per process."""
 
     def __init__(self, job: Job, stream: Stream, numbers: np.ndarray, logged: Logged | None):
         self._device = device_of(job.scorer, job.device)
@@ -137,15 +137,15 @@ class _Model:
         self._before = loads_before[job.run]
         if (self._scorer.facts.get("step") or 0) != job.step:
             fix = "name the checkpoint itself: --model RUN/checkpoints/step-…"
-            raise TinydataError("the run has gone on since scoring began", where=job.model, fix=fix)
+            raise TinydataError("the run has written a newer checkpoint since scoring began", where=job.model, fix=fix)
         self._numbers, self._logged = numbers, logged
-        self._held = np.isin(numbers, self._scorer.held_out(stream.fingerprint, stream.total(job.seq_len)))
-        self._times = logged.times if logged else (~self._held & job.trained).astype(np.int32)
+        self._held_out = np.isin(numbers, self._scorer.held_out(stream.fingerprint, stream.total(job.seq_len)))
+        self._times = logged.times if logged else (~self._held_out & job.trained).astype(np.int32)
         self.rows: int = self._scorer.rows
 
     def __call__(self, some: slice, tell: Tell, ids: np.ndarray, bears: Any, documents: Documents) -> Losses:
         nll, most, status = score_rows(self._scorer, self._numbers[some], ids, bears, documents, tell)
-        status[(status == OK) & self._held[some]] = HELD_OUT
+        status[(status == OK) & self._held_out[some]] = HELD_OUT
         return Losses(nll, most, status, self._times[some])
 
     def forgetting(self, table: pa.Table) -> list[list[float]] | None:
@@ -166,7 +166,7 @@ class _Model:
 
 
 class _Log:
-    """Losses from what the run logged."""
+    """Takes the losses that the run logged."""
 
     rows = 1
     facts: ClassVar[Result] = {"worker": None, "precision": ""}
@@ -192,7 +192,7 @@ def score_rows(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """-> (nll float64[n], largest float32[n], status object[n]): OK, or why not.
 
-    Sequences with an id the model has not never reach it; one whose loss is not finite harms no other.
+    Sequences with an id outside the vocabulary are not passed to the model; a loss that is not finite affects no other.
     """
     n, T = len(ids), ids.shape[1] - 1
     status = np.full(n, OK, object)
@@ -263,12 +263,12 @@ def sums(table: pa.Table) -> Result:
     status = table["status"].to_numpy()
     statuses, counts = np.unique(status.astype(str), return_counts=True)
     nll, tokens = table["nll"].fill_null(0.0).to_numpy(), table["tokens"].to_numpy()
-    ok, held = status == OK, status == HELD_OUT
+    ok, held_out = status == OK, status == HELD_OUT
     coded = table["domain"].combine_chunks().dictionary_encode()
     domain, names = coded.indices.to_numpy(), coded.dictionary.to_pylist()
     rows = [np.bincount(domain[ok], w[ok], len(names)) for w in (np.ones(len(ok)), tokens, nll)]
     return {
         "statuses": dict(zip(statuses.tolist(), counts.tolist(), strict=True)),
-        "held": [int(tokens[held].sum()), float(nll[held].sum())],
+        "held": [int(tokens[held_out].sum()), float(nll[held_out].sum())],
         "domains": {n: [int(r[0]), int(r[1]), r[2]] for n, r in zip(names, np.transpose(rows).tolist(), strict=True)},
     }

@@ -1,8 +1,8 @@
-"""config.json and generation_config.json under a new vocabulary: sizes and token ids at any depth.
+"""config.json or generation_config.json, id map -> the same with new sizes and token ids, at any depth.
 
-An id that says what a token is for (`*_token_id`, `image_token_index`, …) must have survived; one
-in a list of tokens to suppress or force goes with its token, and is reported. A part of the
-config that has a vocabulary of its own (an audio codec's, say) is not touched.
+An id with a special role (`*_token_id`, `image_token_index`, …) must exist in the new vocabulary; an id in
+a list of tokens to suppress or force is dropped together with its token, and reported. A part of the
+configuration with a vocabulary of its own (such as an audio codec) is not changed.
 """
 
 from __future__ import annotations
@@ -42,19 +42,19 @@ class Changed(NamedTuple):
 
     config: Json
     ids: dict[str, Any]  # "text_config.eos_token_id" -> new value
-    dropped: dict[str, list[int]]  # "suppress_tokens" -> old ids that are gone
+    dropped: dict[str, list[int]]  # "suppress_tokens" -> old ids that were removed
     untouched: list[str]  # parts with a vocabulary of their own
 
 
 def sizes(config: Json, path: str = "") -> dict[str, int]:
     """{"text_config.vocab_size": 32000, …} at any depth."""
-    found = {}
+    found_sizes = {}
     for key, value in config.items():
         if key in _SIZE and isinstance(value, int):
-            found[path + key] = value
+            found_sizes[path + key] = value
         elif isinstance(value, dict):
-            found.update(sizes(value, f"{path}{key}."))
-    return found
+            found_sizes.update(sizes(value, f"{path}{key}."))
+    return found_sizes
 
 
 def renumber(config: Json, ids: Ids, before: int, after: int, where: str) -> Changed:
@@ -74,10 +74,10 @@ def _object(node: Json, path: str, ids: Ids, before: int, after: int, where: str
         if key in _SIZE and value == before:
             out[key] = after
         elif key in _LISTS and isinstance(value, list):
-            gone: list[int] = []
-            out[key] = _sequences(value, ids, gone, key)
-            if gone:
-                changed.dropped[at] = gone
+            removed: list[int] = []
+            out[key] = _sequences(value, ids, removed, key)
+            if removed:
+                changed.dropped[at] = removed
         elif _ID.search(key) or (key in _MAPS and isinstance(value, dict)):
             out[key] = _special(value, at, ids, where)
             if value not in (None, []):
@@ -103,7 +103,7 @@ def _special(value: Any, at: str, ids: Ids, where: str) -> Any:
         return value
     if value >= len(ids.new):
         raise TinydataError(
-            f"{at} is {value:,}, and the tokenizer has {len(ids.new):,} ids",
+            f"{at} is {value:,}, but the tokenizer has {len(ids.new):,} ids",
             where=where,
             fix="correct the id there, or remove it",
         )
@@ -111,36 +111,36 @@ def _special(value: Any, at: str, ids: Ids, where: str) -> Any:
         raise TinydataError(
             f"the vocabulary has no place for {at} {value:,}, the token {ids.text(value)!r}: it was removed",
             where=where,
-            fix="check that the vocabulary was made from this model's tokenizer, and protect the token with"
+            fix="check that the vocabulary was derived from this model's tokenizer, and protect the token with"
             " `tinydata compact --keep-tokens`",
         )
     return int(ids.new[value])
 
 
-def _sequences(value: list[Any], ids: Ids, gone: list[int], key: str) -> list[Any]:
-    """Tokens, or sequences of tokens, one by one; what has a removed token in it is left out."""
+def _sequences(value: list[Any], ids: Ids, removed: list[int], key: str) -> list[Any]:
+    """Tokens, or sequences of tokens, with old ids -> with new ids; items with a removed token are dropped."""
     out = []
     for item in value:
         paired = key in ("forced_decoder_ids", "sequence_bias") and isinstance(item, list) and len(item) == 2
         if paired and key == "forced_decoder_ids":  # [position, token]
-            new = _sequence(item[1:], ids, gone)
-            made: Any = None if new is None else [item[0], *new]
+            new = _sequence(item[1:], ids, removed)
+            new_item: Any = None if new is None else [item[0], *new]
         elif paired:  # [tokens, bias]
-            new = _sequence(item[0], ids, gone)
-            made = None if new is None else [new, item[1]]
+            new = _sequence(item[0], ids, removed)
+            new_item = None if new is None else [new, item[1]]
         elif isinstance(item, list) and any(isinstance(i, list) for i in item):
-            made = _sequences(item, ids, gone, key) or None
+            new_item = _sequences(item, ids, removed, key) or None
         elif isinstance(item, list):
-            made = _sequence(item, ids, gone)
+            new_item = _sequence(item, ids, removed)
         else:
-            made = next(iter(_sequence([item], ids, gone) or []), None)
-        if made is not None:
-            out.append(made)
+            new_item = next(iter(_sequence([item], ids, removed) or []), None)
+        if new_item is not None:
+            out.append(new_item)
     return out
 
 
-def _sequence(tokens: list[Any], ids: Ids, gone: list[int]) -> list[Any] | None:
+def _sequence(tokens: list[Any], ids: Ids, removed: list[int]) -> list[Any] | None:
     """Old ids -> new ids, or None if one of them was removed."""
     lost = [t for t in tokens if isinstance(t, int) and t >= 0 and (t >= len(ids.new) or ids.new[t] < 0)]
-    gone.extend(lost)
+    removed.extend(lost)
     return None if lost else [int(ids.new[t]) if isinstance(t, int) and t >= 0 else t for t in tokens]

@@ -33,7 +33,7 @@ def open_model(path: str) -> Model:
     where = Location.of(path)
     if not where.is_dir():
         raise TinydataError(
-            "there is no such directory; it should hold a Hugging Face model",
+            "there is no such directory; it should contain a Hugging Face model",
             where=path,
             fix=f"pass a directory with config.json and {SINGLE}",
             code=UNREADABLE,
@@ -44,9 +44,9 @@ def open_model(path: str) -> Model:
     configs = {name: _json(files[name]) for name in CONFIGS if name in files}
     if "config.json" not in configs:
         raise TinydataError(
-            "the directory has no config.json" + (", but an adapter" if "adapter_config.json" in files else ""),
+            "the directory has no config.json" + (", only an adapter" if "adapter_config.json" in files else ""),
             where=path,
-            fix="pass a whole model in the Hugging Face layout; merge an adapter into its model first",
+            fix="pass a complete model in the Hugging Face layout; merge an adapter into its model first",
             code=UNREADABLE,
         )
     if SINGLE in files:
@@ -58,9 +58,9 @@ def open_model(path: str) -> Model:
     missing = [n for n in names if n not in files]
     if missing or not names:
         raise TinydataError(
-            f"{INDEX} names files that are not here: {', '.join(missing) or 'none at all'}",
+            f"{INDEX} names files that are missing: {', '.join(missing) or 'none at all'}",
             where=path,
-            fix="download the model again, whole",
+            fix="download the complete model again",
             code=UNREADABLE,
         )
     shards = [read_header(files[n]) for n in names]
@@ -68,9 +68,9 @@ def open_model(path: str) -> Model:
     wrong = sorted(n for n, file in index["weight_map"].items() if inside.get(n) != file)
     if wrong:
         raise TinydataError(
-            f"{INDEX} says that {wrong[0]} is in {index['weight_map'][wrong[0]]}, and it is not",
+            f"{INDEX} says that {wrong[0]} is in {index['weight_map'][wrong[0]]}, but it is not",
             where=path,
-            fix="download the model again, whole; the files are of different versions",
+            fix="download the complete model again; the files are of different versions",
             code=UNREADABLE,
         )
     return Model(path, files, folders, shards, index, configs)
@@ -80,16 +80,16 @@ def _no_safetensors(path: str, files: dict[str, Location]) -> TinydataError:
     pickled = sorted(n for n in files if n.endswith((".bin", ".pt", ".pth", ".ckpt")))
     if not pickled:
         return TinydataError(
-            f"no weights here: neither {SINGLE} nor {INDEX}",
+            f"the directory has no weights: neither {SINGLE} nor {INDEX}",
             where=path,
             fix="pass a model directory with safetensors files",
             code=UNREADABLE,
         )
     again = path.rstrip("/") + "-safe"
     return TinydataError(
-        f"the weights are pickled ({pickled[0]}): reading them would run code that is in the file",
+        f"the weights are pickled ({pickled[0]}): reading them would run code from the file",
         where=path,
-        fix="convert them where you trust them, then slice the result: python -c 'from transformers import"
+        fix="if you trust the file, convert it, then slice the result: python -c 'from transformers import"
         f' AutoModelForCausalLM as M; M.from_pretrained("{path}", torch_dtype="auto").save_pretrained("{again}",'
         " safe_serialization=True)'",
         code=UNREADABLE,
@@ -102,5 +102,7 @@ def _json(file: Location) -> dict[str, Any]:
     except ValueError:
         value = None
     if not isinstance(value, dict):
-        raise TinydataError("no JSON object", where=str(file), fix="repair the file", code=UNREADABLE)
+        raise TinydataError(
+            "the file does not contain a JSON object", where=str(file), fix="repair the file", code=UNREADABLE
+        )
     return value

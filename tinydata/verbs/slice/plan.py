@@ -1,12 +1,12 @@
-"""model + vocabulary -> the model with the vocabulary's rows, from file to file; no model is loaded.
+"""model + vocabulary -> plan of the model with only the vocabulary's rows, copied from file to file.
 
-Embedding and head are gathered row by row in the new order, byte for byte; the other tensors
-pass through in chunks. What `config.json` and `generation_config.json` say in ids follows, and
-the compact tokenizer's files replace the model's. A token that `compact --adapt` learned starts
-as the mean of the rows that spelled it.
+The model is never loaded. Rows of embedding and head are copied in the new order, byte for byte; the other
+tensors are copied in chunks. Ids in `config.json` and `generation_config.json` are renumbered, and the compact
+tokenizer's files replace the model's. A token that `compact --adapt` learned starts as the mean of the rows that
+spelled it.
 
-Padding rows are the mean of all rows, so that their logit is, but for rounding, the mean of the
-others, and not the greatest. (A row of zeros has logit 0, which is where all others are negative.)
+Padding rows are the mean of all rows, so that their logit is, up to rounding, the mean of the other logits and
+never the largest. (A row of zeros has logit 0, which is the largest when all others are negative.)
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _TOKENIZER = re.compile(
 
 
 class Vocabulary(NamedTuple):
-    """What `tinydata compact` wrote, as arrays."""
+    """Output of `tinydata compact` as arrays."""
 
     path: str
     manifest: dict[str, Any]
@@ -49,7 +49,7 @@ class Vocabulary(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """A sliced model that is decided but not written."""
+    """A sliced model that has been planned but not written."""
 
     model: Model
     vocabulary: Vocabulary
@@ -73,8 +73,8 @@ def open_vocabulary(path: str) -> Vocabulary:
     source = np.full(manifest["vocabulary"]["size"], -1, np.int64)
     learned: dict[int, np.ndarray] = {}
     if (where / "learned.parquet").exists():
-        taught = read_table(where / "learned.parquet")
-        parts = zip(taught["new_id"].to_pylist(), taught["old_parts"].to_pylist(), strict=True)
+        learned_rows = read_table(where / "learned.parquet")
+        parts = zip(learned_rows["new_id"].to_pylist(), learned_rows["old_parts"].to_pylist(), strict=True)
         learned = {i: np.array(p, np.int64) for i, p in parts}
     if alone is not False:
         old, ids = kept["old_id"].to_numpy(), pc.list_flatten(kept["parts"]).to_numpy()
@@ -86,22 +86,22 @@ def open_vocabulary(path: str) -> Vocabulary:
         raise TinydataError(
             f"the id map does not fit the vocabulary of {len(source):,} ids",
             where=path,
-            fix="make the vocabulary anew with `tinydata compact --force`",
+            fix="create the vocabulary again with `tinydata compact --force`",
             code=UNREADABLE,
         )
     return Vocabulary(path, manifest, source, learned, Ids(new, lambda i: _text(path, table, i)))
 
 
 def _text(path: str, table: pa.Table, old: int) -> str:
-    """Of an old id: what its parts say."""
+    """Old id -> its text."""
     small = open_tokenizer(path)
     return b"".join(small.pieces[p] for p in table["parts"][old].as_py()).decode("utf-8", "replace")
 
 
 def check_tokenizer(model: Model, vocabulary: Vocabulary) -> str:
-    """Raises TinydataError if the vocabulary was made from another tokenizer than the model's; else a note, or ""."""
-    made = vocabulary.manifest["tokenizer"]
-    found, why = "", "the model directory has none"
+    """-> a note if the tokenizers could not be compared, else ""; raises TinydataError if they differ."""
+    original = vocabulary.manifest["tokenizer"]
+    other, why = "", "the model directory has no tokenizer"
     # a directory may hold it in several forms, of which the vocabulary was made from one
     for name in ("", "tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt"):
         if name and name not in model.files:
@@ -112,15 +112,16 @@ def check_tokenizer(model: Model, vocabulary: Vocabulary) -> str:
         except TinydataError as e:
             why = e.what if any(_TOKENIZER.fullmatch(n) for n in model.files) else why
             continue
-        if tokenizer_fingerprint(own) == made["fingerprint"]:
+        if tokenizer_fingerprint(own) == original["fingerprint"]:
             return ""
-        found = found or f"{path} ({own.family}, {own.size:,} ids, fingerprint {tokenizer_fingerprint(own)[:8]})"
-    if found:
+        other = other or f"{path} ({own.family}, {own.size:,} ids, fingerprint {tokenizer_fingerprint(own)[:8]})"
+    if other:
         raise TinydataError(
-            f"the vocabulary is of another tokenizer: {made['path']} ({made['family']}, {made['size']:,} ids,"
-            f" fingerprint {made['fingerprint'][:8]})",
-            where=found,
-            fix="count and compact with this model's own tokenizer, or pass the model that the vocabulary is for",
+            f"the vocabulary was derived from a different tokenizer: {original['path']}"
+            f" ({original['family']}, {original['size']:,} ids,"
+            f" fingerprint {original['fingerprint'][:8]})",
+            where=other,
+            fix="count and compact with this model's tokenizer, or pass the model that the vocabulary was made for",
         )
     return f"the model's own tokenizer was not compared with the vocabulary's: {why}"
 
@@ -129,7 +130,7 @@ def check_tokenizer(model: Model, vocabulary: Vocabulary) -> str:
 
 
 def plan(model_path: str, vocabulary_path: str, options: Options | None = None) -> Plan:
-    """Checks that model and vocabulary fit, and decides what becomes of every file; writes nothing."""
+    """Model + vocabulary -> Plan: checks that they fit and decides what becomes of every file; writes nothing."""
     options = options or Options()
     vocabulary, model = open_vocabulary(vocabulary_path), open_model(model_path)
     note = check_tokenizer(model, vocabulary)
@@ -138,15 +139,15 @@ def plan(model_path: str, vocabulary_path: str, options: Options | None = None) 
     n = len(vocabulary.source)
     after = -(-n // options.multiple_of) * options.multiple_of
     _check_needed(model, vocabulary, rows, before, after)
-    configs, said = _configs(model, vocabulary, before, after)
+    configs, renumbered = _configs(model, vocabulary, before, after)
     where = Location.of(vocabulary_path)
     tokenizer = {f: where / f for f in vocabulary.manifest["files"] if f != "README.md" and not f.endswith(".parquet")}
     used = (
         {s.file.name for s in model.shards} | {MANIFEST, *configs, *tokenizer} | ({INDEX} if model.weights else set())
     )
     others = {n: f for n, f in model.files.items() if n not in used}
-    gone = sorted(n for n in others if _TOKENIZER.fullmatch(n) or _WEIGHTS.fullmatch(n))
-    copied = {n: f for n, f in others.items() if n not in gone}
+    left_out = sorted(n for n in others if _TOKENIZER.fullmatch(n) or _WEIGHTS.fullmatch(n))
+    copied = {n: f for n, f in others.items() if n not in left_out}
     tensors = [t.resized(after) if t.name in rows else t for t in model.tensors]
     result = {
         "vocabulary": vocabulary.manifest["vocabulary"],
@@ -166,9 +167,9 @@ def plan(model_path: str, vocabulary_path: str, options: Options | None = None) 
                 for s in model.shards
             ),
         },
-        **said,
+        **renumbered,
         "copied": sorted(copied),
-        "left_out": [*gone, *(f"{d}/" for d in model.folders)],
+        "left_out": [*left_out, *(f"{d}/" for d in model.folders)],
         "notes": [note] if note else [],
     }
     return Plan(model, vocabulary, options, rows, after, configs, tokenizer, copied, result)
@@ -192,7 +193,7 @@ def _check_needed(model: Model, vocabulary: Vocabulary, rows: set[str], before: 
     needed = np.concatenate([vocabulary.source, *vocabulary.learned.values()])
     if needed.max() >= before:
         raise TinydataError(
-            f"the model has {before:,} rows, and the vocabulary needs that of id {int(needed.max()):,}"
+            f"the model has {before:,} rows, but the vocabulary needs that of id {int(needed.max()):,}"
             f" ({len(vocabulary.ids.new):,} ids in the big tokenizer)",
             where=model.path,
             fix="check that the vocabulary was made from this model's tokenizer",
@@ -211,7 +212,7 @@ def _check_needed(model: Model, vocabulary: Vocabulary, rows: set[str], before: 
 def _configs(
     model: Model, vocabulary: Vocabulary, before: int, after: int
 ) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
-    """Configs under new ids, and what is said of them."""
+    """-> (configurations with new ids, what was changed in them)."""
     configs: dict[str, dict[str, Any]] = {}
     ids: dict[str, Any] = {}
     dropped: dict[str, list[int]] = {}
@@ -219,7 +220,7 @@ def _configs(
     for name, config in model.configs.items():
         if "vocab_size_per_layer_input" in json.dumps(config):
             raise TinydataError(
-                "models with an embedding per layer (vocab_size_per_layer_input) are not handled",
+                "models with one embedding per layer (vocab_size_per_layer_input) are not supported",
                 where=str(model.files[name]),
                 fix="slice a model with one embedding",
             )

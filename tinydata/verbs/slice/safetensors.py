@@ -17,7 +17,7 @@ import pyarrow as pa
 from tinydata.core.errors import UNREADABLE, TinydataError
 from tinydata.core.location import Location
 
-CHUNK = 16 << 20  # bytes held at a time; the disk is no faster with more
+CHUNK = 16 << 20  # bytes read at a time; larger chunks are no faster
 _NEAR = 64 << 10  # rows closer than this in the file are read in one go
 _MAX_HEADER = 100_000_000  # the limit of the safetensors library
 
@@ -80,7 +80,7 @@ def read_header(file: Location) -> Shard:
         metadata = header.pop("__metadata__", None) or {}
         tensors = [_tensor(name, entry, 8 + length) for name, entry in header.items()]
     except (ValueError, TypeError, KeyError, AttributeError) as e:
-        raise _broken(file, f"the header is no description of tensors ({type(e).__name__}: {e})") from None
+        raise _broken(file, f"the header does not describe tensors ({type(e).__name__}: {e})") from None
     tensors.sort(key=lambda t: (t.start, t.bytes))
     at = 8 + length
     for t in tensors:
@@ -102,7 +102,7 @@ def _tensor(name: str, entry: dict[str, Any], data: int) -> Tensor:
 
 def _broken(file: Location, why: str) -> TinydataError:
     return TinydataError(
-        f"not a whole safetensors file: {why}",
+        f"not a valid safetensors file: {why}",
         where=str(file),
         fix="download or save the model again",
         code=UNREADABLE,
@@ -149,19 +149,19 @@ class Reader:
         """Exactly these bytes; raises TinydataError if they are not there (any more)."""
         try:
             self._f.seek(at)
-            found = self._f.read_buffer(length)
+            content = self._f.read_buffer(length)
         except OSError as e:
             raise TinydataError(
                 f"cannot read the file: {e.strerror or e}", where=str(self.file), fix="check the disk", code=UNREADABLE
             ) from None
-        if found.size != length:
+        if content.size != length:
             raise TinydataError(
-                f"the file ends after byte {at + found.size:,}: it changed while it was read",
+                f"the file ends after byte {at + content.size:,}: it changed while it was read",
                 where=str(self.file),
                 fix="run the command again when nothing writes to the model",
                 code=UNREADABLE,
             )
-        return found
+        return content
 
     def chunks(self, start: int, length: int) -> Iterator[pa.Buffer]:
         """CHUNK bytes at a time."""

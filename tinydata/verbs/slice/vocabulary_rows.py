@@ -1,4 +1,4 @@
-"""Which tensors of a model have a row per token id, and what to do with each."""
+"""Model -> vocabulary size and the names of the tensors with one row per token id."""
 
 from __future__ import annotations
 
@@ -33,31 +33,33 @@ _PACKED = re.compile(r"(qweight|qzeros|scales|g_idx|SCB|weight[._].+|(input_)?sc
 
 
 class Options(NamedTuple):
+    """Options of `slice` that affect the result."""
+
     rows: tuple[str, ...] = ()  # names of tensors, or patterns, that have a row per token id
     not_rows: tuple[str, ...] = ()  # … that have not
     multiple_of: int = 1  # of the embedding's rows
 
 
 def vocabulary_size(model: Model) -> int:
-    """Rows that embedding and head have: what config.json says, or where it does not, the tensors themselves."""
-    said = sizes(model.configs["config.json"])
+    """Model -> number of rows of embedding and head, from config.json or else from the tensors."""
+    declared = sizes(model.configs["config.json"])
     have = sorted({t.rows for t in model.tensors if _known(t.name) and t.name.endswith(".weight")})
     for key in ("padded_vocab_size", "vocab_size"):
-        if key in said and (said[key] in have or not have):
-            return said[key]
-    fitting = [n for n in have if n in said.values()]
-    if "vocab_size" not in said and len(fitting or have) == 1:
+        if key in declared and (declared[key] in have or not have):
+            return declared[key]
+    fitting = [n for n in have if n in declared.values()]
+    if "vocab_size" not in declared and len(fitting or have) == 1:
         return (fitting or have)[0]
     raise TinydataError(
-        f"the vocabulary's size is not clear: config.json says {_listed(said)}, and embedding and head have"
+        f"the size of the vocabulary is ambiguous: config.json says {_listed(declared)}, and embedding and head have"
         f" {', '.join(f'{n:,}' for n in have) or 'no'} rows",
         where=model.path,
         fix="set vocab_size in config.json to the rows that the embedding has",
     )
 
 
-def _listed(said: dict[str, int]) -> str:
-    return ", ".join(f"{k} {v:,}" for k, v in said.items()) or "nothing"
+def _listed(declared: dict[str, int]) -> str:
+    return ", ".join(f"{k} {v:,}" for k, v in declared.items()) or "nothing"
 
 
 def _known(name: str) -> bool:
@@ -78,9 +80,9 @@ def with_rows(model: Model, before: int, options: Options) -> set[str]:
     for pattern in (*options.rows, *options.not_rows):
         if not any(fnmatchcase(t.name, pattern) for t in model.tensors):
             raise TinydataError(
-                f"no tensor is called {pattern}", where=model.path, fix=f"names are like {model.tensors[0].name}"
+                f"no tensor matches {pattern}", where=model.path, fix=f"use names like {model.tensors[0].name}"
             )
-    found: set[str] = set()
+    names: set[str] = set()
     unsure = []
     for t in model.tensors:
         if _matches(t.name, options.not_rows):
@@ -88,7 +90,7 @@ def with_rows(model: Model, before: int, options: Options) -> set[str]:
         asked = _matches(t.name, options.rows)
         if asked or _known(t.name):
             _check_rows(t, before, model)
-            found.add(t.name)
+            names.add(t.name)
         elif _packed(t):
             raise _quantised(t, model)
         elif before in t.shape:
@@ -97,19 +99,19 @@ def with_rows(model: Model, before: int, options: Options) -> set[str]:
         first = unsure[0]
         more = f" (and {len(unsure) - 1} more: {', '.join(t.name for t in unsure[1:4])})" if unsure[1:] else ""
         raise TinydataError(
-            f"{first.name} {list(first.shape)} has as many rows as the vocabulary, {before:,}, and a name that"
-            f" says nothing{more}",
+            f"{first.name} {list(first.shape)} has as many rows as the vocabulary, {before:,}, but its name"
+            f" is unknown{more}",
             where=model.path,
-            fix=f"pass --rows {first.name} if it has a row per token id, --not-rows {first.name} if not (a table of"
-            " positions, say); both take patterns with *",
+            fix=f"pass --rows {first.name} if it has a row per token id, --not-rows {first.name} if not (such as a"
+            " table of positions); both accept patterns with *",
         )
-    if not found:
+    if not names:
         raise TinydataError(
             f"no tensor is known to have a row per token id ({before:,} of them)",
             where=model.path,
-            fix="name embedding and head with --rows",
+            fix="name the embedding and the head with --rows",
         )
-    return found
+    return names
 
 
 def _packed(t: Tensor) -> bool:

@@ -1,4 +1,4 @@
-"""Write the sliced model: kept rows are copied from file to file, the rest byte for byte."""
+"""Plan -> model directory: kept rows are copied from file to file, all other tensors byte for byte."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tinydata.verbs.slice.vocabulary_rows import Options
 def write(
     plan: Plan, out: str, *, force: bool = False, progress: Callable[[int], None] = lambda n: None
 ) -> dict[str, Any]:
-    """Writes the model directory; returns its manifest. `progress` is told of bytes of weights."""
+    """Plan -> model directory in `out`; returns its manifest. `progress` is called with numbers of written bytes."""
     model = plan.model
     output = Output(out, header(plan), force=force)
     streamed: dict[str, dict[str, Any]] = {}
@@ -49,7 +49,7 @@ def write(
 
 
 def header(plan: Plan) -> dict[str, Any]:
-    """What the manifest begins with."""
+    """The part of the manifest that is known before the model is written."""
     read = {s.file.name: s.file for s in plan.model.shards} | {n: plan.model.files[n] for n in plan.configs}
     return {
         "tinydata": __version__,
