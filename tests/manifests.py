@@ -1,4 +1,4 @@
-"""Manifests made up for tests: whole ones, of which a test says only what it is about."""
+"""Manifests made up for tests: whole_manifest ones, of which a test says only what it is about."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, NotRequired, get_origin, get_type_hints, is_typeddict
 from tinydata.core.manifest import TYPES
 
 
-def whole(verb: str, **given: Any) -> dict[str, Any]:
+def whole_manifest(verb: str, **given: Any) -> dict[str, Any]:
     """A manifest of this verb: what is given, and the emptiest value of its type wherever nothing is."""
     return _filled(TYPES[verb], {"verb": verb, **given})
 

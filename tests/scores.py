@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tests.manifests import whole
+from tests.manifests import whole_manifest
 from tinydata.core import schema
 
 T = 64
@@ -71,5 +71,5 @@ def write(where: Path, rows: dict[str, Any], part: int = 1 << 15, **manifest: An
         "domains": {d: {} for d in sorted(set(rows["domain"]))},
         "parts": parts,
     }
-    (where / "manifest.json").write_text(json.dumps(whole("score", **{**facts, **manifest})))
+    (where / "manifest.json").write_text(json.dumps(whole_manifest("score", **{**facts, **manifest})))
     return where

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.manifests import whole
+from tests.manifests import whole_manifest
 from tinydata.core.errors import TinydataError
 from tinydata.core.location import Location, expand, fingerprint
 from tinydata.core.output import MANIFEST, Output, read_manifest
 
-HEADER = whole("count", options={"n": 1})
+HEADER = whole_manifest("count", options={"n": 1})
 
 
 def made(path: Path, **options: object) -> Output:

@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.manifests import whole
+from tests.manifests import whole_manifest
 from tinydata import __version__
 from tinydata.cli.main import main
 from tinydata.core import schema
@@ -111,7 +111,7 @@ def vocabulary_of(where: Path, old: int, order: list[int], learned: dict[int, li
         rows = [learned.keys(), [0] * len(learned), [0] * len(learned), learned.values()]
         files["learned.parquet"] = table_bytes(pa.table([list(r) for r in rows], schema=schema.LEARNED))
     made = {"path": "somewhere", "family": "none", "size": old, "fingerprint": "0" * 32}
-    header = whole("compact", tinydata=__version__, tokenizer=made, vocabulary={**made, "size": size})
+    header = whole_manifest("compact", tinydata=__version__, tokenizer=made, vocabulary={**made, "size": size})
     Output(str(where), header).publish({}, files)
     return where
 
