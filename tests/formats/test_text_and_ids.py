@@ -878,7 +878,7 @@ def test_nothing_of_a_known_format(tree: Path) -> None:
 
 
 def test_an_empty_corpus_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(TinydataError, match="no file here"):
+    with pytest.raises(TinydataError, match="contains no files"):
         plan([str(tmp_path)])
     (tmp_path / "a.jsonl").write_bytes(b"")
     with pytest.raises(TinydataError, match="the corpus is empty") as e:
