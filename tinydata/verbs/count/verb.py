@@ -81,7 +81,7 @@ def header(corpus: list[str], path: str, tok: Tokenizer, found: Plan, settings: 
         "options": {
             "corpus": corpus,
             "heldout": settings.heldout,
-            **settings.wanted.told,
+            **settings.wanted.given,
         },
         "kind": found.kind,
         "tokenizer": describe(path, tok),

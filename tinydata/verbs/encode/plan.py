@@ -81,7 +81,7 @@ def header(corpus: list[str], vocab: str, target: Target, found: Plan, settings:
         "options": {
             "corpus": corpus,
             **{k: v for k, v in told.items() if (k, v) != ("seed", -1)},
-            **settings.wanted.told,
+            **settings.wanted.given,
         },
         "kind": found.kind,
         "rewritten": bool(target.idmap),
