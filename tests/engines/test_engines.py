@@ -587,7 +587,9 @@ def test_executors_without_tinydata(spark: Any, corpus: Path, tokenizer: str, tm
     command = [sys.executable, "-c", code, "count", *arguments(corpus, tokenizer, tmp_path / "counts")]
     done = subprocess.run([*command, "--engine", "spark"], env=environment, capture_output=True, text=True)
     assert done.returncode == ENGINE, done.stderr
-    assert re.search(r"\nerror: the executors' Python has no (tinydata|pyarrow|numpy)\n  fix:   install", done.stderr)
+    assert re.search(
+        r"\nerror: the Python of the executors has no module (tinydata|pyarrow|numpy)\n  fix:   install", done.stderr
+    )
     assert 'File "' + str(Path(cli.__file__).parent) not in done.stderr
 
 

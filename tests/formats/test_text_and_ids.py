@@ -798,9 +798,9 @@ def test_text_wins_over_ids_unless_ids_are_asked_for(tmp_path: Path) -> None:
         ({"ids": "nope"}, "no column 'nope'"),
         ({"text": "body", "domain": "nope"}, "no column 'nope'"),
         ({"text": "body", "doc_id": "nope"}, "no column 'nope'"),
-        ({"text": "toks"}, "column 'toks' holds ids, not text"),
+        ({"text": "toks"}, "column 'toks' contains ids, not text"),
         ({"text": "score"}, "column 'score' holds"),
-        ({"ids": "body"}, "column 'body' holds text, not lists of integers"),
+        ({"ids": "body"}, "column 'body' contains text, not lists of integers"),
     ],
 )
 def test_wrong_columns_name_those_there_are(table: Path, wanted: dict[str, str], what: str) -> None:
@@ -878,7 +878,7 @@ def test_nothing_of_a_known_format(tree: Path) -> None:
 
 
 def test_an_empty_corpus_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(TinydataError, match="no file here"):
+    with pytest.raises(TinydataError, match="contains no files"):
         plan([str(tmp_path)])
     (tmp_path / "a.jsonl").write_bytes(b"")
     with pytest.raises(TinydataError, match="the corpus is empty") as e:

@@ -380,7 +380,7 @@ def test_mds_text(tmp_path: Path, pack: str) -> None:
     mds(tmp_path, {"text": "str", "tokens": "ndarray:int32"}, samples, pack)
     assert read_all(tmp_path).bodies == texts
     assert read_all(tmp_path, ids="tokens").bodies == [[1]] * 4
-    with pytest.raises(TinydataError, match="holds ids, not text"):
+    with pytest.raises(TinydataError, match="contains ids, not text"):
         plan([str(tmp_path)], Wanted(text="tokens"))
 
 

@@ -339,7 +339,7 @@ def test_not_made_by_tinydata(made: Path, tmp_path: Path) -> None:
     with pytest.raises(TinydataError, match="no such directory"):
         report([str(tmp_path / "nowhere")], str(tmp_path / "r.html"))
     (tmp_path / "empty").mkdir()
-    with pytest.raises(TinydataError, match="unfinished, or not made by tinydata"):
+    with pytest.raises(TinydataError, match="not finished, or tinydata did not create it"):
         report([str(made / "counts"), str(tmp_path / "empty")], str(tmp_path / "r.html"))
     with pytest.raises(TinydataError, match="cannot show the output of `tinydata slice`"):
         report([str(changed(made, "vocab", tmp_path, verb="slice"))], str(tmp_path / "r.html"))

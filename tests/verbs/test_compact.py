@@ -442,9 +442,9 @@ def test_counts_of_another_tokenizer(
 def test_not_counts(vocabularies: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "empty").mkdir()
     for place, what in [
-        (vocabularies["gpt2"], "was made by `tinydata compact`, not by `tinydata count`"),
+        (vocabularies["gpt2"], "was created by `tinydata compact`, not by `tinydata count`"),
         (tmp_path / "empty", "no manifest.json here"),
-        (tmp_path / "nowhere", "there is no such directory"),
+        (tmp_path / "nowhere", "no such directory"),
     ]:
         assert run(str(place), "--vocab", "1500", "-o", str(tmp_path / "vocab")) == UNREADABLE
         assert what in capsys.readouterr().err

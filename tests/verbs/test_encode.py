@@ -719,7 +719,7 @@ def test_a_place_that_may_not_be_written(corpus: Path, big: str, tmp_path: Path)
 def test_an_output_that_is_there(corpus: Path, big: str, tmp_path: Path) -> None:
     made(corpus, big, tmp_path / "out")
     before = content(tmp_path / "out")
-    with pytest.raises(TinydataError, match="the output exists already"):
+    with pytest.raises(TinydataError, match="the output already exists"):
         made(corpus, big, tmp_path / "out")
     assert content(tmp_path / "out") == before
 

@@ -625,7 +625,7 @@ def test_gpus_are_not_asked_of_a_session_on_this_machine(
     done = submit("local[2]", "--conf", f"{name}=1", args=[str(shards), "--model", model, "-o", str(tmp_path / "s")])
     assert done.returncode == ENGINE, done.stderr
     said = done.stdout + done.stderr  # spark-submit puts what Python says to stderr on stdout
-    assert f"error: {name} is set, and a session on this machine (local[2]) never gets GPUs" in said
+    assert f"error: {name} is set, but a local Spark session (local[2]) cannot assign GPUs" in said
     assert "fix:   leave it out" in said
 
 

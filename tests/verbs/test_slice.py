@@ -655,7 +655,7 @@ def test_the_same_bytes_twice(small: tuple[str, str], tmp_path: Path) -> None:
     with pytest.raises(TinydataError, match="the result of `tinydata slice` with the same inputs"):
         slice_model(*small, str(tmp_path / "one"))
     assert slice_model(*small, str(tmp_path / "one"), force=True) == one
-    with pytest.raises(TinydataError, match="the output exists already"):
+    with pytest.raises(TinydataError, match="the output already exists"):
         slice_model(*small, small[0], force=True)
 
 

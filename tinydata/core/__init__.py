@@ -1,1 +1,1 @@
-"""What every other package stands on: errors, schemas, locations, outputs, quarantine, hashing, text."""
+"""Foundations used by every other package: errors, schemas, locations, outputs, quarantine, hashing, text."""

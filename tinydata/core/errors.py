@@ -1,13 +1,13 @@
-"""TinydataError(what, where, fix): the one exception a user sees, and the exit codes.
+"""TinydataError(what, where, fix): the only exception a user sees, and the exit codes of the command line.
 
-Anything a user can cause raises it; `assert` is for our own bugs.
+Any problem that a user can cause raises it; `assert` is for bugs in tinydata itself.
 """
 
 from __future__ import annotations
 
 DONE = 0
 FIXABLE = 1
-USAGE = 2  # click's own
+USAGE = 2  # click uses this code for usage errors
 UNREADABLE = 3
 ENGINE = 4
 QUARANTINED = 5
@@ -15,7 +15,7 @@ INTERRUPTED = 130
 
 
 class TinydataError(Exception):
-    """what went wrong, where (path, row, document), and how to fix it; `code` is the exit code."""
+    """An error the user can act on: what went wrong, where (path, row, document), how to fix it, the exit code."""
 
     def __init__(self, what: str, *, where: str = "", fix: str, code: int = FIXABLE):
         super().__init__(what, where, fix, code)
@@ -37,6 +37,7 @@ def _rebuild(what: str, where: str, fix: str, code: int) -> TinydataError:
 
 
 def missing_extra(package: str, extra: str) -> TinydataError:
+    """Returns the error for an optional dependency that is not installed, with the pip command that installs it."""
     return TinydataError(
         f"not installed: {package}",
         fix=f"pip install 'tinydata[{extra}]'",

@@ -1,4 +1,4 @@
-"""Ragged copies: stretches of one array, gathered into another."""
+"""Reorders documents that are stored end to end in one array."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from numba import njit
 
 
 def gather(values: np.ndarray, lengths: np.ndarray, order: np.ndarray) -> np.ndarray:
-    """Documents end to end, their lengths int64[docs], order int64[docs] -> the documents in that order."""
+    """values [n] (documents end to end), lengths int64[docs], order int64[docs] -> values in that document order."""
     starts = np.cumsum(lengths) - lengths
     out = np.empty(int(lengths[order].sum()), values.dtype)
     _gather(values, starts, lengths, order, out)

@@ -1,4 +1,4 @@
-"""Hashes that decide the same everywhere: which documents are held out, in which order they are shuffled."""
+"""Hashes that are equal on every engine and machine: they select held-out documents and define the shuffled order."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / the golden ratio: the step of s
 
 
 def hash_below(share: float) -> np.uint64:
-    """The bound below which lies this share of all hashes."""
+    """share in [0, 1] -> uint64 bound such that this share of all hashes is below it."""
     return np.uint64(min(int(share * 2.0**64), 2**64 - 1))
 
 
 def document_hashes(batch: pa.RecordBatch) -> np.ndarray:
-    """uint64[docs]: of doc_id where there is one, else of (name, position). Same on every engine."""
+    """batch -> uint64[docs]: hash of doc_id, or of (file name, position) where it is null; equal on every engine."""
     ids = batch.column("doc_id")
     name = np.frombuffer(batch.schema.metadata[b"name"], np.uint8)
     out = np.empty(len(batch), np.uint64)
@@ -29,7 +29,7 @@ def document_hashes(batch: pa.RecordBatch) -> np.ndarray:
 
 
 def held_out(batch: pa.RecordBatch, share: float) -> np.ndarray:
-    """bool[docs]: documents that are set aside at this --heldout share."""
+    """batch -> bool[docs]: true for documents that belong to the held-out share (--heldout)."""
     return document_hashes(batch) < hash_below(share)
 
 
@@ -44,7 +44,7 @@ def _fnv(data, start, stop):
 
 @inlined()
 def finish(h):
-    """The finalizer of splitmix64: every bit depends on every bit."""
+    """uint64 -> uint64: the finalizer of splitmix64, after which every output bit depends on every input bit."""
     h = (h ^ (h >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     h = (h ^ (h >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return h ^ (h >> np.uint64(31))
@@ -66,7 +66,7 @@ def _hash_strings(data, offsets, valid, out):
 
 @njit(cache=True)
 def shuffle_keys(hashes, seed):
-    """hashes, seed uint64 -> uint64: another order for each seed. The mixing of splitmix64."""
+    """hashes uint64[docs], seed uint64 -> sort keys uint64[docs]: a different order per seed (splitmix64)."""
     out = np.empty(len(hashes), np.uint64)
     for i in range(len(hashes)):
         out[i] = finish(hashes[i] + (seed + np.uint64(1)) * GOLDEN)

@@ -1,8 +1,8 @@
-"""Paths on any filesystem, globbing, atomic publish, manifests, fingerprints.
+"""Paths on any filesystem: globbing, atomic writes, fingerprints.
 
-An output directory is written to a hidden sibling `.NAME.partial` and published by rename; on
-object stores, which cannot rename, files go to their place and the manifest goes last. A
-directory without `manifest.json` is unfinished and no reader accepts it.
+An output directory is written to a hidden sibling `.NAME.partial` and published by renaming it.
+Object stores cannot rename, so there the files are written in place and the manifest is written
+last. A directory without `manifest.json` is unfinished, and no reader accepts it.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ class Location:
 
     @staticmethod
     def of(path: str | os.PathLike[str]) -> Location:
+        """A path or URL, with or without trailing slashes -> Location."""
         text = os.fspath(path)
         return Location(text.rstrip("/") or "/")
 
@@ -46,7 +47,7 @@ class Location:
             return fs.LocalFileSystem(), os.path.abspath(os.path.expanduser(self.path))
         try:
             return fs.FileSystem.from_uri(self.path)
-        except Exception as e:  # a missing library, a bad host, no credentials: each with its own type
+        except Exception as e:  # missing library, bad host, no credentials: these exceptions share no base class
             raise TinydataError(
                 f"cannot open this filesystem: {e}",
                 where=self.path,
@@ -77,7 +78,7 @@ class Location:
 
     @property
     def absolute(self) -> str:
-        """The path as a worker elsewhere on the same filesystem needs it."""
+        """The absolute path, or the URL: valid in any process that sees the same filesystem."""
         return self._fs[1] if self.local else self.path
 
     @cached_property
@@ -97,16 +98,16 @@ class Location:
 
     @property
     def size(self) -> int:
-        """Bytes of the file."""
+        """Size of the file in bytes."""
         return self._info.size or 0
 
     @property
     def changed(self) -> int:
-        """When the file was last written, in nanoseconds; 0 where the filesystem does not say."""
+        """Modification time of the file in nanoseconds; 0 if the filesystem does not report it."""
         return self._info.mtime_ns or 0
 
     def open(self) -> pa.NativeFile:
-        """Random-access input; errors name the path."""
+        """Opens the file for random-access reading; raises TinydataError with the path (exit 3)."""
         try:
             return self._fs[0].open_input_file(self._fs[1])
         except OSError as e:
@@ -118,12 +119,14 @@ class Location:
             ) from None
 
     def make_dir(self) -> None:
+        """Creates the directory and its parents; an existing directory is not an error."""
         try:
             self._fs[0].create_dir(self._fs[1], recursive=True)
         except OSError as e:
             raise _unwritable(self, e) from None
 
     def delete(self) -> None:
+        """Deletes the file, or the directory with its content; a missing path is not an error."""
         system, path = self._fs
         if self.is_dir():
             system.delete_dir(path)
@@ -131,10 +134,11 @@ class Location:
             system.delete_file(path)
 
     def move(self, target: Location) -> None:
+        """Renames to a path on the same filesystem."""
         self._fs[0].move(self._fs[1], target._fs[1])
 
     def write(self, content: bytes) -> None:
-        """Atomically: a temporary file, then rename."""
+        """Writes the file atomically: to a temporary file, which is then renamed."""
         system, path = self._fs
         temporary = f"{path}.{uuid.uuid4().hex[:8]}.tmp" if self.local else path
         try:
@@ -149,7 +153,10 @@ class Location:
 
     @contextmanager
     def stream(self, summed: bool = True) -> Iterator[Sink]:
-        """A file written piece by piece, which appears when it is whole, or not at all. summed: with its sha256."""
+        """Yields a Sink to write the file incrementally; the file appears only once it is complete.
+
+        summed: also compute the sha256 of the content.
+        """
         system, path = self._fs
         temporary = f"{path}.{uuid.uuid4().hex[:8]}.tmp" if self.local else path
         try:
@@ -165,28 +172,29 @@ class Location:
             raise
 
     def children(self, recursive: bool = False, hidden: bool = False) -> list[Location]:
-        """Files below, sorted by path; unless `hidden`, without `.x`, `_x` and what is in folders of such names."""
+        """Files in this directory, sorted by path; names that begin with `.` or `_`, and the content of such
+        directories, are included only if `hidden`."""
         system, base = self._fs
-        found = []
+        files = []
         for info in system.get_file_info(fs.FileSelector(base, recursive=recursive)):
             below = posixpath.relpath(info.path, base)
             shown = hidden or not any(p.startswith((".", "_")) for p in below.split("/"))
             if info.type == fs.FileType.File and shown:
-                found.append(self / below)
-        return sorted(found, key=lambda loc: loc.path)
+                files.append(self / below)
+        return sorted(files, key=lambda loc: loc.path)
 
 
 class Sink:
-    """Takes the bytes of one file and remembers how many there were, and their sha256."""
+    """An output stream that counts the bytes written to it and, if `summed`, computes their sha256."""
 
     def __init__(self, out: pa.NativeFile, summed: bool = True):
         self._out = out
         self._sha256 = hashlib.sha256() if summed else None
         self.bytes = 0
-        self.closed = False  # pyarrow's writers ask
+        self.closed = False  # pyarrow's writers check this attribute
 
     def write(self, content: Any) -> int:
-        """content: bytes, or anything with a buffer."""
+        """content: bytes, or any object with the buffer protocol -> number of bytes written."""
         view = memoryview(content).cast("B")
         if self._sha256:
             self._sha256.update(view)
@@ -207,28 +215,32 @@ class Sink:
 def _unwritable(where: Location, error: OSError) -> TinydataError:
     if isinstance(error, FileNotFoundError):
         return TinydataError(
-            "the folder does not exist", where=str(where.parent), fix="create it, or choose another place with -o"
+            "the directory does not exist",
+            where=str(where.parent),
+            fix="create it, or choose another output path with -o",
         )
     return TinydataError(
         f"cannot write: {error.strerror or error}",
         where=str(where),
-        fix="make room or get permission, or choose another place with -o",
+        fix="free disk space or fix the permissions, or choose another output path with -o",
     )
 
 
 def list_files(where: Location) -> list[Location]:
+    """Visible files directly in the directory, sorted by path."""
     return where.children()
 
 
 def read_bytes(where: Location) -> bytes:
+    """The whole content of a file."""
     with where.open() as f:
         return f.read()
 
 
 def expand(path: str) -> list[tuple[Location, str]]:
-    """A file, directory or glob -> [(file, its name below what was given)], sorted; never empty.
+    """A file, directory or glob -> [(file, its path relative to `path`)], sorted; never empty.
 
-    Raises TinydataError (exit 3) when nothing matches, naming the nearest folder that exists.
+    Raises TinydataError (exit 3) if nothing matches; the message names the nearest directory that exists.
     """
     where = Location.of(path)
     if any(c in path for c in "*?["):
@@ -238,19 +250,19 @@ def expand(path: str) -> list[tuple[Location, str]]:
         pattern = where.path if fixed.path != "." else "./" + where.path
         files = fixed.children(recursive=True) if fixed.is_dir() else []
         hits = [f for f in files if fnmatch.fnmatch(f.path, pattern)]
-        found = [(f, posixpath.relpath(f.path, fixed.path)) for f in hits]
+        matches = [(f, posixpath.relpath(f.path, fixed.path)) for f in hits]
     elif where.is_dir():
-        found = [(f, posixpath.relpath(f.path, where.path)) for f in where.children(recursive=True)]
+        matches = [(f, posixpath.relpath(f.path, where.path)) for f in where.children(recursive=True)]
     elif where.exists():
-        found = [(where, where.name)]
+        matches = [(where, where.name)]
     else:
-        found = []
-    if not found:
-        raise _nothing(where)
-    return found
+        matches = []
+    if not matches:
+        raise _no_match(where)
+    return matches
 
 
-def _nothing(where: Location) -> TinydataError:
+def _no_match(where: Location) -> TinydataError:
     near = where
     while near.path not in (".", "/") and (any(c in near.path for c in "*?[") or not near.exists()):
         near = near.parent
@@ -261,15 +273,16 @@ def _nothing(where: Location) -> TinydataError:
         except OSError:
             inside = []
     return TinydataError(
-        "no file here" if where.exists() else "there is no such file",
+        "the directory contains no files" if where.exists() else "no such file or directory",
         where=str(where),
-        fix=f"the nearest folder is {near.path}; it holds {', '.join(inside) or 'nothing'}",
+        fix=f"the nearest existing directory is {near.path}; it contains {', '.join(inside) or 'nothing'}",
         code=UNREADABLE,
     )
 
 
 def fingerprint(file: Location) -> dict[str, Any]:
-    """{bytes, fingerprint}: a hash over the size and the first and last 64 KiB; a terabyte is not read for it."""
+    """File -> {bytes, fingerprint}: a hash of its size and of its first and last 64 KiB, so its cost does not grow
+    with the file."""
     size = file.size
     h = hashlib.blake2b(str(size).encode(), digest_size=16)
     with file.open() as f:
@@ -281,16 +294,18 @@ def fingerprint(file: Location) -> dict[str, Any]:
 
 
 def to_json(value: Any) -> bytes:
+    """A value -> indented UTF-8 JSON with sorted keys: equal values give equal bytes."""
     return json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False).encode() + b"\n"
 
 
 def table_bytes(table: pa.Table, compression: str = "zstd") -> bytes:
-    """Parquet; the same table gives the same bytes."""
+    """A table -> the bytes of a Parquet file; equal tables give equal bytes."""
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression=compression)
     return sink.getvalue().to_pybytes()
 
 
 def read_table(where: Location, **options: Any) -> pa.Table:
+    """A Parquet file -> its table; options are those of pyarrow.parquet.read_table."""
     with where.open() as f:
         return pq.read_table(f, **options)

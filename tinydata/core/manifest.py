@@ -1,7 +1,8 @@
-"""manifest.json: what made a directory, from what, with which result. A type per verb; `faults` compares with them.
+"""The types of manifest.json, one per verb, and `faults`, which checks a manifest against them.
 
-Each manifest begins with what is known before the work (version, verb, inputs, options), which decides whether an
-unfinished directory may be continued, and ends with `files`: size and sha256 of every file beside it.
+A manifest records how an output directory was created. It begins with what is known before the work starts (version,
+verb, inputs, options); a run may resume an unfinished directory only if these are equal. It ends with `files`: the
+size and sha256 of every other file in the directory.
 """
 
 from __future__ import annotations
@@ -11,11 +12,15 @@ from typing import Any, NotRequired, TypedDict, get_args, get_origin, get_type_h
 
 
 class FileSum(TypedDict):
+    """Size and checksum of one output file."""
+
     bytes: int
     sha256: str
 
 
 class TokenizerFacts(TypedDict):
+    """Identifies a tokenizer: equal fingerprints mean equal ids."""
+
     path: str
     family: str
     size: int
@@ -23,12 +28,14 @@ class TokenizerFacts(TypedDict):
 
 
 class Quarantined(TypedDict):
+    """How many documents could not be used, in total and by reason."""
+
     documents: int
     reasons: dict[str, int]
 
 
 class Base(TypedDict):
-    """What all have."""
+    """The keys that every manifest has."""
 
     tinydata: str
     verb: str
@@ -39,6 +46,8 @@ class Base(TypedDict):
 
 
 class CountTotals(TypedDict):
+    """Sums over all domains of `tinydata count`."""
+
     documents: int
     bytes: int
     tokens: int
@@ -51,30 +60,38 @@ class CountTotals(TypedDict):
 
 
 class CountManifest(Base):
+    """Manifest of `tinydata count`."""
+
     kind: str  # text or ids
     totals: CountTotals
     quarantined: Quarantined
     skipped_files: list[str]
-    encoded_whole: list[str]  # files on which words first differed from the tokenizer's library
+    encoded_whole: list[str]  # files on which word-by-word encoding differed from the tokenizer's own library
 
 
 class BeforeAfter(TypedDict):
+    """A quantity before and after the operation."""
+
     before: int
     after: int
     removed: NotRequired[int]
 
 
 class Tradeoff(TypedDict):
+    """What a compact tokenizer saves (ids, parameters) and what it costs (inflation)."""
+
     ids: BeforeAfter
     dead_pieces: BeforeAfter
     embedding_and_head_parameters: BeforeAfter
     d_model: int
     coverage: float
     predicted_inflation: float | None
-    heldout: dict[str, Any] | None  # tokens, bytes per token and inflation, in all and by domain
+    heldout: dict[str, Any] | None  # tokens, bytes per token and inflation, in total and by domain
 
 
 class CurvePoint(TypedDict):
+    """The trade-off at one vocabulary size."""
+
     vocab: int
     inflation: float | None
     coverage: float
@@ -82,6 +99,8 @@ class CurvePoint(TypedDict):
 
 
 class DroppedToken(TypedDict):
+    """A removed token, how often it occurred, and the kept pieces that now spell it."""
+
     id: int
     text: str
     count: int
@@ -89,6 +108,8 @@ class DroppedToken(TypedDict):
 
 
 class CompactManifest(Base):
+    """Manifest of `tinydata compact`."""
+
     vocabulary: TokenizerFacts
     trade: Tradeoff
     dropped: list[DroppedToken]
@@ -97,12 +118,16 @@ class CompactManifest(Base):
 
 
 class ShardFacts(TypedDict):
+    """One shard: its name without the ending, and its size."""
+
     name: str
     documents: int
     tokens: int
 
 
 class EncodeTotals(TypedDict):
+    """Sums over all shards of `tinydata encode`."""
+
     documents: int
     tokens: int
     masked: int
@@ -111,23 +136,27 @@ class EncodeTotals(TypedDict):
 
 
 class EncodeManifest(Base):
+    """Manifest of `tinydata encode`."""
+
     kind: str
     dtype: str
     rewritten: bool
-    unknown: int  # -1: no such token, as with the three below
+    unknown: int  # token id; -1: the tokenizer has no such token (also in the next three keys)
     bos: int
     eos: int
     end_of_text: int
     shards: list[ShardFacts]
     domains: dict[str, dict[str, int]]
     totals: EncodeTotals
-    sample: dict[str, int] | None  # rewritten documents compared with encoding their text
+    sample: dict[str, int] | None  # check of rewritten ids: a sample was compared with encoding the text itself
     quarantined: Quarantined
     skipped_files: list[str]
     encoded_whole: list[str]
 
 
 class Rows(TypedDict):
+    """Embedding rows of a sliced model, by where they come from."""
+
     before: int
     after: int
     kept: int
@@ -137,6 +166,8 @@ class Rows(TypedDict):
 
 
 class SliceManifest(Base):
+    """Manifest of `tinydata slice`."""
+
     vocabulary: TokenizerFacts
     rows: Rows
     parameters: BeforeAfter
@@ -150,7 +181,7 @@ class SliceManifest(Base):
 
 
 class DataFacts(TypedDict):
-    """Shards or a round, as another directory names them."""
+    """How a manifest refers to the shards or the round that its directory was created from."""
 
     path: str
     absolute: str
@@ -160,12 +191,16 @@ class DataFacts(TypedDict):
 
 
 class PartFacts(TypedDict):
+    """One scores or keep file: its name, its first sequence, and how many sequences it has."""
+
     name: str
     first: int
     sequences: int
 
 
 class ScoreTotals(TypedDict):
+    """Sums over all sequences of `tinydata score`; nll in nats."""
+
     sequences: int
     ok: int
     tokens: int
@@ -175,6 +210,8 @@ class ScoreTotals(TypedDict):
 
 
 class ScoreManifest(Base):
+    """Manifest of `tinydata score`."""
+
     data: DataFacts
     base: DataFacts
     round: int
@@ -190,6 +227,8 @@ class ScoreManifest(Base):
 
 
 class Kept(TypedDict):
+    """The sequences a round keeps: their number, the expected number, and the sha256 of the list."""
+
     sequences: int
     tokens: int
     expected: float
@@ -197,6 +236,8 @@ class Kept(TypedDict):
 
 
 class ResampleManifest(Base):
+    """Manifest of `tinydata resample`."""
+
     base: DataFacts
     scores: dict[str, str]
     round: int
@@ -204,7 +245,7 @@ class ResampleManifest(Base):
     kept: Kept
     parts: list[PartFacts]
     selection: dict[str, Any]
-    # of --materialize, as in the manifest of encode
+    # only with --materialize; same meaning as in EncodeManifest
     kind: NotRequired[str]
     dtype: NotRequired[str]
     shards: NotRequired[list[ShardFacts]]
@@ -222,19 +263,19 @@ TYPES: dict[str, type] = {
 
 
 def faults(manifest: Any) -> list[str]:
-    """Where a manifest, as read from JSON, is not what its verb writes: ["totals.tokens is missing", ...]; none: []."""
+    """A manifest read from JSON -> its deviations from the type of its verb, e.g. ["totals.tokens is missing"]."""
     if not isinstance(manifest, dict):
         return ["it is not an object"]
     kind = TYPES.get(manifest["verb"]) if isinstance(manifest.get("verb"), str) else None
-    return list(_faults(manifest, kind, "")) if kind else [f"{manifest.get('verb')!r} is no verb"]
+    return list(_faults(manifest, kind, "")) if kind else [f"{manifest.get('verb')!r} is not a tinydata verb"]
 
 
 def _faults(value: Any, kind: Any, where: str) -> list[str]:
     if kind is Any:
         return []
     if isinstance(kind, UnionType):
-        found = [_faults(value, k, where) for k in get_args(kind)]
-        return [] if [] in found else found[0]
+        by_member = [_faults(value, k, where) for k in get_args(kind)]
+        return [] if [] in by_member else by_member[0]
     if is_typeddict(kind):
         return _faults_of_object(value, kind, where)
     name, of = get_origin(kind) or kind, get_args(kind)

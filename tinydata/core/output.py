@@ -1,4 +1,4 @@
-"""An output directory that appears whole or not at all, and can be continued after a kill."""
+"""Output directories that appear only when complete, and can be resumed if the run was killed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MANIFEST = "manifest.json"
 
 
 def _verb(where: Location) -> str:
-    """The verb that made a directory; "" if its manifest is damaged, or another program's."""
+    """The verb that created a directory; "" if its manifest is damaged or was written by another program."""
     try:
         return json.loads(read_bytes(where / MANIFEST)).get("verb", "")
     except (ValueError, AttributeError, RecursionError):
@@ -22,20 +22,20 @@ def _verb(where: Location) -> str:
 
 
 def read_manifest(path: str, verb: str) -> dict[str, Any]:
-    """Directory that `tinydata VERB` made -> its manifest; raises TinydataError for anything else."""
+    """Output directory of `tinydata VERB` -> its manifest; raises TinydataError (exit 3) for anything else."""
     where = Location.of(path)
     if not where.exists():
         raise TinydataError(
-            f"there is no such directory; it should hold what `tinydata {verb}` writes",
+            f"no such directory; the output of `tinydata {verb}` is expected here",
             where=path,
             fix=f"run `tinydata {verb} -o {path}` first",
             code=UNREADABLE,
         )
     if not (where / MANIFEST).exists():
         raise TinydataError(
-            f"no {MANIFEST} here: unfinished, or not made by tinydata",
+            f"the directory has no {MANIFEST}: the run was not finished, or tinydata did not create it",
             where=path,
-            fix=f"run `tinydata {verb} -o {path}` (again, to finish it)",
+            fix=f"run `tinydata {verb} -o {path}` (repeating the same command finishes it)",
             code=UNREADABLE,
         )
     try:
@@ -44,13 +44,13 @@ def read_manifest(path: str, verb: str) -> dict[str, Any]:
         raise TinydataError(
             f"{MANIFEST} is damaged: {e}",
             where=path,
-            fix=f"make the directory anew with `tinydata {verb} --force`",
+            fix=f"create the directory again with `tinydata {verb} --force`",
             code=UNREADABLE,
         ) from None
     written_by = manifest.get("verb") if isinstance(manifest, dict) else None
     if written_by != verb:
         raise TinydataError(
-            f"this directory was made by `tinydata {written_by}`, not by `tinydata {verb}`",
+            f"this directory was created by `tinydata {written_by}`, not by `tinydata {verb}`",
             where=path,
             fix=f"pass the output of `tinydata {verb}`",
             code=UNREADABLE,
@@ -66,7 +66,11 @@ def read_manifest(path: str, verb: str) -> dict[str, Any]:
 
 
 class Output:
-    """An output directory in the making. `header` is what the manifest begins with; it decides on resuming."""
+    """An output directory that is being written.
+
+    `header` is the beginning of the manifest (verb, inputs, options); an unfinished directory is resumed only if its
+    header is equal. Raises TinydataError if the output exists and `force` does not permit replacing it.
+    """
 
     def __init__(self, path: str, header: dict[str, Any], *, force: bool = False):
         self.final = Location.of(Location.of(path).absolute)
@@ -93,9 +97,9 @@ class Output:
         if self._hidden.exists() and mark.exists() and read_bytes(mark) != wanted:
             if not force:
                 raise TinydataError(
-                    "an unfinished run of another command is here",
+                    "an unfinished run with other inputs or options already uses this output path",
                     where=str(self._hidden),
-                    fix="repeat that command to finish it, or pass --force to start over",
+                    fix="repeat that command to finish it, or pass --force to discard it and start over",
                 )
             self._hidden.delete()
         self.parts.make_dir()
@@ -103,31 +107,31 @@ class Output:
             mark.write(wanted)
 
     def _refuse(self, whole: bool, same_verb: bool) -> None:
-        what = "something that tinydata did not make"
+        what = "something that tinydata did not create"
         if whole and _verb(self.final):
-            made = json.loads(read_bytes(self.final / MANIFEST))
-            what = f"the result of `tinydata {made.get('verb')}`"
-            if {k: made.get(k) for k in self.header} == json.loads(to_json(self.header)):
+            existing = json.loads(read_bytes(self.final / MANIFEST))
+            what = f"the result of `tinydata {existing.get('verb')}`"
+            if {k: existing.get(k) for k in self.header} == json.loads(to_json(self.header)):
                 what += " with the same inputs and options"
         elif not self.final.is_dir():
             what = "a file"
         raise TinydataError(
-            f"the output exists already: {what}",
+            f"the output already exists: {what}",
             where=str(self.final),
-            fix="choose another place with -o" + (", or replace it with --force" if same_verb else ""),
+            fix="choose another output path with -o" + (", or replace it with --force" if same_verb else ""),
             code=FIXABLE,
         )
 
     def abandon(self) -> None:
-        """Deletes what was written so far: for a verb whose unfinished output is of no use to the next run."""
+        """Deletes what was written so far; for verbs that cannot resume an unfinished run."""
         self._hidden.delete()
 
     def publish(
         self, result: dict[str, Any], files: dict[str, bytes], streamed: dict[str, dict[str, Any]] | None = None
     ) -> dict[str, Any]:
-        """Writes `files` and the manifest (header, result, sha256 of each file), then makes it visible at once.
+        """Writes `files` and the manifest, then publishes the directory atomically; returns the manifest.
 
-        streamed: name -> Sink.sum of the files that were written to `place` before.
+        files: name -> content. streamed: name -> Sink.sum of the files already written to `place`.
         """
         self.place.make_dir()
         for name, content in sorted(files.items()):
@@ -139,12 +143,12 @@ class Output:
         assert not (wrong := faults(json.loads(to_json(manifest)))), wrong
         self.parts.delete()
         if self.rename:
-            for left in self.place.children():  # by a writer that was killed; and command.json
+            for left in self.place.children():  # leftovers of a killed writer, and command.json
                 if left.name not in manifest["files"]:
                     left.delete()
             (self.place / MANIFEST).write(to_json(manifest))
             old = self.final.parent / f".{self.final.name}.old"
-            if self.final.exists():  # --force, or an empty directory: the old one goes when the new one is whole
+            if self.final.exists():  # --force, or an empty directory: replaced only once the new one is complete
                 old.delete()
                 self.final.move(old)
             self.place.move(self.final)

@@ -1,4 +1,4 @@
-"""A progress bar on stderr, or in a notebook: how much of how much, the rate, and the time left."""
+"""A progress bar on stderr or in a notebook: amount done, total, rate, and remaining time."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import Any
 
 @contextmanager
 def progress(label: str, total: int, unit: str = "B") -> Iterator[Callable[[int], None]]:
-    """Yields what is called with each amount done (bytes, or whatever `unit` names), of `total` in all.
+    """Yields advance(n), to be called with each amount of work done, in `unit`s; they add up to `total`.
 
-    Shows nothing where stderr is neither a terminal nor a notebook's.
+    Shows nothing unless stderr is a terminal or the code runs in a notebook.
     """
     if not (sys.stderr.isatty() or "ipykernel" in sys.modules):
         yield lambda n: None
@@ -26,7 +26,7 @@ def progress(label: str, total: int, unit: str = "B") -> Iterator[Callable[[int]
 
 
 class _Bar:
-    """Opens after two seconds, so that short work shows nothing."""
+    """The bar appears after two seconds, so that short operations show none."""
 
     def __init__(self, label: str, total: int, unit: str):
         self.label, self.total, self.unit = label, total, unit

@@ -1,4 +1,4 @@
-"""What could not be read: its path, position, reason and first characters, as rows of quarantine.parquet."""
+"""Documents that could not be used: path, position, reason and first characters, as rows of quarantine.parquet."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from tinydata.core import schema
 
 
 def reasons(bad: pa.Table) -> dict[str, Any]:
-    """QUARANTINE -> {documents, reasons: {reason: documents}} for the manifest."""
-    found: dict[str, int] = {}
+    """QUARANTINE table -> {documents, reasons: {reason without details: documents}} for the manifest."""
+    counts: dict[str, int] = {}
     for reason in bad["reason"].to_pylist():
-        found[reason.split(":")[0]] = found.get(reason.split(":")[0], 0) + 1
-    return {"documents": len(bad), "reasons": found}
+        counts[reason.split(":")[0]] = counts.get(reason.split(":")[0], 0) + 1
+    return {"documents": len(bad), "reasons": counts}
 
 
 def note(bad: list[Unusable], path: str, position: int, reason: str, start: bytes) -> None:
-    """What a reader calls as `bad`, once list and path are bound."""
+    """Appends one unusable piece to `bad`; with the list and the path bound, it is the `bad` callback of a reader."""
     bad.append(Unusable(path, position, reason, excerpt(start)))
 
 
 def excerpt(start: bytes) -> str:
-    """The first 80 characters of something that may not be text."""
+    """bytes, not necessarily UTF-8 -> the first 80 characters as text."""
     return start.decode("utf-8", "replace").strip()[:80]
 
 
 def partial_rows(part: str, **columns: Any) -> pa.Table:
-    """Columns of one of the tables inside PARTIAL -> rows of PARTIAL."""
+    """Columns of one of the tables that PARTIAL combines (`part` names it) -> rows of PARTIAL, other columns null."""
     size = len(next(iter(columns.values())))
     arrays = []
     for field in schema.PARTIAL:
@@ -54,6 +54,6 @@ class Unusable(NamedTuple):
 
 
 def quarantined(bad: Iterable[Unusable]) -> pa.Table:
-    """What could not be used -> rows of PARTIAL."""
+    """Unusable pieces -> rows of PARTIAL."""
     columns = zip(*bad, strict=True) if bad else [()] * len(Unusable._fields)
     return partial_rows("quarantine", **dict(zip(Unusable._fields, columns, strict=True)))

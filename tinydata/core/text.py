@@ -1,4 +1,4 @@
-"""Numbers, sizes, times and tables as text."""
+"""Formats numbers, sizes, durations and tables as text."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ Row = dict[str, Any]
 
 
 def table(rows: list[Row], columns: dict[str, str]) -> str:
-    """rows + {key: heading} -> aligned text; numbers to the right."""
+    """rows, {key: heading} -> text table with aligned columns; numbers are right-aligned."""
     if not rows:
         return ""
     cells = [[_shown(r.get(k)) for k in columns] for r in rows]
@@ -39,12 +39,12 @@ def _shown(value: Any) -> str:
 
 
 def many(n: int, word: str) -> str:
-    """3, "file" -> "3 files"."""
+    """A count and a noun -> both, with a plural s if needed: (3, "file") -> "3 files"."""
     return f"{n:,} {word}{'s' * (n != 1)}"
 
 
 def size(n: float) -> str:
-    """Bytes -> "1.96 GB" (10**9)."""
+    """Bytes -> text in decimal units: 1.96e9 -> "1.96 GB"."""
     for unit in ("B", "kB", "MB", "GB", "TB"):
         if abs(n) < 1000 or unit == "TB":
             return f"{n:,.0f} {unit}" if unit == "B" else f"{n:.3g} {unit}"
@@ -53,7 +53,7 @@ def size(n: float) -> str:
 
 
 def seconds(n: float) -> str:
-    """12.3 -> "12 s", 4000 -> "1 h 7 min"."""
+    """Seconds -> text: 12.3 -> "12 s", 7620 -> "2 h 7 min"."""
     if n < 100:
         return f"{n:.1f} s" if n < 10 else f"{n:.0f} s"
     if n < 6000:
@@ -62,11 +62,11 @@ def seconds(n: float) -> str:
 
 
 def visible(text: str) -> str:
-    """Token text with blanks and control characters one can see."""
+    """Token text -> the same with spaces and control characters made visible."""
     out = text.replace(" ", "\u2423")
     return "".join(
         c if c.isprintable() else {"\n": "\\n", "\t": "\\t", "\r": "\\r"}.get(c, f"\\x{ord(c):02x}") for c in out
     )
 
 
-Result = tuple[Any, str]  # as JSON, as text
+Result = tuple[Any, str]  # a command's result: for --json, and as text

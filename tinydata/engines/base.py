@@ -1,9 +1,9 @@
-"""Where work runs: an engine runs tasks and hands back what each returns. `map` and `reduce` are built on that.
+"""The interface of an engine, which runs tasks and returns their results, and `map` and `reduce`, built on it.
 
-A verb gives a batch function (exactly what Spark's mapInArrow takes). Splits, not rows, travel:
-the worker reads the file itself. Each task writes its own result under the output's `parts/`,
-atomically, together with the list of splits it covers; the same command again skips what is
-covered, so a killed run goes on where it was and nothing is counted twice.
+A verb supplies a batch function (exactly what Spark's mapInArrow takes). Workers receive splits, not
+rows, and read the files themselves. Each task writes its result atomically under the output's
+`parts/`, with the list of the splits it covers. Running the same command again skips the splits that
+are already covered, so a killed run resumes and nothing is counted twice.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from tinydata.formats.corpus import read
 
 BatchFn = Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]
 Merge = Callable[[list[pa.Table]], pa.Table]
-TASK_BYTES = (64 << 20, 1 << 30)  # a Spark task costs 0.1 s of CPU; a lost one is read again
-FAN_IN = 32  # partial results merged at once
+TASK_BYTES = (64 << 20, 1 << 30)  # least and most: a Spark task costs 0.1 s of CPU, a lost one must be read again
+FAN_IN = 32  # partial results merged by one task
 
 
 class Engine(Protocol):
-    """`slots` tasks at a time; `run` yields (task number, result) in any order.
+    """Runs up to `slots` tasks in parallel; `run` yields (task number, result) in any order.
 
-    Runs inside `together` share their workers.
+    All calls of `run` inside a `with engine.together()` block share the same worker processes.
     """
 
     name: str
@@ -48,7 +48,7 @@ class Engine(Protocol):
 
 
 class Seat(NamedTuple):
-    """Which of its machine's workers a process is, and the number of the GPU the cluster gave it; "" if none."""
+    """The number of this worker process on its machine, and the GPU that the cluster assigned to it ("": none)."""
 
     number: int = 0
     gpu: str = ""
@@ -58,28 +58,30 @@ _seat = Seat()
 
 
 def seat() -> Seat:
-    """This process's."""
+    """The Seat of this process."""
     return _seat
 
 
-def take(found: Seat) -> None:
-    """An engine says it to each worker."""
+def take(assigned: Seat) -> None:
+    """Sets the Seat of this process; an engine calls it once in each worker."""
     global _seat
-    _seat = found
+    _seat = assigned
 
 
 class Task(NamedTuple):
-    """Splits one worker reads after another, and where its result goes."""
+    """Splits that one worker reads one after another, and the directory for its result."""
 
     splits: list[Split]
     parts: str
 
     @property
     def bytes(self) -> int:
+        """Bytes on disk of all its splits."""
         return sum(s.bytes for s in self.splits)
 
     @property
     def name(self) -> str:
+        """A hash of the splits: the same task has the same name in a resumed run."""
         return hashlib.blake2b(repr(self.splits).encode(), digest_size=12).hexdigest()
 
 
@@ -94,10 +96,10 @@ def reduce(
     partitions: int = 0,
     label: str = "",
 ) -> pa.Table:
-    """splits -> one table: fn on each task's batches, partial results merged in a tree.
+    """splits -> one table: applies fn to the batches of each task and merges the partial results in a tree.
 
-    The result does not depend on how splits are grouped, if `merge` is associative and
-    commutative. `partitions`: number of tasks; 0: by bytes.
+    The result does not depend on how splits are grouped into tasks, provided that `merge` is
+    associative and commutative. `partitions`: number of tasks; 0: chosen by size.
     """
     done = _finished(parts)
     covered = Counter(tuple(place) for _, got in done for place in got)
@@ -115,7 +117,7 @@ def reduce(
     return _merged(merge, parts, sorted(names))
 
 
-Stage = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]  # (name, size in all) -> tell
+Stage = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]  # (name, total size) -> advance(n)
 
 
 def silent(name: str, size: int) -> AbstractContextManager[Callable[[int], None]]:
@@ -124,7 +126,10 @@ def silent(name: str, size: int) -> AbstractContextManager[Callable[[int], None]
 
 
 class Unit(NamedTuple):
-    """Work with an output of its own: what it is about, and how many bytes that is. Units depend on the data alone."""
+    """A piece of work that writes its own output: its description (`about`) and its input size in bytes.
+
+    How work is divided into units depends only on the data, never on the engine.
+    """
 
     number: int
     about: Any
@@ -132,7 +137,7 @@ class Unit(NamedTuple):
 
 
 class Units(NamedTuple):
-    """Units one worker does after another."""
+    """Units that one worker processes one after another."""
 
     units: list[Unit]
     parts: str
@@ -140,12 +145,13 @@ class Units(NamedTuple):
 
     @property
     def bytes(self) -> int:
+        """Input bytes of all its units."""
         return sum(u.bytes for u in self.units)
 
 
-Result = dict[str, Any]  # JSON
-Tell = Callable[[int], None]  # bytes done
-Do = Callable[[Any, int, Tell], Result]  # what a unit is about, its number, tell(bytes)
+Result = dict[str, Any]  # serializable as JSON
+Tell = Callable[[int], None]  # called with the bytes processed since the last call
+Do = Callable[[Any, int, Tell], Result]  # (unit.about, unit.number, tell) -> result
 
 
 def map(
@@ -160,10 +166,11 @@ def map(
     label: str = "",
     finished: Callable[[set[int]], None] = lambda numbers: None,
 ) -> list[Result]:
-    """Does each unit once -> what each returns, in order. `do` writes its output itself, atomically.
+    """units -> the result of each, in order. `do` processes one unit and writes its output itself, atomically.
 
-    What a unit returns is kept in parts/KIND-NUMBER.json; the same command again skips those that
-    have one. `partitions`: number of tasks; 0: by bytes. `finished` hears of units that are done.
+    The result of a unit is stored in parts/KIND-NUMBER.json; running the same command again skips the
+    units that have one. `partitions`: number of tasks; 0: chosen by size. `finished` is called with the
+    numbers of units as they complete.
     """
     done = {int(n.removeprefix(f"{kind}-")) for n, _ in _finished(parts) if n.startswith(f"{kind}-")}
     todo = [u for u in units if u.number not in done]
@@ -188,7 +195,7 @@ def _do_units(do: Do, task: Units, tell: Callable[[int], None]) -> int:
 
 
 def _place(split: Split) -> list[Any]:
-    """What tells a split from the others of a run; a file that was given twice has each of its places twice."""
+    """Identifies a split within a run; if a file was given twice, each of its splits occurs twice."""
     return [split.path, split.format, split.start, split.stop]
 
 
@@ -198,13 +205,13 @@ def _taken(covered: Counter[tuple[Any, ...]], place: tuple[Any, ...]) -> bool:
 
 
 def _finished(parts: Location) -> list[tuple[str, list[list[Any]]]]:
-    """[(task name, splits it covers)] of the tasks that were done."""
+    """[(task name, splits it covers)] of the tasks that have completed."""
     marks = [f for f in parts.children() if f.name.endswith(".json")] if parts.exists() else []
     return [(m.name.removesuffix(".json"), json.loads(read_bytes(m))) for m in marks]
 
 
 def grouped(splits: list[Any], slots: int, partitions: int = 0) -> list[list[Any]]:
-    """Splits or units -> runs of about equal bytes; small files are put together."""
+    """Splits or units -> groups of consecutive ones with about equal bytes; small files share a group."""
     if not splits:
         return []
     total = sum(s.bytes for s in splits)
@@ -212,7 +219,8 @@ def grouped(splits: list[Any], slots: int, partitions: int = 0) -> list[list[Any
         target = max(1.0, total / partitions)
     else:
         low, high = TASK_BYTES
-        target = min(max(total / (slots * 4), low), high) if slots > 1 else high  # alone, nobody waits for the last one
+        # four tasks per slot, so that slots do not idle while the last task runs; with one slot none can
+        target = min(max(total / (slots * 4), low), high) if slots > 1 else high
     groups: list[list[Any]] = [[]]
     size = 0
     for s in splits:
@@ -224,7 +232,7 @@ def grouped(splits: list[Any], slots: int, partitions: int = 0) -> list[list[Any
 
 
 def _work(fn: BatchFn, task: Task, tell: Callable[[int], None]) -> str:
-    """Reads the splits of one task, applies fn, writes the result and then the mark that it is whole."""
+    """Reads the splits of one task, applies fn, writes the result, and then the file that marks it complete."""
     bad: list[Unusable] = []
 
     def batches() -> Iterator[pa.RecordBatch]:
@@ -242,7 +250,7 @@ def _work(fn: BatchFn, task: Task, tell: Callable[[int], None]) -> str:
 
 
 def _merged(merge: Merge, parts: Location, names: list[str]) -> pa.Table:
-    """Partial results -> one, a few in memory at a time: each may hold 64 MB of held-out text."""
+    """Merges partial results, at most 8 in memory at a time: each may contain 64 MB of held-out text."""
     tables: list[pa.Table] = []
     for name in names:
         tables.append(read_table(parts / f"{name}.parquet"))
@@ -252,7 +260,7 @@ def _merged(merge: Merge, parts: Location, names: list[str]) -> pa.Table:
 
 
 def _fold(merge: Merge, group: tuple[str, list[str], int], tell: Callable[[int], None]) -> str:
-    """Merges some partial results into one. Not marked as finished: a killed merge is cheap to repeat."""
+    """Merges some partial results into one. It writes no completion mark: a killed merge is cheap to repeat."""
     parts, names, level = group
     where = Location.of(parts)
     name = f"merged-{level}-{hashlib.blake2b(repr(names).encode(), digest_size=12).hexdigest()}"

@@ -1,4 +1,4 @@
-"""What names an engine -> the engine: "local", "spark", a running SparkSession, or an engine that is open already."""
+"""Opens an engine by name ("local", "spark"), from a running SparkSession, or passes through an engine object."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 
 @contextmanager
 def connect(engine: Any = "local", workers: int = 0, *, pandas: bool = False) -> Iterator[Any]:
-    """Yields the engine; closes at the end what was opened here, and nothing else.
+    """Yields the engine; on exit closes a Spark session only if it was started here.
 
-    engine: "local" (processes on this machine), "spark" (spark-submit's session, or a new one on this machine),
-    a SparkSession, or an object with the methods of `tinydata.engines.base.Engine`. workers: how many processes,
-    0: one per core. pandas: on Spark, tasks go through mapInPandas.
+    engine: "local" (processes on this machine), "spark" (the session of spark-submit, or a new one on this machine),
+    a SparkSession, or an object with the methods of `tinydata.engines.base.Engine`. workers: number of processes;
+    0: one per core. pandas: on Spark, use mapInPandas instead of mapInArrow.
     """
     if engine == "local":
         from tinydata.engines.local import LocalEngine

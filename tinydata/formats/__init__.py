@@ -1,1 +1,1 @@
-"""How corpora lie on disk: one file per format; plan and read in base.py are the doors."""
+"""Corpus formats, one module each; `plan` and `read` in corpus.py are the entry points for all of them."""

@@ -1,11 +1,11 @@
-"""paths -> splits -> record batches: what every format must give, and the doors `plan` and `read`.
+"""paths -> splits -> record batches: the functions that every corpus format provides, and what they share.
 
-A split is the piece of a corpus that one task reads, and all that travels to it. Splits depend
-on the data alone, never on the engine or the number of workers. A format is a module with
+A split is the piece of a corpus that one task reads; it is all that is sent to the task. Splits
+depend only on the data, never on the engine or the number of workers. A format is a module with
 
-    matches(file) -> bool                        by name and first bytes
-    columns(file, wanted) -> Columns             what it holds; TinydataError names what there is
-    splits(file) -> list[(start, stop, bytes)]   in the format's own unit; none: it describes other files
+    matches(file) -> bool                        decided by the name and the first bytes
+    columns(file, wanted) -> Columns             its text or ids column; TinydataError lists those available
+    splits(file) -> list[(start, stop, bytes)]   in units of the format; empty if it only describes other files
     read(split, bad) -> Iterator[RecordBatch]    TEXT or TOKENS; calls bad(position, reason, excerpt)
 """
 
@@ -21,7 +21,7 @@ from tinydata.core.errors import UNREADABLE, TinydataError
 from tinydata.core.location import Location
 
 SPLIT_BYTES = 64 << 20
-Bad = Callable[[int, str, bytes], None]  # position, reason, the first bytes of what cannot be used
+Bad = Callable[[int, str, bytes], None]  # position, reason, first bytes of a document that cannot be used
 
 TEXT_NAMES = ("text", "content")
 IDS_NAMES = ("input_ids", "tokens", "token_ids", "ids")
@@ -30,19 +30,20 @@ DOMAIN_NAMES = ("domain",)
 
 
 class Wanted(NamedTuple):
-    """Column names the user gave; empty: look for the usual ones. And what undeclared token ids are judged by."""
+    """Column names that the user gave (empty: use the conventional ones), and facts about the tokenizer that help to
+    determine the type of token ids in files that do not declare it."""
 
     text: str = ""
     ids: str = ""
     domain: str = ""
     doc_id: str = ""
-    dtype: str = ""  # of ids in files that do not say it; empty: on evidence
-    vocab: int = 0  # ids of the tokenizer; 0: not known
-    eos: int = -1  # its id of the end of a text; -1: not known
+    dtype: str = ""  # type of ids in files that do not declare it; empty: inferred from the data
+    vocab: int = 0  # number of ids of the tokenizer; 0: unknown
+    eos: int = -1  # its end-of-text id; -1: unknown
 
     @property
-    def told(self) -> dict[str, str]:
-        """What the user gave, for a manifest: {"text_column": …, "dtype": …}."""
+    def given(self) -> dict[str, str]:
+        """The options that the user gave, as a manifest records them: {"text_column": …, "dtype": …}."""
         names = {"text", "ids", "domain", "doc_id"}
         return {f"{k}_column" if k in names else k: v for k, v in self._asdict().items() if v and isinstance(v, str)}
 
@@ -51,23 +52,23 @@ USUAL = Wanted()
 
 
 class Columns(NamedTuple):
-    """What a file holds: exactly one of text and ids is named; types decide how to read them."""
+    """The columns of a file to read: exactly one of text and ids is set; `types` decides how they are read."""
 
     text: str = ""
     ids: str = ""
     domain: str = ""
     doc_id: str = ""
     types: tuple[tuple[str, str], ...] = ()
-    eos: int = -1  # the id that separates documents where nothing else does
-    note: str = ""  # what was concluded and not declared
+    eos: int = -1  # the id that separates documents if nothing else does; -1: none
+    note: str = ""  # what was inferred from the data because the file does not declare it
 
 
 class Split(NamedTuple):
-    """The piece of one file that one task reads."""
+    """A piece of one file: the smallest unit of work of a task."""
 
     path: str
-    name: str  # path below what the user gave: stable ids and domains come from it
-    domain: str  # of documents without a domain column
+    name: str  # path relative to what the user gave: stable ids and domains are derived from it
+    domain: str  # for documents without a domain of their own
     format: str
     start: int
     stop: int
@@ -76,13 +77,16 @@ class Split(NamedTuple):
 
 
 def pick(names: list[str], asked: str, usual: tuple[str, ...], option: str, where: Location) -> str:
-    """The column asked for, or the first usual one that is there, or ""; TinydataError if asked in vain."""
+    """The column asked for, else the first conventional one that exists, else "".
+
+    Raises TinydataError (exit 3) if the column asked for does not exist.
+    """
     if asked:
         if asked not in names:
             raise TinydataError(
                 f"there is no column {asked!r}",
                 where=str(where),
-                fix=f"the columns are {', '.join(names) or 'none'}; pass one of them with {option}",
+                fix=f"the columns are {', '.join(names) or 'none'}; choose one of them with {option}",
                 code=UNREADABLE,
             )
         return asked
@@ -90,7 +94,10 @@ def pick(names: list[str], asked: str, usual: tuple[str, ...], option: str, wher
 
 
 def choose(types: dict[str, str], wanted: Wanted, where: Location) -> Columns:
-    """{column: "text" | "ids" | "int" | other type} -> Columns, or TinydataError that names what there is."""
+    """{column: "text" | "ids" | "integer" | other type} -> the Columns to read.
+
+    Raises TinydataError (exit 3), which lists the columns, if none has text or token ids.
+    """
     names = list(types)
     text = pick(names, wanted.text, TEXT_NAMES, "--text-column", where) if not wanted.ids else ""
     ids = pick(names, wanted.ids, IDS_NAMES, "--ids-column", where) if not wanted.text else ""
@@ -101,16 +108,16 @@ def choose(types: dict[str, str], wanted: Wanted, where: Location) -> Columns:
     for column, kind in ((text, "text"), (ids, "ids")):
         if column and types[column] != kind:
             raise TinydataError(
-                f"column {column!r} holds {types[column]}, not {'text' if kind == 'text' else 'lists of integers'}",
+                f"column {column!r} contains {types[column]}, not {'text' if kind == 'text' else 'lists of integers'}",
                 where=str(where),
-                fix=f"the columns are {_listed(types)}; name another with --text-column or --ids-column",
+                fix=f"the columns are {_listed(types)}; choose another with --text-column or --ids-column",
                 code=UNREADABLE,
             )
     if not text and not ids:
         raise TinydataError(
             "no column with text or token ids",
             where=str(where),
-            fix=f"the columns are {_listed(types)}; name one with --text-column or --ids-column",
+            fix=f"the columns are {_listed(types)}; choose one with --text-column or --ids-column",
             code=UNREADABLE,
         )
     domain = pick(names, wanted.domain, DOMAIN_NAMES, "--domain-column", where)
@@ -131,9 +138,9 @@ def batch(
     domain: pa.Array | None,
     mask: pa.Array | None = None,
 ) -> Any:
-    """Columns of one stretch of a split -> RecordBatch of TEXT or TOKENS with its metadata.
+    """Columns of n documents of a split -> RecordBatch of TEXT or TOKENS, with path, name and start as metadata.
 
-    `mask`: list<bool>, as long as the ids; true = the token carries no loss. It becomes a fifth column.
+    `mask`: list<bool>, as long as the ids; true: the token carries no loss. It becomes a fifth column.
     """
     n = len(body)
     if domain is None:

@@ -1,4 +1,4 @@
-"""Paths -> a plan: which files are read, in which format, in which splits, and why the others are not."""
+"""paths -> Plan -> record batches: which files of a corpus are read, in which format, divided into which splits."""
 
 from __future__ import annotations
 
@@ -16,20 +16,23 @@ from tinydata.core.output import MANIFEST
 from tinydata.formats.base import USUAL, Bad, Split, Wanted
 from tinydata.formats.text_lines import codec
 from tinydata.formats.text_lines import show as in_text
-from tinydata.formats.writing import BESIDE
+from tinydata.formats.writing import DOCUMENTS_ENDING
 
 
-def check_bad(bad: pa.Table, good: int, max_bad: float, found: Plan) -> None:
-    """QUARANTINE and the number of documents that could be used -> TinydataError if there are too few of these."""
+def check_bad(bad: pa.Table, good: int, max_bad: float, corpus: Plan) -> None:
+    """QUARANTINE table, number of usable documents -> TinydataError if too large a share (--max-bad) is unusable.
+
+    Also raised if there is no document at all.
+    """
     if len(bad) and len(bad) > max_bad * (good + len(bad)):
         first = bad.slice(0, 1).to_pylist()[0]
         outside = "outside the vocabulary" in first["reason"]
         raise TinydataError(
             f"{len(bad)} of {good + len(bad)} documents cannot be used, more than --max-bad {max_bad:g};"
             f" the first: {first['reason']}",
-            where=_place(first, found),
+            where=_place(first, corpus),
             fix=(
-                "the corpus was tokenized with another tokenizer; pass its own with --tokenizer"
+                "the corpus was tokenized with a different tokenizer; pass that one with --tokenizer"
                 if outside
                 else "repair or remove the file, or allow more with --max-bad"
             ),
@@ -37,16 +40,16 @@ def check_bad(bad: pa.Table, good: int, max_bad: float, found: Plan) -> None:
         )
     if not good:
         raise TinydataError(
-            "the corpus is empty: no document in it",
-            where=", ".join(f.path for f in found.files[:3]),
-            fix="check that the files were written or downloaded whole",
+            "the corpus is empty: it has no documents",
+            where=", ".join(f.path for f in corpus.files[:3]),
+            fix="check that the files were written or downloaded completely",
             code=UNREADABLE,
         )
 
 
-def _place(bad: dict[str, Any], found: Plan) -> str:
-    """A row of QUARANTINE -> where a reader of the file finds it: path, row or byte, document, first characters."""
-    form = next((s.format for s in found.splits if s.path == bad["path"]), "")
+def _place(bad: dict[str, Any], corpus: Plan) -> str:
+    """A row of QUARANTINE -> its location for an error message: path, row or byte, document, first characters."""
+    form = next((s.format for s in corpus.splits if s.path == bad["path"]), "")
     parts = [bad["path"]]
     if form in ("parquet", "megatron"):
         parts.append(f"{'row' if form == 'parquet' else 'document'} {bad['position']}")
@@ -57,7 +60,7 @@ def _place(bad: dict[str, Any], found: Plan) -> str:
     return ", ".join(parts) + (f": {bad['excerpt']}" if bad["excerpt"] else "")
 
 
-# Asked in this order: what lies beside a file, how it begins, its ending. `nanogpt` takes any other .bin.
+# Tried in this order: recognized by companion files, by first bytes, by ending. `nanogpt` accepts any other .bin.
 FORMATS = (
     "internevo",
     "megatron",
@@ -72,9 +75,9 @@ FORMATS = (
     "txt",
     "nanogpt",
 )
-_BESIDE = (".idx", ".meta", ".ds.index", ".ds.metadata", ".loss", "meta.pkl", MANIFEST)  # of data, not data
+_COMPANIONS = (".idx", ".meta", ".ds.index", ".ds.metadata", ".loss", "meta.pkl", MANIFEST)  # of data, not data
 
-# What a file's name holds besides its domain: endings, what Spark and `datasets` append, shard numbers.
+# Parts of a file name that are not its domain: endings, what Spark and `datasets` append, shard numbers.
 _ENDINGS = re.compile(
     r"(\.(jsonl?|ndjson|parquet|pq|txt|bin|idx|meta|gz|zst|zstd|snappy|npy|mds)"
     r"|(_unshuffled|_(doc|chunk)_shuffled)?\.ds)+$"
@@ -84,18 +87,20 @@ _NUMBER = re.compile(r"((^|[-_.]+)(part|shard|chunk)?[-_.]*\d+([-_.]?of[-_.]?\d+
 
 
 class Plan(NamedTuple):
+    """Which files of a corpus are read, divided into splits, and which are not."""
+
     splits: list[Split]
     kind: str  # "text" or "ids"
     files: list[Location]
-    unreadable: list[tuple[str, str]]  # (path, reason): quarantined whole
-    skipped: list[str]  # files of no known format found in a directory
+    unreadable: list[tuple[str, str]]  # (path, reason) of files that are quarantined entirely
+    skipped: list[str]  # files of an unknown format
 
 
 def plan(paths: list[str], wanted: Wanted = USUAL) -> Plan:
     """Corpora (files, directories, globs) -> Plan.
 
-    Raises TinydataError (exit 3) for nothing to read, a format that is not known, a column that
-    is not there, or text and ids mixed.
+    Raises TinydataError (exit 3) if there is nothing to read, no file has a known format, a column
+    does not exist, or text and token ids are mixed.
     """
     splits: list[Split] = []
     files: list[Location] = []
@@ -109,7 +114,7 @@ def plan(paths: list[str], wanted: Wanted = USUAL) -> Plan:
     for (file, name), look in zip(named, looks, strict=True):
         if look is None:
             if (
-                not name.endswith(_BESIDE)
+                not name.endswith(_COMPANIONS)
                 and not _describes(file)
                 and name.removesuffix(".csv.gz") + ".npy" not in names
             ):
@@ -125,7 +130,7 @@ def plan(paths: list[str], wanted: Wanted = USUAL) -> Plan:
         raise TinydataError(
             "no file of a known format",
             where=", ".join(paths),
-            fix="known: .jsonl .json (plain, .gz, .zst), .parquet, .txt, .mds, litdata chunks, and token ids in"
+            fix="known formats: .jsonl .json (plain, .gz, .zst), .parquet, .txt, .mds, litdata chunks, and token ids in"
             " .bin/.idx (Megatron), .bin/.bin.meta (InternEvo), .ds (datatrove), .npy (dolma), .bin (llm.c, nanoGPT)",
             code=UNREADABLE,
         )
@@ -133,7 +138,7 @@ def plan(paths: list[str], wanted: Wanted = USUAL) -> Plan:
         raise TinydataError(
             "the corpus mixes text and token ids",
             where=f"text: {kinds['text']}; ids: {kinds['ids']}",
-            fix="process the two separately, or name the column with --text-column / --ids-column",
+            fix="process the two separately, or choose the column with --text-column or --ids-column",
             code=UNREADABLE,
         )
     if not splits:
@@ -141,21 +146,21 @@ def plan(paths: list[str], wanted: Wanted = USUAL) -> Plan:
         raise TinydataError(
             f"nothing to read: {len(unreadable)} of {len(files)} files unreadable, the rest empty ({first[1]})"
             if unreadable
-            else "the corpus is empty: there is nothing in its files",
+            else "the corpus is empty: all of its files are empty",
             where=first[0],
-            fix="check that the files were written or downloaded whole",
+            fix="check that the files were written or downloaded completely",
             code=UNREADABLE,
         )
     return Plan(splits, next(iter(kinds)), files, unreadable, skipped)
 
 
 def read(split: Split, bad: Bad) -> Iterator[pa.RecordBatch]:
-    """One split -> batches of TEXT or TOKENS; schema metadata has `path` and `name`."""
+    """One split -> batches of TEXT or TOKENS, whose schema metadata has `path` and `name`; calls bad for the rest."""
     return import_module(f"tinydata.formats.{split.format}").read(split, bad)
 
 
 def _look(file: Location, name: str, wanted: Wanted) -> list[Split] | str | None:
-    """One file -> its splits, or why it cannot be read, or None if its format is not known."""
+    """One file -> its splits, or the reason why it cannot be read, or None if its format is unknown."""
     module = _format_of(file)
     if module is None:
         return None
@@ -181,53 +186,54 @@ def _format_of(file: Location) -> Any:
 
 
 def _describes(file: Location) -> bool:
-    """Whether it is what a directory of shards holds beside its data."""
-    if file.name.endswith(BESIDE):
-        return (file.parent / (file.name.removesuffix(BESIDE) + ".bin")).exists()
+    """Whether a file is metadata in a directory of shards, not data."""
+    if file.name.endswith(DOCUMENTS_ENDING):
+        return (file.parent / (file.name.removesuffix(DOCUMENTS_ENDING) + ".bin")).exists()
     tables = ("quarantine.parquet", "pieces.parquet")
     return file.name == MANIFEST or (file.name in tables and (file.parent / MANIFEST).exists())
 
 
 def domain_of(name: str, folder: str = "") -> str:
-    """Path below the corpus -> its first folder, or the file's name without endings and shard numbers.
+    """Path relative to the corpus -> domain: its first directory, or the file name without endings and shard numbers.
 
-    `en/part-00000.bin` -> `en`; `c4-train.00001-of-01024.json.gz` -> `c4-train`. A name that is
-    nothing but a shard number says nothing: then it is `folder`, the one the file lies in.
+    `en/part-00000.bin` -> `en`; `c4-train.00001-of-01024.json.gz` -> `c4-train`. If the name is
+    only a shard number, the domain is `folder`, the name of the file's directory.
     """
     first, _, rest = name.partition("/")
     if rest:
         return first
     stem = _HASH.sub("", _ENDINGS.sub("", name))
-    if name.endswith(".ds"):  # merged files are numbered in front
+    if name.endswith(".ds"):  # datatrove puts the number of a merged file in front
         stem = re.sub(r"^\d{3}_", "", stem)
     return _NUMBER.sub("", stem) or folder or stem
 
 
 SAMPLE_BYTES = 64 << 20
-_DISK_PER_BYTE = {"gzip": 0.3, "zstd": 0.28}  # of text; only where no whole file fits into the sample
+_DISK_PER_BYTE = {"gzip": 0.3, "zstd": 0.28}  # compression of text; used only if no whole file fits into the sample
 
 
-def notes(found: Plan) -> list[str]:
-    """What was concluded of the input that its files do not say."""
-    said: dict[str, list[str]] = {}
-    for s in found.splits:
-        if s.columns.note and s.path not in said.setdefault(s.columns.note, []):
-            said[s.columns.note].append(s.path)
+def notes(corpus: Plan) -> list[str]:
+    """Plan -> notes for the user: what was inferred from the data because the files do not declare it."""
+    paths_of: dict[str, list[str]] = {}
+    for s in corpus.splits:
+        if s.columns.note and s.path not in paths_of.setdefault(s.columns.note, []):
+            paths_of[s.columns.note].append(s.path)
     return [
-        f"note: {note} ({paths[0]}{f' and {len(paths) - 1} more' * (len(paths) > 1)})" for note, paths in said.items()
+        f"note: {note} ({paths[0]}{f' and {len(paths) - 1} more' * (len(paths) > 1)})"
+        for note, paths in paths_of.items()
     ]
 
 
-def sample_batches(found: Plan) -> tuple[list[Any], float]:
-    """Batches of a few splits from all over the corpus -> (batches, bytes on disk they stand for).
+def sample_batches(corpus: Plan) -> tuple[list[Any], float]:
+    """Plan -> (batches of a few splits spread over the corpus, the bytes on disk that they represent).
 
-    Splits are read whole, so that the ratio is right for compressed files too; the last one may
-    be cut, and then counts for what a split of its size gave so far.
+    Splits are read entirely, so that the ratio is right for compressed files too. The last one may
+    be read in part; its bytes on disk are then estimated from the splits read so far.
     """
-    step = max(1, len(found.splits) // 16)
+    step = max(1, len(corpus.splits) // 16)
     sample: list[Any] = []
     memory, disk = 0, 0.0
-    for split in found.splits[::step]:
+    for split in corpus.splits[::step]:
         before = memory
         for batch in read(split, lambda p, r, e: None):
             sample.append(batch)

@@ -23,7 +23,7 @@ from tinydata.core.errors import UNREADABLE, TinydataError
 from tinydata.core.location import Location, read_bytes, read_table
 from tinydata.core.output import MANIFEST
 from tinydata.formats.megatron import read_index
-from tinydata.formats.writing import BESIDE
+from tinydata.formats.writing import DOCUMENTS_ENDING
 
 OPEN = 4  # shards at once: ranges are read one after another
 NEAR = 8  # sequences that far apart are read together with what lies between
@@ -242,7 +242,7 @@ class Stream:
 
     def _beside(self, shard: int) -> tuple[np.ndarray, pa.Array]:
         """(first token of each document inside the shard, its domain)"""
-        file = self._file(shard, BESIDE)
+        file = self._file(shard, DOCUMENTS_ENDING)
         try:
             _, first = read_index(self._file(shard, ".bin"))
             domain = read_table(file, columns=["domain"])["domain"].cast(pa.string()).fill_null("").combine_chunks()

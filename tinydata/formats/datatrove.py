@@ -35,7 +35,7 @@ def columns(file: Location, wanted: Wanted) -> Columns:
         dtype, note = np.dtype(DTYPES[size]), ""
     else:
         data = dtype_evidence.sample(file, 0, file.size)
-        dtype, note = dtype_evidence.settle(data, file.size, wanted, file, "there is no .ds.metadata")
+        dtype, note = dtype_evidence.infer_dtype(data, file.size, wanted, file, "there is no .ds.metadata")
     first = _first(file)
     if first[-1] * dtype.itemsize != file.size:
         raise OSError(f"it has {file.size} bytes, its index says {first[-1] * dtype.itemsize}")

@@ -33,7 +33,7 @@ def columns(file: Location, wanted: Wanted) -> Columns:
     header, dtype = _header(file)
     data, note = dtype_evidence.sample(file, header, file.size - header), ""
     if dtype is None:
-        dtype, note = dtype_evidence.settle(data, file.size, wanted, file, "the file is no real npy array")
+        dtype, note = dtype_evidence.infer_dtype(data, file.size, wanted, file, "the file is no real npy array")
     if not _bounds_of(file).exists():
         return dtype_evidence.separated(data, dtype, wanted.eos, note)
     end = int(_bounds(file).first[-1])

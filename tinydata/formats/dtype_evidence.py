@@ -31,7 +31,7 @@ def sample(file: Location, header: int, size: int) -> bytes:
         return b"".join(read_buffer_at(f, header + p, min(SAMPLE, size - p)).to_pybytes() for p in places)
 
 
-def settle(data: bytes, size: int, wanted: Wanted, where: Location, looked: str) -> tuple[np.dtype, str]:
+def infer_dtype(data: bytes, size: int, wanted: Wanted, where: Location, looked: str) -> tuple[np.dtype, str]:
     """A sample of `size` bytes of ids -> (dtype, note): the one that was told, or the only one nothing speaks against.
 
     OSError for a size that does not fit what was told; TinydataError, with the evidence, where none

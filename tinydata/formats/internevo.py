@@ -22,7 +22,7 @@ from tinydata.core.location import Location
 from tinydata.formats import text_lines as streams
 from tinydata.formats.base import Bad, Columns, Split, Wanted, batch
 from tinydata.formats.jsonl import line_starts
-from tinydata.formats.writing import Beside, Piece, Sums
+from tinydata.formats.writing import DocumentTable, Piece, Sums
 
 
 def matches(file: Location) -> bool:
@@ -184,7 +184,7 @@ def write(place: Location, stem: str, dtype: np.dtype, masked: bool, pieces: Ite
     meta, at = [np.zeros((0, 2), np.int64)], 0
     with ExitStack() as files:
         out = files.enter_context((place / f"{stem}.bin").stream())
-        beside = files.enter_context(Beside(place, stem))
+        beside = files.enter_context(DocumentTable(place, stem))
         for piece in pieces:
             ids = piece.ids.astype(np.int32)
             if piece.mask is not None:

@@ -17,7 +17,7 @@ from tinydata.core.location import Location
 from tinydata.formats import dtype_evidence
 from tinydata.formats import token_files as shards
 from tinydata.formats.base import Bad, Columns, Split, Wanted
-from tinydata.formats.writing import Beside, Piece, Sums
+from tinydata.formats.writing import DocumentTable, Piece, Sums
 
 HEADER = 1024
 KINDS = {20240520: (1, "uint16", 50256), 20240801: (7, "uint32", 128000)}  # magic -> version, type, end of text
@@ -79,7 +79,7 @@ def write(place: Location, stem: str, dtype: np.dtype, masked: bool, pieces: Ite
             fix="write megatron, parquet or internevo with --to",
         )
     ids = []
-    with Beside(place, stem) as beside:
+    with DocumentTable(place, stem) as beside:
         for piece in pieces:
             ids.append(piece.ids)
             beside.add(piece.documents)

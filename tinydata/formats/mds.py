@@ -164,7 +164,7 @@ def _concluded(file: Location, head: Head, column: str, wanted: Wanted) -> tuple
     values = [raw[s : s + n] for s, n in zip(starts.tolist(), lengths.tolist(), strict=True)]
     data = b"".join(v[: len(v) // 8 * 8] for v in values)
     where = f"column {column!r} holds bytes"
-    dtype, note = dtype_evidence.settle(data, math.gcd(*map(len, values)), wanted, file, where)
+    dtype, note = dtype_evidence.infer_dtype(data, math.gcd(*map(len, values)), wanted, file, where)
     return dtype.name, note
 
 

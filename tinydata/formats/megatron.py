@@ -22,7 +22,7 @@ from tinydata.core.errors import UNREADABLE, TinydataError
 from tinydata.core.location import Location, read_table
 from tinydata.formats.base import Bad, Columns, Split, Wanted, batch
 from tinydata.formats.token_files import runs
-from tinydata.formats.writing import BESIDE, Beside, Piece, Sums
+from tinydata.formats.writing import DOCUMENTS_ENDING, DocumentTable, Piece, Sums
 
 MAGIC = b"MMIDIDX\x00\x00"
 DTYPES = {1: np.uint8, 2: np.int8, 3: np.int16, 4: np.int32, 5: np.int64, 8: np.uint16}
@@ -122,7 +122,7 @@ def read(split: Split, bad: Bad) -> Iterator[pa.RecordBatch]:
 
 def _documents(file: Location, count: int) -> tuple[pa.Array | None, pa.Array | None]:
     """(doc_id, domain) of each document, where the table of them is here."""
-    beside = file.parent / (file.name.removesuffix(".bin") + BESIDE)
+    beside = file.parent / (file.name.removesuffix(".bin") + DOCUMENTS_ENDING)
     if not beside.exists():
         return None, None
     table = _read_documents(beside, beside.changed)
@@ -147,7 +147,7 @@ def write(place: Location, stem: str, dtype: np.dtype, masked: bool, pieces: Ite
     with ExitStack() as files:
         out = files.enter_context((place / f"{stem}.bin").stream())
         loss = files.enter_context((place / f"{stem}.loss").stream()) if masked else None
-        beside = files.enter_context(Beside(place, stem))
+        beside = files.enter_context(DocumentTable(place, stem))
         for piece in pieces:
             out.write(np.ascontiguousarray(piece.ids, dtype))
             lengths.append(piece.lengths)

@@ -25,7 +25,7 @@ def matches(file: Location) -> bool:
 
 def columns(file: Location, wanted: Wanted) -> Columns:
     data = dtype_evidence.sample(file, 0, file.size)
-    dtype, note = dtype_evidence.settle(data, file.size, wanted, file, LOOKED)
+    dtype, note = dtype_evidence.infer_dtype(data, file.size, wanted, file, LOOKED)
     return dtype_evidence.separated(data, dtype, wanted.eos, note)
 
 

@@ -22,7 +22,7 @@ from tinydata.core.location import Location
 from tinydata.core.schema import DOCUMENTS
 
 WRITTEN = ("megatron", "parquet", "internevo", "llmc")
-BESIDE = ".docs.parquet"  # ending of the table of documents beside a file that has no place for it
+DOCUMENTS_ENDING = ".docs.parquet"  # ending of the table of documents beside a file that has no place for it
 
 Sums = dict[str, dict[str, Any]]
 
@@ -49,14 +49,14 @@ def writer(name: str) -> Write:
     return import_module(f"tinydata.formats.{name}").write
 
 
-class Beside:
+class DocumentTable:
     """The table of documents of one file, written row group by row group."""
 
     def __init__(self, place: Location, stem: str):
-        self.name = stem + BESIDE
+        self.name = stem + DOCUMENTS_ENDING
         self._stream = (place / self.name).stream()
 
-    def __enter__(self) -> Beside:
+    def __enter__(self) -> DocumentTable:
         self._sink = self._stream.__enter__()
         self._out = pq.ParquetWriter(self._sink, DOCUMENTS, compression="zstd")
         return self

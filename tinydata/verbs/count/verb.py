@@ -81,7 +81,7 @@ def header(corpus: list[str], path: str, tok: Tokenizer, corpus_plan: Plan, sett
         "options": {
             "corpus": corpus,
             "heldout": settings.heldout,
-            **settings.wanted.told,
+            **settings.wanted.given,
         },
         "kind": corpus_plan.kind,
         "tokenizer": describe(path, tok),

@@ -81,7 +81,7 @@ def header(corpus: list[str], vocab: str, target: Target, corpus_plan: Plan, set
         "options": {
             "corpus": corpus,
             **{k: v for k, v in options.items() if (k, v) != ("seed", -1)},
-            **settings.wanted.told,
+            **settings.wanted.given,
         },
         "kind": corpus_plan.kind,
         "rewritten": bool(target.idmap),
