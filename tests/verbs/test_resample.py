@@ -243,7 +243,7 @@ def test_guards(tmp_path: Path) -> None:
     excluded = {"no loss": 10, "periodic": 90, "short": 100, "unknown": 100, "prior": 200, "repeats": 100}
     assert made["selection"]["excluded"] == excluded
     assert kept(tmp_path / "all").tolist() == list(range(600, N))  # fewer than asked for: all of them, and it is said
-    assert "all 4,400 sequences" in made["selection"]["notes"][0]
+    assert "all 4,400 eligible sequences" in made["selection"]["notes"][0]
     table = pq.read_table(tmp_path / "all" / "examples.parquet")
     assert table.schema.equals(schema.EXAMPLES)
     refused = table.filter(pa.compute.equal(table["kind"], "excluded")).to_pylist()
