@@ -448,14 +448,14 @@ def test_a_vocabulary_smaller_than_what_must_stay(corpus: Path, tokenizer: str, 
     ("tokenizer.json", b"{truncated", "not valid JSON"),
     ("tokenizer.json", b"[]", "JSON, but no object"),
     ("tokenizer.model", b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n", "no SentencePiece model"),
-    ("readme.md", b"hello", "readme.md is no format that is known"),
+    ("readme.md", b"hello", "the format of readme.md is not known"),
 ])  # fmt: skip
 def test_a_tokenizer_of_an_unknown_kind(name: str, content: bytes, what: str, corpus: Path, run: Run) -> None:
     Path(name).write_bytes(content)
     said = run(*counting("corpus", "--tokenizer", name))
     assert said.code == UNREADABLE
     no_traceback(said)
-    assert said.err.startswith("error: tokenizer of an unknown kind: ")
+    assert said.err.startswith("error: this kind of tokenizer is not supported: ")
     assert what in said.err
     assert f"where: {name}\n" in said.err
 
@@ -713,7 +713,7 @@ def test_doctor(tokenizer: str, here: Path, run: Run) -> None:
     assert "words first" in checks["tokenizer"]["found"]
     said = run("doctor", "--tokenizer", "nowhere")
     assert said.code == FIXABLE
-    assert re.search(r"✗ tokenizer: there is no tokenizer here\n +fix: ", said.out)
+    assert re.search(r"✗ tokenizer: no tokenizer was found at this path\n +fix: ", said.out)
 
 
 def test_a_closed_pipe_is_no_error(prepared: Callable[[str], subprocess.CompletedProcess[str]]) -> None:

@@ -310,7 +310,7 @@ def test_a_type_that_cannot_be_told_is_asked_for_with_the_evidence(tmp_path: Pat
     with pytest.raises(TinydataError) as e:
         plan([str(tmp_path)], Wanted(vocab=50_000))
     assert e.value.code == UNREADABLE
-    assert "no .idx, .bin.meta or index.json beside it" in e.value.what
+    assert "no .idx, .bin.meta or index.json in the same directory" in e.value.what
     assert "--dtype uint16" in e.value.fix
     lines = e.value.what.splitlines()
     assert lines[1].split("  ")[-1].strip() == "against it"
@@ -537,7 +537,7 @@ BROKEN = {
     "ds index of half a number": (datatrove, "000_web.ds.index", lambda b: b[:-3], "no multiple of 8"),
     "ds index cut": (datatrove, "000_web.ds.index", lambda b: b[:-8], "its index says"),
     "ds index falls": (datatrove, "000_web.ds.index", lambda b: b[8:16] + b[:8] + b[16:], "end before they begin"),
-    "ds index missing": (datatrove, "000_web.ds.index", None, "is not beside it"),
+    "ds index missing": (datatrove, "000_web.ds.index", None, "which lists its documents, is missing"),
     "ds metadata": (datatrove, "000_web.ds.metadata", lambda b: b"nothing", "no 2 or 4 bytes"),
     "ds loss cut": (datatrove, "000_web.ds.loss", lambda b: b"\1", "has 1 bytes for"),
     "npy cut": (dolma, "part-0-00000.npy", lambda b: b[:-2], "its .csv.gz says"),

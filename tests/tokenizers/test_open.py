@@ -129,17 +129,20 @@ BROKEN_JSON = {
 
 @pytest.mark.parametrize("what", BROKEN_JSON)
 def test_broken_json_is_refused(tmp_path: Path, what: str) -> None:
-    refused(unknown(tmp_path / "a", ("tokenizer.json", BROKEN_JSON[what])), "tokenizer of an unknown kind")
+    refused(unknown(tmp_path / "a", ("tokenizer.json", BROKEN_JSON[what])), "this kind of tokenizer is not supported")
 
 
 @pytest.mark.parametrize("content", [b"", b"no model at all", b"\x0a\x05<unk>", b"version https://git-lfs.github.com/"])
 def test_broken_models_are_refused(tmp_path: Path, content: bytes) -> None:
-    refused(unknown(tmp_path / "a", ("tokenizer.model", content)), "tokenizer of an unknown kind")
+    refused(unknown(tmp_path / "a", ("tokenizer.model", content)), "this kind of tokenizer is not supported")
 
 
 def test_a_model_cut_short_is_refused(tmp_path: Path, spm: Path) -> None:
     whole = (spm / "plain" / "tokenizer.model").read_bytes()
-    refused(unknown(tmp_path / "a", ("tokenizer.model", whole[: len(whole) // 2])), "tokenizer of an unknown kind")
+    refused(
+        unknown(tmp_path / "a", ("tokenizer.model", whole[: len(whole) // 2])),
+        "this kind of tokenizer is not supported",
+    )
 
 
 def test_what_the_library_refuses_is_refused(byte_bpe: Path, spm: Path) -> None:

@@ -316,12 +316,12 @@ def open_base(said: dict[str, Any], near: str, told: str = "", of: str = "round 
         raise TinydataError(
             f"these are not the shards that the {of} made of: their fingerprint is another",
             where=f"{found}, of {near}",
-            fix=f"pass the right ones with {option} SHARDS, or make it anew",
+            fix=f"pass the right ones with {option} SHARDS, or create it again",
             code=UNREADABLE,
         )
     return stream
 
 
 def _torn(file: Location, why: str) -> TinydataError:
-    fix = "make the directory anew; a half-copied one is not read"
+    fix = "create or copy the directory again; an incomplete one is not read"
     return TinydataError(f"cannot be read: {why}", where=str(file), fix=fix, code=UNREADABLE)

@@ -35,7 +35,7 @@ def columns(file: Location, wanted: Wanted) -> Columns:
         dtype, note = np.dtype(DTYPES[size]), ""
     else:
         data = dtype_evidence.sample(file, 0, file.size)
-        dtype, note = dtype_evidence.infer_dtype(data, file.size, wanted, file, "there is no .ds.metadata")
+        dtype, note = dtype_evidence.infer_dtype(data, file.size, wanted, file, ".ds.metadata is missing")
     first = _first(file)
     if first[-1] * dtype.itemsize != file.size:
         raise OSError(f"it has {file.size} bytes, its index says {first[-1] * dtype.itemsize}")
@@ -53,7 +53,7 @@ def _first(file: Location) -> np.ndarray:
     """x.ds -> first token of each document int64[documents + 1]."""
     index = _beside(file, ".index")
     if not index.exists():
-        raise OSError(f"{index.name}, which has its documents, is not beside it")
+        raise OSError(f"{index.name}, which lists its documents, is missing")
     return _read_index(index, index.changed)
 
 

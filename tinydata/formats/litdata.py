@@ -62,7 +62,7 @@ def columns(file: Location, wanted: Wanted) -> Columns:
             raise OSError(f"it names {missing[0]}, which is not here ({len(missing)} missing)")
         return Columns()
     if file.name not in chunks:
-        raise OSError(f"{INDEX} beside it does not name it")
+        raise OSError(f"{INDEX} in the same directory does not name it")
     dtype = _dtype(index["config"], file)
     first = _first(file, dtype)
     dim = chunks[file.name].get("dim")

@@ -76,7 +76,7 @@ def _stream(file: Location, f: pa.NativeFile) -> pa.NativeFile:
         raise TinydataError(
             "MDS shards of this compression cannot be read",
             where=str(file),
-            fix=f"decompress them, or write them anew with one of {', '.join(CODECS)}",
+            fix=f"decompress them, or write them again with one of {', '.join(CODECS)}",
             code=UNREADABLE,
         )
     return f
@@ -128,7 +128,7 @@ def columns(file: Location, wanted: Wanted) -> Columns:
     known = _index(file.parent / INDEX)
     name = file.name if _raw(file) else file.name.rpartition(".")[0]
     if known and name not in {s["raw_data"]["basename"].rpartition("/")[2] for s in known}:
-        raise OSError(f"{INDEX} beside it does not name it")
+        raise OSError(f"{INDEX} in the same directory does not name it")
     head = _head(file)
     found = choose({n: _kind(e) for n, e in head.encodings.items()}, wanted, file)
     note = ""

@@ -16,7 +16,9 @@ from tinydata.formats import dtype_evidence
 from tinydata.formats import token_files as shards
 from tinydata.formats.base import Bad, Columns, Split, Wanted
 
-LOOKED = "no .idx, .bin.meta or index.json beside it, no mark of llm.c, LITPKDS or InternEvo at its beginning"
+LOOKED = (
+    "no .idx, .bin.meta or index.json in the same directory, no signature of llm.c, LITPKDS or InternEvo at its start"
+)
 
 
 def matches(file: Location) -> bool:

@@ -76,9 +76,9 @@ def read_tokenizer(path: str) -> dict[str, bytes]:
         return {n: read_bytes(names[n]) for n in wanted}
     if not where.exists():
         raise TinydataError(
-            "there is no tokenizer here",
+            "no tokenizer was found at this path",
             where=str(path),
-            fix="pass a directory or one of tokenizer.model, tokenizer.json, vocab.json (beside merges.txt)",
+            fix="pass a directory or one of tokenizer.model, tokenizer.json, vocab.json (with merges.txt next to it)",
             code=UNREADABLE,
         )
     files = {where.name: read_bytes(where)}
@@ -134,12 +134,12 @@ def load(files: dict[str, bytes], path: str = "") -> Tokenizer:
         from tinydata.tokenizers.families.wordpiece import WordPiece
 
         return WordPiece.from_vocab(files, path)
-    raise _unknown(path, f"{name} is no format that is known")
+    raise _unknown(path, f"the format of {name} is not known")
 
 
 def _no_merges(where: Location) -> TinydataError:
     return TinydataError(
-        "merges.txt is missing beside vocab.json",
+        "vocab.json needs merges.txt in the same directory, and there is none",
         where=str(where),
         fix="put the two files of the tokenizer into one directory",
         code=UNREADABLE,
@@ -148,9 +148,9 @@ def _no_merges(where: Location) -> TinydataError:
 
 def _unknown(path: str, why: str) -> TinydataError:
     return TinydataError(
-        f"tokenizer of an unknown kind: {why}",
+        f"this kind of tokenizer is not supported: {why}",
         where=str(path),
-        fix="known: tokenizer.model (SentencePiece BPE and unigram), tokenizer.json (BPE, unigram, WordPiece),"
+        fix="supported: tokenizer.model (SentencePiece BPE and unigram), tokenizer.json (BPE, unigram, WordPiece),"
         " vocab.json + merges.txt, vocab.txt (WordPiece), NAME.tiktoken",
         code=UNREADABLE,
     )
@@ -174,7 +174,7 @@ def from_json(files: dict[str, bytes], path: str) -> Tokenizer:
     if kind not in ("Unigram", "WordPiece", "BPE") or (kind == "BPE" and marked):
         what = kind if kind != "BPE" else f"BPE whose pieces are marked with {marked!r}"
         raise TinydataError(
-            f"tokenizer of an unknown kind: tokenizer.json with model {what}",
+            f"this kind of tokenizer is not supported: tokenizer.json with model {what}",
             where=str(path),
             fix="known in tokenizer.json: BPE, Unigram, WordPiece; for a SentencePiece model pass its tokenizer.model",
             code=UNREADABLE,
@@ -205,7 +205,7 @@ def read_model(files: dict[str, bytes], path: str) -> Tokenizer:
     if kind not in (1, 2):
         name = {3: "word", 4: "char"}.get(kind, "unknown")
         raise TinydataError(
-            f"tokenizer of an unknown kind: a SentencePiece model of type {name}",
+            f"this kind of tokenizer is not supported: a SentencePiece model of type {name}",
             where=str(path),
             fix="SentencePiece models of type BPE and unigram are supported",
             code=UNREADABLE,

@@ -22,7 +22,7 @@ class CharacterBPE(Merging, TokenizerJson):
     """A tokenizer.json with model BPE that is not byte-level; counted by its library."""
 
     family = "character-bpe"
-    why_not = "its tokenizer.json is not byte-level; beside a tokenizer.model that would be read"
+    why_not = "its tokenizer.json is not byte-level; a tokenizer.model in the same directory would be used instead"
     cutter = None
     unsafe = None
     odd: list[str] = []  # noqa: RUF012 - a constant

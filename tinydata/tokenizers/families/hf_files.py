@@ -52,7 +52,7 @@ def read(files: dict[str, bytes], name: str) -> Json:
         value = None
     if not isinstance(value, dict):
         raise TinydataError(
-            f"{name} beside the tokenizer is no JSON object",
+            f"{name}, in the tokenizer's directory, is not a JSON object",
             where=name,
             fix="repair or remove that file",
             code=UNREADABLE,

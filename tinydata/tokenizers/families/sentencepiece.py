@@ -61,7 +61,7 @@ class SentencePiece:
             return sentencepiece.SentencePieceProcessor(model_proto=content)
         except RuntimeError as e:
             raise TinydataError(
-                f"tokenizer of an unknown kind: the sentencepiece library cannot read it ({e})",
+                f"this kind of tokenizer is not supported: the sentencepiece library cannot read it ({e})",
                 where=name,
                 fix="pass a tokenizer.model as sentencepiece writes it, downloaded whole",
                 code=UNREADABLE,
@@ -311,7 +311,7 @@ def parse_model(content: bytes, path: str) -> Any:
         proto.Clear()
     if not proto.pieces:
         raise TinydataError(
-            "tokenizer of an unknown kind: this is no SentencePiece model",
+            "this kind of tokenizer is not supported: this is no SentencePiece model",
             where=str(path),
             fix="check that the file was downloaded whole (a Git LFS pointer is 130 bytes)",
             code=UNREADABLE,

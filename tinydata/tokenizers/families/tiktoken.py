@@ -106,7 +106,7 @@ def _read(content: bytes, path: str) -> dict[bytes, int]:
     if any(bytes([b]) not in ranks for b in range(256)):
         raise _no_ranks("it has no rank for some byte", path)
     if len(set(ranks.values())) < len(ranks) or min(ranks.values()) < 0:
-        raise _no_ranks("a rank is there twice, or negative", path)
+        raise _no_ranks("a rank occurs twice, or is negative", path)
     return ranks
 
 
@@ -118,7 +118,7 @@ def _encoding(name: str, ranks: int, path: str) -> Encoding:
     raise TinydataError(
         f"how this rank file's text is cut into words is not in the file, and not known: {why}",
         where=str(path),
-        fix="put the tokenizer.json of the same tokenizer beside it, or give it its documented name: "
+        fix="put its tokenizer.json into the same directory, or rename the file to its documented name: "
         + ", ".join(f"{n}.tiktoken" for n in ENCODINGS),
         code=UNREADABLE,
     )
@@ -128,7 +128,7 @@ def _same(config: dict[str, Any], ranks: dict[bytes, int], path: str) -> None:
     vocab = config.get("model", {}).get("vocab")
     if vocab != {_letters(token): rank for token, rank in ranks.items()}:
         raise TinydataError(
-            "the tokenizer.json beside the rank file has other tokens or ids",
+            "the tokenizer.json in the directory of the rank file has other tokens or ids",
             where=str(path),
             fix="pass the one of the two that the ids were made with, in a directory of its own",
             code=UNREADABLE,
@@ -189,7 +189,7 @@ def _as_json(ranks: dict[bytes, int], known: Encoding) -> dict[str, Any]:
 
 def _no_ranks(why: str, path: str) -> TinydataError:
     return TinydataError(
-        f"tokenizer of an unknown kind: no rank file of tiktoken, {why}",
+        f"this kind of tokenizer is not supported: no rank file of tiktoken, {why}",
         where=str(path),
         fix="pass a .tiktoken file downloaded whole (a Git LFS pointer is 130 bytes)",
         code=UNREADABLE,

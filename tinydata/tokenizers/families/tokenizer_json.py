@@ -137,7 +137,7 @@ def read_json(content: bytes, path: str) -> dict[str, Any]:
 
 def broken(why: str, path: str) -> TinydataError:
     return TinydataError(
-        f"tokenizer of an unknown kind: {why}",
+        f"this kind of tokenizer is not supported: {why}",
         where=str(path),
         fix="pass a tokenizer.json as Hugging Face tokenizers writes it, downloaded whole",
         code=UNREADABLE,

@@ -150,7 +150,7 @@ class WordPiece(Matching, TokenizerJson):
 
 def _no_vocab(why: str, path: str) -> TinydataError:
     return TinydataError(
-        f"tokenizer of an unknown kind: no vocab.txt of WordPiece, {why}",
+        f"this kind of tokenizer is not supported: no vocab.txt of WordPiece, {why}",
         where=str(path),
         fix="pass BERT's vocab.txt, one piece a line, with [UNK] among them",
         code=UNREADABLE,
