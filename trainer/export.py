@@ -3,7 +3,7 @@
 A standard architecture is used wherever one can represent the model (`trainer.huggingface.architecture`). A model
 whose only addition is the series activation is folded into Llama, exactly: sum_i silu(a_i g + b_i) * u is one SwiGLU of
 n times the width, with gate rows a_i W and biases b_i. That costs n times the FFN's weights and time;
---no-fold keeps them, and needs the code that is then copied beside the weights.
+--no-fold keeps them, and needs the code that is then copied next to the weights.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Sequence i of length T is tokens [iT, (i+1)T + 1) of all shards in the manifest's order: T inputs, and the same moved
 by one as targets; `trainer.data.order.Sequences` counts them the same way. A round that was not copied is a list of
 kept sequences of its base, and keeps the base's numbers. Nothing but the manifest is read until a range is asked for,
-and then only of the shards that the range touches; a copy in another process is opened anew from its path.
+and then only of the shards that the range touches; a copy in another process is opened again from its path.
 """
 
 from __future__ import annotations
@@ -298,7 +298,7 @@ def _native(manifest: dict[str, Any], path: str) -> dict[str, Any]:
 
 
 def open_base(said: dict[str, Any], near: str, told: str = "", of: str = "round was", option: str = "--base") -> Stream:
-    """`base` of the manifest in `near` -> those shards: where told, where they were, or beside it.
+    """`base` of the manifest in `near` -> those shards: at the path given, where they were, or next to the manifest.
 
     Raises TinydataError if they are gone, or others. of, option: what an error calls `near`, and how to tell the place.
     """

@@ -1,4 +1,4 @@
-"""datatrove's tokenized files: `x.ds` (ids) beside `x.ds.index`, `x.ds.metadata` and perhaps `x.ds.loss`.
+"""datatrove's tokenized files: `x.ds` (ids) with `x.ds.index`, `x.ds.metadata` and perhaps `x.ds.loss`.
 
 .index: u64 end of each document in tokens. .metadata: `tokenizer|bytes per id`, tokens, the same for
 people. .loss: one byte per token, 0 = it carries no loss. Source: datatrove pipeline/tokens/tokenizer.py.

@@ -1,4 +1,4 @@
-"""dolma's and OLMo's ids: `x.npy`, which is bare ids of undeclared type, beside `x.csv.gz` with its documents.
+"""dolma's and OLMo's ids: `x.npy`, which is bare ids of undeclared type, with `x.csv.gz` with its documents.
 
 .csv.gz: no header; start, end (in tokens, exclusive) and perhaps id, source, line. A real npy array
 of one dimension is read too. Without .csv.gz the id of the end of a text separates documents.

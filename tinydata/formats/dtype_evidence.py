@@ -32,9 +32,9 @@ def sample(file: Location, header: int, size: int) -> bytes:
 
 
 def infer_dtype(data: bytes, size: int, wanted: Wanted, where: Location, looked: str) -> tuple[np.dtype, str]:
-    """A sample of `size` bytes of ids -> (dtype, note): the one that was told, or the only one nothing speaks against.
+    """A sample of `size` bytes of ids -> (dtype, note): the one that was given, or the only one nothing speaks against.
 
-    OSError for a size that does not fit what was told; TinydataError, with the evidence, where none
+    OSError for a size that does not fit the one given; TinydataError, with the evidence, where none
     or several could be. `looked`: what the file does not have that would say it.
     """
     if wanted.dtype:

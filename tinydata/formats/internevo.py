@@ -1,4 +1,4 @@
-"""InternEvo's cache: `x.bin`, which is JSON lines {"tokens": [...]}, beside `x.bin.meta`.
+"""InternEvo's cache: `x.bin`, which is JSON lines {"tokens": [...]}, with `x.bin.meta`.
 
 Negative ids are masked labels of the same token. `.meta` (npy: byte offset, tokens per line)
 overflows int32 beyond 2 GiB, so lines are found by their newlines; it is only used to notice a
@@ -44,7 +44,7 @@ def splits(file: Location) -> list[tuple[int, int, int]]:
 
 
 def _written_once(file: Location) -> None:
-    """Raises OSError if the .bin goes on behind the last line that its .meta knows, or ends before it."""
+    """Raises OSError if the .bin continues behind the last line that its .meta knows, or ends before it."""
     meta = file.parent / (file.name + ".meta")
     if not meta.exists():
         return
@@ -61,7 +61,7 @@ def _written_once(file: Location) -> None:
         f.seek(int(rows[-1, 0]))
         rest = f.read()
     if rest.find(b"\n") + 1 not in (0, len(rest)):
-        raise OSError("it goes on behind the last line of its .meta: the tool appends, so it was written twice")
+        raise OSError("it continues behind the last line of its .meta: the tool appends, so it was written twice")
 
 
 def read(split: Split, bad: Bad) -> Iterator[pa.RecordBatch]:

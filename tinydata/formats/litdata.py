@@ -1,4 +1,4 @@
-"""litdata's chunks of token ids: `chunk-R-I.bin` beside `index.json`.
+"""litdata's chunks of token ids: `chunk-R-I.bin` with `index.json`.
 
 A chunk: u32 items, u32 byte offset of each and of the end, the ids. The type is a code in the
 index's data_format. Source: litdata src/litdata/constants.py, streaming/{serializers,item_loader}.py.

@@ -1,4 +1,4 @@
-"""Megatron's indexed dataset: `x.bin` (ids) beside `x.idx` (type, lengths, documents). The native shard.
+"""Megatron's indexed dataset: `x.bin` (ids) with `x.idx` (type, lengths, documents). The native shard.
 
 .idx: 9 bytes MMIDIDX\\0\\0, u64 version 1, u8 type, u64 sequences, u64 documents + 1, i32 length of
 each sequence, i64 byte pointer of each, i64 document boundaries. Pointers are recomputed from the

@@ -54,7 +54,7 @@ def splits(file: Location) -> list[tuple[int, int, int]]:
 
 
 def readable_lines(split: Split, bad: Bad) -> Iterator[Piece]:
-    """As `lines` of a split; where its compressed data is broken, that is told to `bad` and the rest is left out."""
+    """As `lines` of a split; where its compressed data is broken, `bad` hears of it and the rest is left out."""
     last = split.start << 40 if codec(split.path) == "zstd" else split.start
     try:
         for piece in lines(Location.of(split.path), split.start, split.stop):

@@ -52,7 +52,7 @@ _MAIN = (
 def open_tokenizer(path: str) -> Tokenizer:
     """A directory or a file -> Tokenizer.
 
-    Known: `tokenizer.model`, `tokenizer.json`, `vocab.json` beside `merges.txt`, `vocab.txt`, `NAME.tiktoken`,
+    Known: `tokenizer.model`, `tokenizer.json`, `vocab.json` with `merges.txt`, `vocab.txt`, `NAME.tiktoken`,
     and `hf://ORG/NAME`.
     Raises TinydataError for a path that is not there or a family that is not known.
     """
@@ -195,7 +195,7 @@ def _byte_level(config: dict[str, Any]) -> bool:
 def read_model(files: dict[str, bytes], path: str) -> Tokenizer:
     """{name: content}, the model first -> the class for its type; raises TinydataError on another type.
 
-    Where the tokenizer.json beside it numbers the pieces otherwise (XLM-R: one place later), that one is
+    Where the tokenizer.json of its directory numbers the pieces otherwise (XLM-R: one place later), that one is
     read: its ids are those that models and token files made with transformers have.
     """
     from tinydata.tokenizers.families.unigram import SentencePieceUnigram

@@ -1,4 +1,4 @@
-"""tokenizer -> the tokens that begin and end a document: as its files say, or as told."""
+"""tokenizer -> the tokens that begin and end a document: as its files say, or as requested."""
 
 from __future__ import annotations
 

@@ -130,7 +130,7 @@ def config_json(c: ModelConfig, dtype: torch.dtype, special: dict[str, int | Non
     """ModelConfig -> config.json of its `architecture`.
 
     `special`: bos_token_id, eos_token_id; null unless said, or Llama's would be 1 and 2. The keys that older
-    readers look for are written beside the new ones.
+    readers look for are written together with the new ones.
     """
     name, kind = str(dtype).removeprefix("torch."), architecture(c)
     out: dict[str, Any] = {

@@ -24,7 +24,7 @@ class TinydataConfig(LlamaConfig):
 
 
 class TinydataAttention(LlamaAttention):
-    """Attention, and beside it the augmented shortcut: both see the normed residual."""
+    """Attention, and parallel to it the augmented shortcut: both see the normed residual."""
 
     def __init__(self, config, layer_idx):
         super().__init__(config, layer_idx)

@@ -66,7 +66,7 @@ class Tokenizer:
 
 
 def read_tokenizer(path: str | Path) -> Tokenizer:
-    """Directory, `tokenizer.json`, `*.model`, or `vocab.json` beside `merges.txt` -> Tokenizer.
+    """Directory, `tokenizer.json`, `*.model`, or `vocab.json` with `merges.txt` -> Tokenizer.
 
     Raises TrainerError if there is none, or if its format is not supported.
     """
@@ -164,7 +164,7 @@ def _native(config: dict[str, Any], files: tuple[Path, ...]) -> Any:
 
 
 def _sentencepiece(path: Path, companion: Path | None, beside: tuple[Path, ...]) -> Tokenizer:
-    """A tokenizer.json beside it is read instead where it numbers the pieces otherwise, as XLM-R's does."""
+    """A tokenizer.json in its directory is read instead where it numbers the pieces otherwise, as XLM-R's does."""
     import sentencepiece
     from sentencepiece import sentencepiece_model_pb2
 
@@ -261,7 +261,7 @@ _BYTE_OF = _byte_alphabet()
 
 
 def _added(beside: tuple[Path, ...]) -> dict[int, str]:
-    """{id: text} of the added tokens that any file beside the tokenizer lists."""
+    """{id: text} of the added tokens that any file of the tokenizer's directory lists."""
     found: dict[int, str] = {}
     for file in beside:
         if file.name == "added_tokens.json":

@@ -1,4 +1,4 @@
-"""What inheritance did, as JSON beside the weights and as text: shape, kept units, scores, losses, vocabulary."""
+"""What inheritance did, as JSON next to the weights and as text: shape, kept units, scores, losses, vocabulary."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run is told: one flat set of flags, the preset's and tinydata.toml's values where nothing is said."""
+"""The settings of a run: one flat set of flags, the preset's and tinydata.toml's values where nothing is said."""
 
 from __future__ import annotations
 

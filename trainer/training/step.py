@@ -33,7 +33,7 @@ def take_step(
     Where the batch has weights, loss and bits are of weighted sums; weights have mean one over an epoch. `rows` gets
     `by_sequence` of this rank's rows, unweighted.
 
-    What it returns is the same on every rank. If one rank has been told to stop, all are.
+    What it returns is the same on every rank. If one rank has been asked to stop, all stop.
     """
     (count,) = total(w, (batch.targets >= 0).sum())
     sums: Any = torch.zeros(3, dtype=torch.float64, device=w.device)  # nll; nll of targets with text; its bytes

@@ -1,4 +1,4 @@
-"""Byte-level BPE: `tokenizer.json`, or the older `vocab.json` beside `merges.txt` (GPT-2).
+"""Byte-level BPE: `tokenizer.json`, or the older `vocab.json` with `merges.txt` (GPT-2).
 
 Merges are listed, their line number is their rank. Source: huggingface/tokenizers
 models/bpe/model.rs and pre_tokenizers/byte_level.rs; openai/gpt-2 src/encoder.py.
@@ -307,7 +307,7 @@ def _classes() -> np.ndarray:
 
 @cache
 def _nfc_unsafe() -> np.ndarray:
-    """uint8[0x110000], 0: NFC can never touch this character, whatever stands beside it.
+    """uint8[0x110000], 0: NFC can never touch this character, whatever its neighbours are.
 
     Safe: assigned, its own NFC, no combining mark, and never the second of a composition.
     """

@@ -136,7 +136,7 @@ class SentencePiece:
         return type(self)(files, proto)
 
     def more(self, proto: Any) -> dict[str, bytes]:
-        """{name: content} of what transformers wants beside the compact model, where the big one had no such file."""
+        """{name: content} of what transformers needs besides the compact model, where the big one had no such file."""
         return {}
 
 

@@ -2,7 +2,7 @@
 
 Merges are implied: two neighbours merge if their bytes have a rank, the lowest first. A word that
 has a rank itself is looked up before any merging. How text is cut into words and which special
-tokens there are is not in the file: a tokenizer.json beside it says so, or its documented name.
+tokens there are is not in the file: a tokenizer.json in its directory says so, or its documented name.
 With canonical merges (of each piece the last one that makes it) the tokenizers library gives the
 same ids as tiktoken, so it does the encoding. Source: openai/tiktoken src/lib.rs,
 tiktoken_ext/openai_public.py; openai/whisper tokenizer.py; Qwen-7B tokenization_qwen.py.

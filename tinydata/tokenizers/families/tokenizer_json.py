@@ -100,7 +100,7 @@ class TokenizerJson(Native):
         return type(self)(files, config)
 
     def more(self, config: dict[str, Any]) -> dict[str, bytes]:
-        """{name: content} of what transformers wants beside the compact tokenizer.json, if it was not there."""
+        """{name: content} of what transformers wants together with the compact tokenizer.json, if it was not there."""
         file = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
         return {"tokenizer_config.json": companions.dump(file)}
 

@@ -73,7 +73,7 @@ class _Spans(NamedTuple):
 
 
 def _count(stream: Stream, engine: Engine, parts: Location, progress: Tell) -> None:
-    """Writes the rarity of each id, of all shards, to `parts`, unless it is there."""
+    """Writes the rarity of each id, of all shards, to `parts`, unless it exists."""
     if (parts / RARITY).exists():
         progress(stream.tokens)
         return
