@@ -117,7 +117,7 @@ def _exactly(stream: pa.NativeFile, count: int) -> bytes:
 
 
 def columns(file: Location, wanted: Wanted) -> Columns:
-    """Columns of a shard; OSError if it is broken or not in its directory's index.json, and for an index without its shard."""
+    """OSError for a shard that is broken or not in its directory's index.json, and for an index without its shard."""
     if file.name == INDEX:
         here = {f.name for f in file.parent.children()}
         for shard in _index(file):
