@@ -169,7 +169,7 @@ def test_the_whole_chain(chain: Path) -> None:
     assert len(lines) == len(edges) + 1
     assert lines[0].startswith("model  ") and "trainer.export" in lines[0]
     assert lines[1].startswith("└─ run: run-1  ")
-    described = [line for line in lines if "(above)" not in line]
+    described = [line for line in lines if "(shown above)" not in line]
     assert len(described) == len(graph["nodes"])
     for node in graph["nodes"]:
         what = re.escape(f"{node['path']}  "), re.escape(node.get("by") or node["holds"])
@@ -252,7 +252,7 @@ def test_scores_of_a_round(chain: Path) -> None:
 
 
 def test_nothing_says_what_it_was_made_of(chain: Path) -> None:
-    with pytest.raises(TinydataError, match="nothing here says"):
+    with pytest.raises(TinydataError, match="no metadata that says what it was produced from"):
         lineage(["corpus"])
     with pytest.raises(TinydataError, match="no such directory"):
         lineage(["nowhere"])

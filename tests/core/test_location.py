@@ -91,7 +91,7 @@ def test_without_rename_the_manifest_comes_last(tmp_path: Path, monkeypatch: pyt
 
 def test_readers_refuse_what_is_unfinished_or_of_another_verb(tmp_path: Path) -> None:
     (tmp_path / "half").mkdir()
-    with pytest.raises(TinydataError, match="unfinished"):
+    with pytest.raises(TinydataError, match="not finished"):
         read_manifest(str(tmp_path / "half"), "count")
     made(tmp_path / "out").publish({}, {})
     with pytest.raises(TinydataError, match="not by `tinydata compact`"):

@@ -66,7 +66,7 @@ def count(
         return 0
     out = needed(out, "-o")
     began, total = time.time(), sum(s.bytes for s in found.splits)
-    how: dict[str, Any] = {"force": run.force, "partitions": run.partitions, "json_freq": json_freq, "found": found}
+    how: dict[str, Any] = {"force": run.force, "partitions": run.partitions, "json_freq": json_freq, "corpus_plan": found}
     with connect(run.engine, run.workers) as engine, console.progress("count", total) as progress:
         manifest = verb.count(paths, tokenizer, out, engine, settings, **how, progress=progress)
         record(out, began, engine=engine.name, workers=engine.slots, bytes=total)

@@ -89,7 +89,7 @@ def encode(
         return 0
     out = needed(out, "-o")
     began, total = time.time(), sum(s.bytes for s in found.splits)
-    how: dict[str, Any] = {"force": run.force, "partitions": run.partitions, "tokenizer": tokenizer, "found": found}
+    how: dict[str, Any] = {"force": run.force, "partitions": run.partitions, "tokenizer": tokenizer, "corpus_plan": found}
     with connect(run.engine, run.workers) as engine:
         manifest = verb.encode(paths, vocab, out, engine, settings, **how, stage=console.progress)
         record(out, began, engine=engine.name, workers=engine.slots, bytes=total)
