@@ -254,7 +254,7 @@ def test_scores_of_a_round(chain: Path) -> None:
 def test_nothing_says_what_it_was_made_of(chain: Path) -> None:
     with pytest.raises(TinydataError, match="no metadata that says what it was produced from"):
         lineage(["corpus"])
-    with pytest.raises(TinydataError, match="no such directory"):
+    with pytest.raises(TinydataError, match="the directory does not exist"):
         lineage(["nowhere"])
 
 

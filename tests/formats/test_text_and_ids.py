@@ -799,7 +799,7 @@ def test_text_wins_over_ids_unless_ids_are_asked_for(tmp_path: Path) -> None:
         ({"text": "body", "domain": "nope"}, "no column 'nope'"),
         ({"text": "body", "doc_id": "nope"}, "no column 'nope'"),
         ({"text": "toks"}, "column 'toks' contains ids, not text"),
-        ({"text": "score"}, "column 'score' holds"),
+        ({"text": "score"}, "column 'score' contains"),
         ({"ids": "body"}, "column 'body' contains text, not lists of integers"),
     ],
 )

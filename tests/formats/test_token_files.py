@@ -400,7 +400,7 @@ def test_mds_that_is_no_row_of_integers(tmp_path: Path) -> None:
     got = read_all(tmp_path)
     assert got.bodies == [[1]] and "no integers" in got.bad[0][1]
     mds(tmp_path, {"tokens": "ndarray:float32"}, [{"tokens": b""}], number=1)
-    with pytest.raises(TinydataError, match=r"holds ndarray:float32, not lists"):
+    with pytest.raises(TinydataError, match=r"contains ndarray:float32, not lists"):
         plan([str(tmp_path)])
 
 

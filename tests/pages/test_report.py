@@ -314,7 +314,7 @@ def test_scores_and_a_round(drawn: Path) -> None:
     assert ["held out", "4"] in [[c[0], c[2]] for c in cells if len(c) == 4]
     assert [c[-1] for c in cells if c and c[0] in ("0–10%", "10–20%", "90–100%")] == ["", "−1.800", "−0.200"]
     assert "scores: some of the 3,000 sequences have no loss because of an error: 1 nan." in shown
-    assert "hardly more than a random choice" not in shown
+    assert "hardly different from a random selection" not in shown
 
 
 def test_sequences_as_text(drawn: Path) -> None:
@@ -326,7 +326,7 @@ def test_sequences_as_text(drawn: Path) -> None:
 
 def test_a_round_that_is_hardly_more_than_chance_says_so(drawn: Path, tmp_path: Path) -> None:
     _, page = build(drawn, "round-paper", "scores")
-    assert "round-paper: This is hardly more than a random choice" in re.sub(r"<[^>]+>", " ", page)
+    assert "round-paper: This is hardly different from a random selection" in re.sub(r"<[^>]+>", " ", page)
     assert "drawn from scores" not in page
     _, page = build(drawn, "round-1", str(changed(drawn, "scores", tmp_path, round=3)))
     assert "drawn from scores that are not on this page." in page

@@ -507,7 +507,7 @@ def test_the_program(tmp_path: Path, shards: Path, byte_bpe: Path):
     line += ["--series", "2", "--shortcut", "8", "--device", "cpu"]
     done = program(*line)
     assert done.returncode == 0, done.stderr
-    for said in ("layers                    6 ->         2", "the source's head", "starts as nothing", "inherited"):
+    for said in ("layers                    6 ->         2", "the source's head", "starts without effect", "inherited"):
         assert said in done.stdout
     facts = json.loads((init / "tinydata.json").read_text())
     assert facts["tokenizer"]["fingerprint"] == tokenizer["fingerprint"]

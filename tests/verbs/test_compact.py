@@ -443,7 +443,7 @@ def test_not_counts(vocabularies: dict[str, Path], tmp_path: Path, capsys: pytes
     (tmp_path / "empty").mkdir()
     for place, what in [
         (vocabularies["gpt2"], "was created by `tinydata compact`, not by `tinydata count`"),
-        (tmp_path / "empty", "no manifest.json here"),
+        (tmp_path / "empty", "has no manifest.json"),
         (tmp_path / "nowhere", "no such directory"),
     ]:
         assert run(str(place), "--vocab", "1500", "-o", str(tmp_path / "vocab")) == UNREADABLE

@@ -600,7 +600,7 @@ def test_a_wrong_vocabulary_is_noticed_by_what_documents_say(
 
 
 @pytest.mark.parametrize(
-    "told, why", [({"bos": "<|im_start|>"}, "no place for --bos"), ({"eos": "none"}, "names none")]
+    "told, why", [({"bos": "<|im_start|>"}, "--bos cannot be used"), ({"eos": "none"}, "nor --eos names one")]
 )
 def test_llm_c_wants_its_one_token(corpus: Path, big: str, tmp_path: Path, told: dict[str, str], why: str) -> None:
     with pytest.raises(TinydataError, match=why):

@@ -505,7 +505,7 @@ def test_a_model_of_another_tokenizer(shards: Path, shares: np.ndarray, tmp_path
     [
         ("needs_torch:load", "not installed: torch", r"pip install 'tinydata\[train\]'"),
         ("needs_torch_too:load", "no module 'needs_torch_too'", "MODULE:LOAD"),
-        ("unigram:nothing", "unigram has no 'nothing'", "MODULE:LOAD"),
+        ("unigram:nothing", "module unigram has no function 'nothing'", "MODULE:LOAD"),
     ],
 )
 def test_scorers_that_are_not_there(
@@ -626,7 +626,7 @@ def test_gpus_are_not_asked_of_a_session_on_this_machine(
     assert done.returncode == ENGINE, done.stderr
     said = done.stdout + done.stderr  # spark-submit puts what Python says to stderr on stdout
     assert f"error: {name} is set, but a local Spark session (local[2]) cannot assign GPUs" in said
-    assert "fix:   leave it out" in said
+    assert "fix:   remove it for a local session" in said
 
 
 @pytest.mark.cluster

@@ -891,7 +891,7 @@ def test_the_tokenizer_of_the_model_is_compared(
     model = model_of(tmp_path / "model", {EMBED: data("F32", 2_503, 2)}, vocab_size=2_503)
     found = plan(str(model), str(vocabularies["gpt2"]))
     assert found.result["notes"] == [
-        "the model's own tokenizer was not compared with the vocabulary's: the model directory has none"
+        "the model's own tokenizer was not compared with the vocabulary's: the model directory has no tokenizer"
     ]
     shutil.copy(tokenizers["qwen2"] / "tokenizer.json", model)
     with pytest.raises(TinydataError, match="the vocabulary was derived from a different tokenizer") as e:
