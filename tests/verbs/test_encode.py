@@ -700,7 +700,7 @@ def test_a_full_disk(many: Path, big: str) -> None:
     )
     assert done.returncode == 1, done.stderr
     assert "error: cannot write: " in done.stderr
-    assert "fix:   make room" in done.stderr
+    assert "fix:   free disk space" in done.stderr
     assert "Traceback" not in done.stderr
     assert not (many / "full").exists()
     assert not list(many.glob(".full.partial/**/*.tmp"))

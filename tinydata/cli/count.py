@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from typing import Any
 
 import click
 
@@ -60,17 +59,19 @@ def count(
     paths = needed(given("corpus", corpus), "CORPUS")
     tokenizer = needed(tokenizer, "--tokenizer")
     settings = Settings(heldout, columns.wanted(), max_bad)
-    found = plan(paths, settings.wanted._replace(**id_facts(loaded(read_tokenizer(tokenizer), tokenizer))))
+    corpus_plan = plan(paths, settings.wanted._replace(**id_facts(loaded(read_tokenizer(tokenizer), tokenizer))))
     if run.dry_run:
-        console.result(*count_plan(found, tokenizer, settings, run.workers))
+        console.result(*count_plan(corpus_plan, tokenizer, settings, run.workers))
         return 0
     out = needed(out, "-o")
-    began, total = time.time(), sum(s.bytes for s in found.splits)
-    how: dict[str, Any] = {"force": run.force, "partitions": run.partitions, "json_freq": json_freq, "corpus_plan": found}
+    began, total = time.time(), sum(s.bytes for s in corpus_plan.splits)
     with connect(run.engine, run.workers) as engine, console.progress("count", total) as progress:
-        manifest = verb.count(paths, tokenizer, out, engine, settings, **how, progress=progress)
+        manifest = verb.count(
+            paths, tokenizer, out, engine, settings, force=run.force, partitions=run.partitions, json_freq=json_freq,
+            corpus_plan=corpus_plan, progress=progress,
+        )  # fmt: skip
         record(out, began, engine=engine.name, workers=engine.slots, bytes=total)
     console.result(manifest, summary_text(manifest, out, time.time() - began))
-    for line in warnings_text(manifest) + notes(found):
+    for line in warnings_text(manifest) + notes(corpus_plan):
         console.say(line)
     return QUARANTINED if manifest["quarantined"]["documents"] else 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from typing import Any
 
 import click
 
@@ -83,15 +82,17 @@ def encode(
         raise click.UsageError("--seed goes with --shuffle: pass both, or neither")
     wanted = informed(columns.wanted(), vocab, tokenizer)
     settings = Settings(wanted, to, shard_tokens, seed if shuffle else -1, bos, eos, max_bad)
-    found = plan(paths, settings.wanted)
+    corpus_plan = plan(paths, settings.wanted)
     if run.dry_run:
-        console.result(*encode_plan(found, paths, vocab, tokenizer, settings))
+        console.result(*encode_plan(corpus_plan, paths, vocab, tokenizer, settings))
         return 0
     out = needed(out, "-o")
-    began, total = time.time(), sum(s.bytes for s in found.splits)
-    how: dict[str, Any] = {"force": run.force, "partitions": run.partitions, "tokenizer": tokenizer, "corpus_plan": found}
+    began, total = time.time(), sum(s.bytes for s in corpus_plan.splits)
     with connect(run.engine, run.workers) as engine:
-        manifest = verb.encode(paths, vocab, out, engine, settings, **how, stage=console.progress)
+        manifest = verb.encode(
+            paths, vocab, out, engine, settings, tokenizer=tokenizer, force=run.force, partitions=run.partitions,
+            corpus_plan=corpus_plan, stage=console.progress,
+        )  # fmt: skip
         record(out, began, engine=engine.name, workers=engine.slots, bytes=total)
     console.result(manifest, summary_text(manifest, out, time.time() - began))
     for line in warnings_text(manifest):
