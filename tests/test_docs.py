@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import importlib
 import os
@@ -98,6 +99,20 @@ def test_the_tree_in_the_architecture_page_exists() -> None:
         name = line.split()[0]
         folder = folder if line.startswith("  ") else ROOT / name
         assert (folder / name if line.startswith("  ") else folder).exists(), line
+
+
+def places_in_the_code() -> list[tuple[str, str]]:
+    """(name, file) for each "`name` in `file`" on the architecture page."""
+    return re.findall(r"`([\w.]+)`\s+in\s+`([\w/]+\.py)`", (ROOT / "docs" / "architecture.md").read_text())
+
+
+@pytest.mark.parametrize(("name", "file"), places_in_the_code())
+def test_the_architecture_page_names_what_exists(name: str, file: str) -> None:
+    owner, _, member = name.rpartition(".")
+    body = ast.parse((ROOT / file).read_text()).body
+    if owner:
+        body = next(n for n in body if isinstance(n, ast.ClassDef) and n.name == owner).body
+    assert member in {n.name for n in body if isinstance(n, ast.FunctionDef | ast.ClassDef)}
 
 
 def test_the_readme_is_short_and_begins_with_something_to_run() -> None:
