@@ -94,7 +94,7 @@ def test_a_result_shows_itself_and_is_a_path(corpus: Path) -> None:
 
 @pytest.mark.parametrize("goal", [{}, {"vocab": 800, "coverage": 0.9}, {"coverage": 0.9, "adapt": True}])
 def test_an_unclear_goal_is_refused(corpus: Path, goal: dict[str, object]) -> None:
-    with pytest.raises(td.TinydataError, match="how far to go"):
+    with pytest.raises(td.TinydataError, match="the size of the vocabulary is not determined"):
         td.compact(td.count("corpus.jsonl", "tokenizer.json", "counts"), "vocab", **goal)
 
 

@@ -1,9 +1,9 @@
 """The verbs as functions: what the command line does, with the same defaults, for a script or a notebook.
 
-Each verb that writes returns a small object with its directory (`path`) and its manifest (`manifest`), which shows
-itself in a notebook; tables are pyarrow's. Wherever a function takes another verb's result, the path of its
-directory does as well. The same call again, after a kill, continues where it was; where the directory is finished,
-TinydataError says so, and `force=True` replaces it.
+Each verb that writes returns a small object with its directory (`path`) and its manifest (`manifest`), which a
+notebook displays; tables are pyarrow tables. A function that takes the result of another verb also accepts the
+path of its directory. Repeating a call that was killed continues it; if the directory is already complete, the
+call raises TinydataError, and `force=True` replaces the directory.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Path = str | os.PathLike[str]
 
 @dataclass(frozen=True, repr=False)
 class Artifact:
-    """A directory that a verb wrote, and the manifest that says what made it."""
+    """A directory that a verb wrote, with its manifest: command, options, inputs and results."""
 
     path: str
     manifest: dict[str, Any] = field(compare=False)
@@ -57,7 +57,7 @@ class Artifact:
 
 
 class Counts(Artifact):
-    """What `count` wrote: `counts` (token_id, domain, count, heldout), `domains`, and the documents held out."""
+    """The output of `count`: `counts` (token_id, domain, count, heldout), `domains`, and the held-out documents."""
 
     @property
     def counts(self) -> pa.Table:
@@ -69,7 +69,7 @@ class Counts(Artifact):
 
 
 class Vocabulary(Artifact):
-    """What `compact` wrote: a tokenizer directory that other libraries load, and the id map from the big tokenizer."""
+    """The output of `compact`: a tokenizer directory that other libraries load, and the id map from the big tokenizer."""
 
     @property
     def tradeoff(self) -> dict[str, Any]:
@@ -83,7 +83,7 @@ class Vocabulary(Artifact):
 
     @property
     def idmap(self) -> pa.Table:
-        """token_id, kept, and the new ids that stand for it."""
+        """A row per old id: token_id, whether it is kept, and the new ids that replace it."""
         return self.read("idmap")
 
     def _facts(self) -> dict[str, Any]:
@@ -98,15 +98,15 @@ class Vocabulary(Artifact):
 
 
 class Shards(Artifact):
-    """What `encode` wrote: token files that a trainer reads."""
+    """The output of `encode`: token files that a trainer reads."""
 
 
 class Model(Artifact):
-    """What `slice` wrote: a Hugging Face model directory with the rows of the kept tokens."""
+    """The output of `slice`: a Hugging Face model directory with the rows of the kept tokens."""
 
 
 class Scores(Artifact):
-    """What `score` wrote: the loss of every sequence, nats per token."""
+    """The output of `score`: the loss of every sequence, in nats per token."""
 
     @property
     def scores(self) -> pa.Table:
@@ -114,7 +114,7 @@ class Scores(Artifact):
 
 
 class Round(Artifact):
-    """What `resample` wrote: the sequences of the next round."""
+    """The output of `resample`: the sequences of the next round."""
 
 
 def count(
@@ -137,10 +137,10 @@ def count(
 ) -> Counts:
     """Count how often each token id occurs, per domain.
 
-    corpus: files, directories or patterns, of text or token ids. tokenizer: the big tokenizer's directory or file.
-    The columns default to the usual names; dtype is that of token ids in files that do not say it. heldout: share of
-    the documents set aside by a hash of their id. max_bad: share of the documents that may be unusable.
-    engine: "local", "spark", a SparkSession, or an engine; workers: processes, 0 for one per core.
+    corpus: files, directories or patterns, of text or token ids. tokenizer: directory or file of the big tokenizer.
+    The columns default to the usual names; dtype is the type of token ids in files that do not declare it. heldout:
+    share of the documents to set aside, chosen by a hash of their id. max_bad: share of the documents that may be
+    unusable. engine: "local", "spark", a SparkSession, or an engine; workers: processes, 0 for one per core.
 
     >>> counts = td.count("corpus.jsonl", "tokenizer.json", "counts")
     >>> counts.manifest["totals"]["documents"]
@@ -182,10 +182,10 @@ def compact(
 ) -> Vocabulary:
     """Build the compact vocabulary.
 
-    How far to go is said by exactly one of vocab (ids in all), coverage (share of the corpus's tokens that stay as
-    they are) and max_inflation (0.02: held-out text may become 2 % longer). tokenizer: the big tokenizer, by default
-    the one that `count` used. adapt: learn merges from the corpus, which is read again. d_model: model width, for
-    the parameters saved. curve: also measure other sizes, into the manifest.
+    Exactly one of three arguments determines its size: vocab (number of ids), coverage (share of the corpus's tokens
+    whose id is kept) or max_inflation (0.02: held-out text may become 2 % longer). tokenizer: the big tokenizer, by
+    default the one that `count` used. adapt: learn merges from the corpus, which is read again. d_model: model width,
+    used to report the parameters saved. curve: also measure other sizes and record them in the manifest.
 
     >>> vocabulary = td.compact(counts, "vocab", vocab=800)
     >>> vocabulary.tradeoff["dead_pieces"]["after"]
@@ -196,7 +196,7 @@ def compact(
 
     if [vocab, coverage, max_inflation].count(None) != 2 or (adapt and (not vocab or method != "leaf")):
         raise TinydataError(
-            "how far to go is not clear",
+            "the size of the vocabulary is not determined",
             where="tinydata.compact",
             fix="pass exactly one of vocab, coverage and max_inflation; adapt goes with vocab and method='leaf'",
             code=USAGE,
@@ -239,10 +239,10 @@ def encode(
 ) -> Shards:
     """Turn a corpus into shards of token ids.
 
-    corpus: text, or ids made by the big tokenizer, which are rewritten without the text. vocab: what `compact` wrote,
-    or any tokenizer. to: "megatron", "parquet", "internevo" or "llmc". tokenizer: the one that made the ids, if it has
-    moved. bos, eos: a token, "none", or what the tokenizer says. shuffle_seed: puts all documents into one order
-    drawn by hash; None keeps the corpus's own order.
+    corpus: text, or ids of the big tokenizer, which are rewritten without the text. vocab: the output of `compact`, or
+    any tokenizer. to: "megatron", "parquet", "internevo" or "llmc". tokenizer: the tokenizer of the ids, if it is no
+    longer at the path that the vocabulary records. bos, eos: a token, "none", or "" for what the tokenizer declares.
+    shuffle_seed: puts all documents into one random order, determined by a hash; None keeps the order of the corpus.
 
     >>> td.encode("corpus.jsonl", vocabulary, "shards").manifest["totals"]["documents"]
     60
@@ -292,10 +292,10 @@ def score(
 ) -> Scores:
     """Compute the loss of every sequence under a frozen model, in nats per token.
 
-    model: a run, a checkpoint of one, or a Hugging Face directory; or losses: a run that logged them, and nothing is
-    computed. seq_len: tokens of a sequence, 0 for the model's. rows: sequences in one forward pass, 0 for as many as
-    the model's size allows. base: the shards of a round, if they have moved. device: "cpu", "cuda:1", or "auto", a GPU
-    per worker if there are any.
+    model: a run, a checkpoint of one, or a Hugging Face directory; or losses: a run that logged its losses, which are
+    then read and not computed. seq_len: tokens per sequence, 0 for the model's length. rows: sequences in one forward pass, 0 for as many as
+    the model's size allows. base: the shards of a round, if they are no longer at
+    their recorded path. device: "cpu", "cuda:1", or "auto": one GPU per worker if there are any.
     """
     from tinydata.verbs.score import verb
     from tinydata.verbs.score.plan import Settings
@@ -329,8 +329,8 @@ def resample(
 
     keep: share of the sequences that have a loss. preset: "guarded" or "paper". exclude: guards as "NAME" or
     "NAME=VALUE", or "none". reference: SCORES of a reference model, beyond which losses count. data: the shards that
-    were scored, if they have moved. options: `tokens`, `unit`, `batch_tokens`, `temperature`, `clip`, `zscore`,
-    `floor`, `stratify`, `max_repeats`, as `tinydata resample --help` has them.
+    were scored, if they are no longer at their recorded path. options: `tokens`, `unit`, `batch_tokens`, `temperature`, `clip`, `zscore`,
+    `floor`, `stratify`, `max_repeats`, as described by `tinydata resample --help`.
     """
     from tinydata.verbs.resample import verb
     from tinydata.verbs.resample.plan import settings
@@ -352,12 +352,12 @@ def report(*dirs: Path | Artifact, out: Path = "report.html") -> str:
 
 
 def read_counts(path: Path) -> Counts:
-    """Open what `count` wrote earlier."""
+    """Open the output of an earlier `count`."""
     return Counts(_path(path), read_manifest(_path(path), "count"))
 
 
 def lineage(*paths: Path | Artifact) -> str:
-    """Say what each directory was made of, and that of what, down to the corpus."""
+    """Describe the inputs of each directory, and the inputs of those, down to the corpus."""
     from tinydata.artifacts.lineage import lineage as trace
 
     return trace([_path(p) for p in paths])[1]

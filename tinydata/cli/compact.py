@@ -8,8 +8,7 @@ from typing import Any
 import click
 
 from tinydata.cli.compact_options import GoalOptions, goal_options
-from tinydata.cli.options import Run, needed, writing
-from tinydata.cli.run_record import record
+from tinydata.cli.options import Run, needed, record, writing
 from tinydata.cli.slice import sliced_model
 from tinydata.cli.texts.compact import curve_text, trade_off_text
 

@@ -1,4 +1,4 @@
-"""What a user sees. stdout is data (a table, or --json); stderr is talk and progress."""
+"""What a user sees: stdout has the result (a table, or JSON), stderr has messages and progress."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Console:
 
     @contextmanager
     def progress(self, label: str, total: int, unit: str = "B") -> Iterator[Callable[[int], None]]:
-        """A bar with rate and time left, from the third second on, if stderr is a terminal and talk is wanted."""
+        """A bar with rate and time left, from the third second on, if stderr is a terminal and messages are wanted."""
         if self.quiet:
             yield lambda n: None
             return

@@ -7,8 +7,7 @@ import time
 import click
 
 from tinydata.cli.corpus_options import Columns, columns, max_bad
-from tinydata.cli.options import Run, given, needed, running
-from tinydata.cli.run_record import record
+from tinydata.cli.options import Run, given, needed, record, running
 from tinydata.cli.texts.count import summary_text, warnings_text
 from tinydata.core.errors import QUARANTINED
 from tinydata.engines.connect import connect

@@ -7,8 +7,7 @@ import time
 import click
 
 from tinydata.cli.corpus_options import Columns, columns, max_bad
-from tinydata.cli.options import FORMATS, Run, given, needed, running, typed
-from tinydata.cli.run_record import record
+from tinydata.cli.options import FORMATS, Run, given, needed, record, running, typed
 from tinydata.cli.texts.count import warnings_text
 from tinydata.cli.texts.encode import summary_text
 from tinydata.core.errors import QUARANTINED

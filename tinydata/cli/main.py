@@ -1,4 +1,4 @@
-"""The command `tinydata`: its group of commands, and the exit code each run leaves with.
+"""The command `tinydata`: its group of commands, and the exit code of each run.
 
 Each command has its own file. Heavy imports live inside commands.
 """
@@ -11,7 +11,6 @@ import sys
 import click
 
 from tinydata.cli.compact import compact
-from tinydata.cli.completion import completion
 from tinydata.cli.count import count
 from tinydata.cli.doctor import doctor
 from tinydata.cli.encode import encode
@@ -26,7 +25,7 @@ from tinydata.core.errors import INTERRUPTED, TinydataError
 
 
 def main(args: list[str] | None = None) -> None:
-    """The console script: runs a command and leaves with the documented exit code."""
+    """The console script: runs a command and exits with the documented code."""
     args = sys.argv[1:] if args is None else args
     try:
         options = {name: [str(p.name) for p in command.params] for name, command in cli.commands.items()}
@@ -45,7 +44,7 @@ def main(args: list[str] | None = None) -> None:
         again = shlex.join(["tinydata", *args])
         print(f"\ninterrupted; finished parts are kept. To continue: {again}", file=sys.stderr)
         code = INTERRUPTED
-    except SystemExit:  # by click, which leaves so after completing a word, and when the reader of a pipe has closed it
+    except SystemExit:  # raised by click after completing a word, and when the reader of a pipe has closed it
         code = 0
     sys.exit(code)
 
@@ -78,6 +77,18 @@ def _version(context: click.Context, asked: bool) -> None:
 
         click.echo("\n".join(f"{name} {version}" for name, version in versions().items()))
         context.exit()
+
+
+@click.command(epilog='Example: eval "$(tinydata completion bash)"')
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> int:
+    """Print the script that completes commands in a shell."""
+    from click.shell_completion import get_completion_class
+
+    script = get_completion_class(shell)
+    assert script is not None
+    click.echo(script(cli, {}, "tinydata", "_TINYDATA_COMPLETE").source())
+    return 0
 
 
 for command in (init, count, compact, slice, encode, score, resample, report, ls, doctor, completion):

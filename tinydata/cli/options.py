@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import shlex
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -108,3 +110,11 @@ def typed(option: str) -> bool:
     """Whether the option's value is from the command line, not from the environment or tinydata.toml."""
     source = click.get_current_context().get_parameter_source(option)
     return source == click.core.ParameterSource.COMMANDLINE
+
+
+def record(out: str, began: float, **facts: Any) -> None:
+    """Writes .run.json with the run's time and command next to the manifest, which does not depend on either."""
+    from tinydata.core.location import Location, to_json
+
+    command = shlex.join(["tinydata", *(click.get_current_context().obj or [])])
+    (Location.of(out) / ".run.json").write(to_json({"command": command, "seconds": time.time() - began, **facts}))

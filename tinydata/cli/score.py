@@ -8,8 +8,7 @@ from typing import Any
 
 import click
 
-from tinydata.cli.options import Run, needed, running, typed
-from tinydata.cli.run_record import record
+from tinydata.cli.options import Run, needed, record, running, typed
 from tinydata.cli.texts.score import plan_text, summary_text
 from tinydata.engines.connect import connect
 

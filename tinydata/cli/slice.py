@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tinydata.cli.console import Console
-from tinydata.cli.options import Run, needed, writing
-from tinydata.cli.run_record import record
+from tinydata.cli.options import Run, needed, record, writing
 from tinydata.cli.texts.slice import plan_text, summary_text
 from tinydata.core.text import Result
 
