@@ -2,20 +2,21 @@
 
 Each verb that writes returns a small object with its directory (`path`) and its manifest (`manifest`), which a
 notebook displays; tables are pyarrow tables. A function that takes the result of another verb also accepts the
-path of its directory. Repeating a call that was killed continues it; if the directory is already complete, the
-call raises TinydataError, and `force=True` replaces the directory.
+path of its directory. Repeating a call that was killed continues it; repeating one that is complete returns its
+result. If the directory holds something else, the call raises TinydataError, and `force=True` replaces the directory.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 import pyarrow as pa
 
+from tinydata.core.errors import UpToDate
 from tinydata.core.location import Location, read_table
 from tinydata.core.output import read_manifest
 from tinydata.core.progress import progress
@@ -69,7 +70,7 @@ class Counts(Artifact):
 
 
 class Vocabulary(Artifact):
-    """The output of `compact`: a tokenizer directory that other libraries load, and the id map from the big tokenizer."""
+    """The output of `compact`: a tokenizer that other libraries load, and the id map from the big one."""
 
     @property
     def tradeoff(self) -> dict[str, Any]:
@@ -156,8 +157,8 @@ def count(
     settings = Settings(heldout, Wanted(text_column, ids_column, domain_column, id_column, dtype), max_bad)
     found = plan(paths, settings.wanted._replace(**id_facts(loaded(read_tokenizer(big), big))))
     with connect(engine, workers) as running, progress("count", sum(s.bytes for s in found.splits)) as advance:
-        manifest = verb.count(
-            paths, big, _path(out), running, settings,
+        manifest = _result(
+            verb.count, paths, big, _path(out), running, settings,
             force=force, json_freq=json_freq, partitions=partitions, corpus_plan=found, progress=advance,
         )  # fmt: skip
     return Counts(_path(out), manifest)
@@ -209,8 +210,8 @@ def compact(
     )  # fmt: skip
     choice = plan.choose(opened, big, goal, d_model=d_model)
     points = plan.curve(choice, opened, d_model) if curve else None
-    manifest = verb.compact(
-        _path(counts), big, _path(out), goal, d_model=d_model, force=force, choice=choice, points=points
+    manifest = _result(
+        verb.compact, _path(counts), big, _path(out), goal, d_model=d_model, force=force, choice=choice, points=points
     )
     return Vocabulary(_path(out), manifest)
 
@@ -255,8 +256,8 @@ def encode(
     seed = -1 if shuffle_seed is None else shuffle_seed
     settings = Settings(wanted, to, shard_tokens, seed, bos, eos, max_bad)
     with connect(engine, workers) as running:
-        manifest = verb.encode(
-            _paths(corpus), small, _path(out), running, settings,
+        manifest = _result(
+            verb.encode, _paths(corpus), small, _path(out), running, settings,
             tokenizer=big, force=force, partitions=partitions, stage=progress,
         )  # fmt: skip
     return Shards(_path(out), manifest)
@@ -270,7 +271,8 @@ def slice(model: Path, vocab: Path | Vocabulary, out: Path, *, multiple_of: int 
     from tinydata.verbs.slice.vocabulary_rows import Options
     from tinydata.verbs.slice.write import slice_model
 
-    manifest = slice_model(_path(model), _path(vocab), _path(out), Options(multiple_of=multiple_of), force=force)
+    options = Options(multiple_of=multiple_of)
+    manifest = _result(slice_model, _path(model), _path(vocab), _path(out), options, force=force)
     return Model(_path(out), manifest)
 
 
@@ -293,9 +295,9 @@ def score(
     """Compute the loss of every sequence under a frozen model, in nats per token.
 
     model: a run, a checkpoint of one, or a Hugging Face directory; or losses: a run that logged its losses, which are
-    then read and not computed. seq_len: tokens per sequence, 0 for the model's length. rows: sequences in one forward pass, 0 for as many as
-    the model's size allows. base: the shards of a round, if they are no longer at
-    their recorded path. device: "cpu", "cuda:1", or "auto": one GPU per worker if there are any.
+    then read and not computed. seq_len: tokens per sequence, 0 for the model's length. rows: sequences in one forward
+    pass, 0 for as many as the model's size allows. base: the shards of a round, if they are no longer at their
+    recorded path. device: "cpu", "cuda:1", or "auto": one GPU per worker if there are any.
     """
     from tinydata.verbs.score import verb
     from tinydata.verbs.score.plan import Settings
@@ -305,7 +307,7 @@ def score(
     gpus = devices(scorer) if model and device == "auto" and engine == "local" else []
     with connect(engine, workers or len(gpus), pandas=True) as running:
         ways: dict[str, Any] = {"force": force, "partitions": partitions, "stage": partial(progress, unit="tokens")}
-        manifest = verb.score(_path(shards), _path(out), running, settings, **ways).manifest
+        manifest = _result(lambda: verb.score(_path(shards), _path(out), running, settings, **ways).manifest)
     return Scores(_path(out), manifest)
 
 
@@ -329,16 +331,16 @@ def resample(
 
     keep: share of the sequences that have a loss. preset: "guarded" or "paper". exclude: guards as "NAME" or
     "NAME=VALUE", or "none". reference: SCORES of a reference model, beyond which losses count. data: the shards that
-    were scored, if they are no longer at their recorded path. options: `tokens`, `unit`, `batch_tokens`, `temperature`, `clip`, `zscore`,
-    `floor`, `stratify`, `max_repeats`, as described by `tinydata resample --help`.
+    were scored, if they are no longer at their recorded path. options: `tokens`, `unit`, `batch_tokens`,
+    `temperature`, `clip`, `zscore`, `floor`, `stratify`, `max_repeats`, as `tinydata resample --help` describes them.
     """
     from tinydata.verbs.resample import verb
     from tinydata.verbs.resample.plan import settings
 
     chosen = settings(preset, tuple(exclude), keep=keep, seed=seed, **options)
     with connect(engine, workers) as running, running.together():
-        manifest = verb.resample(
-            _path(scores), _path(out), running, chosen,
+        manifest = _result(
+            verb.resample, _path(scores), _path(out), running, chosen,
             reference=_path(reference), data=_path(data), force=force, partitions=partitions, stage=progress,
         )  # fmt: skip
     return Round(_path(out), manifest)
@@ -361,6 +363,14 @@ def lineage(*paths: Path | Artifact) -> str:
     from tinydata.artifacts.lineage import lineage as trace
 
     return trace([_path(p) for p in paths])[1]
+
+
+def _result(verb: Callable[..., dict[str, Any]], *arguments: Any, **options: Any) -> dict[str, Any]:
+    """The manifest that a verb returns, or that of an output which is complete already."""
+    try:
+        return verb(*arguments, **options)
+    except UpToDate as done:
+        return done.manifest
 
 
 def _path(path: Path) -> str:

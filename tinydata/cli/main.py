@@ -11,6 +11,7 @@ import sys
 import click
 
 from tinydata.cli.compact import compact
+from tinydata.cli.console import Console
 from tinydata.cli.count import count
 from tinydata.cli.doctor import doctor
 from tinydata.cli.encode import encode
@@ -21,7 +22,7 @@ from tinydata.cli.report import report
 from tinydata.cli.resample import resample
 from tinydata.cli.score import score
 from tinydata.cli.slice import slice
-from tinydata.core.errors import INTERRUPTED, TinydataError
+from tinydata.core.errors import DONE, INTERRUPTED, TinydataError, UpToDate
 
 
 def main(args: list[str] | None = None) -> None:
@@ -30,6 +31,9 @@ def main(args: list[str] | None = None) -> None:
     try:
         options = {name: [str(p.name) for p in command.params] for name, command in cli.commands.items()}
         code = cli.main(args, prog_name="tinydata", standalone_mode=False, default_map=load(options), obj=args) or 0
+    except UpToDate as e:
+        Console("--json" in args).result(e.manifest, f"{e.path} is up to date: this command wrote it from these inputs")
+        code = DONE
     except TinydataError as e:
         if {"-v", "--verbose"} & set(args):
             import traceback

@@ -5,6 +5,8 @@ Any problem that a user can cause raises it; `assert` is for bugs in tinydata it
 
 from __future__ import annotations
 
+from typing import Any
+
 DONE = 0
 FIXABLE = 1
 USAGE = 2  # click uses this code for usage errors
@@ -30,6 +32,14 @@ class TinydataError(Exception):
             lines.append(f"  where: {self.where}")
         lines.append(f"  fix:   {self.fix}")
         return "\n".join(lines)
+
+
+class UpToDate(Exception):
+    """Not an error: the output at `path` is complete, from this command and these inputs; `manifest` describes it."""
+
+    def __init__(self, path: str, manifest: dict[str, Any]):
+        super().__init__(path, manifest)
+        self.path, self.manifest = path, manifest
 
 
 def _rebuild(what: str, where: str, fix: str, code: int) -> TinydataError:

@@ -213,6 +213,12 @@ class Sink:
 
 
 def _unwritable(where: Location, error: OSError) -> TinydataError:
+    if isinstance(error, FileNotFoundError) and ".partial/" in str(where):
+        return TinydataError(
+            "the output directory was deleted or moved while the command was writing to it",
+            where=str(where.parent),
+            fix="run the same command again, and let nothing else change that directory",
+        )
     if isinstance(error, FileNotFoundError):
         return TinydataError(
             "the directory does not exist",

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from tinydata.core.errors import FIXABLE, UNREADABLE, TinydataError
+from tinydata.core.errors import FIXABLE, UNREADABLE, TinydataError, UpToDate
 from tinydata.core.location import Location, read_bytes, to_json
+from tinydata.core.lock import Lock
 from tinydata.core.manifest import faults
 
 MANIFEST = "manifest.json"
+_STAMPS = ".inputs.json"  # modification times of the inputs; not in the manifest, whose bytes do not depend on them
+_OURS = (MANIFEST, _STAMPS, ".run.json")
 
 
 def _verb(where: Location) -> str:
@@ -66,10 +70,11 @@ def read_manifest(path: str, verb: str) -> dict[str, Any]:
 
 
 class Output:
-    """An output directory that is being written.
+    """An output directory that is being written, by this process only.
 
-    `header` is the beginning of the manifest (verb, inputs, options); an unfinished directory is resumed only if its
-    header is equal. Raises TinydataError if the output exists and `force` does not permit replacing it.
+    `header` is the beginning of the manifest (verb, inputs, options). An unfinished directory is continued if its
+    header is equal and no input was modified since. Raises UpToDate if the output is complete and has this header;
+    TinydataError if it is something else that `force` does not permit replacing, or if another process writes it.
     """
 
     def __init__(self, path: str, header: dict[str, Any], *, force: bool = False):
@@ -80,31 +85,62 @@ class Output:
         self.place = hidden if self.rename else self.final
         self.parts = hidden / "parts"
         self._hidden = hidden
+        self._stamps = _stamps(header)
+        self._lock: Lock | None = None
+        self._check_existing(force)
         self._claim(force)
 
+    def _check_existing(self, force: bool) -> None:
+        """Raises if the output exists and may not be replaced."""
+        if not self.final.exists():
+            return
+        whole = (self.final / MANIFEST).exists()
+        same_verb = whole and _verb(self.final) == self.header["verb"]
+        empty = self.final.is_dir() and not self.final.children(recursive=True, hidden=True)
+        unfinished = not self.rename and not whole
+        if not (empty or unfinished or (force and same_verb)):
+            self._refuse(whole, same_verb)
+        if whole and (foreign := _foreign(self.final)):
+            raise TinydataError(
+                f"the output to replace also holds files that tinydata did not create: {', '.join(foreign[:5])}",
+                where=str(self.final),
+                fix="move them to another place, or choose another output path with -o",
+            )
+        if whole and not self.rename:
+            (self.final / MANIFEST).delete()
+
     def _claim(self, force: bool) -> None:
-        if self.final.exists():
-            whole = (self.final / MANIFEST).exists()
-            same_verb = whole and _verb(self.final) == self.header["verb"]
-            empty = self.final.is_dir() and not self.final.children(recursive=True)
-            unfinished = not self.rename and not whole
-            if not (empty or unfinished or (force and same_verb)):
-                self._refuse(whole, same_verb)
-            if whole and not self.rename:
-                (self.final / MANIFEST).delete()
+        """Takes the lock, and continues what a killed run left, or begins."""
+        self._hidden.make_dir()
+        if self.rename:
+            self._lock = Lock(f"{self._hidden.absolute}/lock")
         mark = self._hidden / "command.json"
-        wanted = to_json(self.header)
-        if self._hidden.exists() and mark.exists() and read_bytes(mark) != wanted:
+        wanted = to_json({"header": self.header, "modified": self._stamps})
+        if mark.exists() and read_bytes(mark) != wanted:
             if not force:
-                raise TinydataError(
-                    "an unfinished run with other inputs or options already uses this output path",
-                    where=str(self._hidden),
-                    fix="repeat that command to finish it, or pass --force to discard it and start over",
-                )
-            self._hidden.delete()
+                raise self._other_command(json.loads(read_bytes(mark)))
+            for left in self._hidden.children(recursive=True, hidden=True):
+                if left.name != "lock":
+                    left.delete()
         self.parts.make_dir()
         if not mark.exists():
             mark.write(wanted)
+
+    def _other_command(self, before: dict[str, Any]) -> TinydataError:
+        self._release()
+        if before.get("header") == json.loads(to_json(self.header)):
+            was = before["modified"]
+            edited = [path for path, stamp in self._stamps.items() if was.get(path) != stamp]
+            return TinydataError(
+                "an input was modified after the unfinished run began, and parts of the result are from before",
+                where=", ".join(edited[:5]),
+                fix="pass --force to discard the finished parts and start over",
+            )
+        return TinydataError(
+            "an unfinished run with other inputs or options already uses this output path",
+            where=str(self._hidden),
+            fix="repeat that command to finish it, or pass --force to discard it and start over",
+        )
 
     def _refuse(self, whole: bool, same_verb: bool) -> None:
         what = "something that tinydata did not create"
@@ -112,7 +148,10 @@ class Output:
             existing = json.loads(read_bytes(self.final / MANIFEST))
             what = f"the result of `tinydata {existing.get('verb')}`"
             if {k: existing.get(k) for k in self.header} == json.loads(to_json(self.header)):
-                what += " with the same inputs and options"
+                edited = self._edited()
+                if not edited and not faults(existing) and _complete(self.final, existing):
+                    raise UpToDate(str(self.final), existing)
+                what += " with the same options" + (f", but {edited[0]} was modified since" if edited else "")
         elif not self.final.is_dir():
             what = "a file"
         raise TinydataError(
@@ -122,9 +161,24 @@ class Output:
             code=FIXABLE,
         )
 
+    def _edited(self) -> list[str]:
+        """Inputs that were modified after the existing output was published."""
+        stamps = self.final / _STAMPS
+        was = json.loads(read_bytes(stamps)) if stamps.exists() else self._stamps
+        return [path for path, stamp in self._stamps.items() if was.get(path) != stamp]
+
+    def _write_stamps(self) -> None:
+        if self._stamps:
+            (self.place / _STAMPS).write(to_json(self._stamps))
+
+    def _release(self) -> None:
+        if self._lock:
+            self._lock.release()
+
     def abandon(self) -> None:
         """Deletes what was written so far; for verbs that cannot resume an unfinished run."""
         self._hidden.delete()
+        self._release()
 
     def publish(
         self, result: dict[str, Any], files: dict[str, bytes], streamed: dict[str, dict[str, Any]] | None = None
@@ -143,9 +197,10 @@ class Output:
         assert not (wrong := faults(json.loads(to_json(manifest)))), wrong
         self.parts.delete()
         if self.rename:
-            for left in self.place.children():  # leftovers of a killed writer, and command.json
+            for left in self.place.children():  # leftovers of a killed writer, command.json and the lock
                 if left.name not in manifest["files"]:
                     left.delete()
+            self._write_stamps()
             (self.place / MANIFEST).write(to_json(manifest))
             old = self.final.parent / f".{self.final.name}.old"
             if self.final.exists():  # --force, or an empty directory: replaced only once the new one is complete
@@ -154,6 +209,28 @@ class Output:
             self.place.move(self.final)
             old.delete()
         else:
+            self._write_stamps()
             (self.place / MANIFEST).write(to_json(manifest))
             self._hidden.delete()
+        self._release()
         return manifest
+
+
+def _stamps(header: dict[str, Any]) -> dict[str, int]:
+    """Manifest header -> {path: modification time in nanoseconds} of the inputs that are files."""
+    files = [path for path, about in header["inputs"].items() if "fingerprint" in about]
+    with ThreadPoolExecutor(16) as pool:  # on object stores each is a round trip
+        return dict(zip(files, pool.map(lambda path: Location.of(path).changed, files), strict=True))
+
+
+def _foreign(where: Location) -> list[str]:
+    """Paths of the files in an output directory that its manifest does not name."""
+    known = json.loads(read_bytes(where / MANIFEST)).get("files") or {}
+    names = [f.path[len(where.path) + 1 :] for f in where.children(recursive=True, hidden=True)]
+    return [name for name in names if name not in known and name not in _OURS]
+
+
+def _complete(where: Location, manifest: dict[str, Any]) -> bool:
+    """Whether each file that the manifest names exists in its size."""
+    files = {f.path[len(where.path) + 1 :]: f.size for f in where.children(recursive=True, hidden=True)}
+    return all(files.get(name) == about["bytes"] for name, about in manifest["files"].items())
