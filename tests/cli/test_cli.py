@@ -589,11 +589,15 @@ def test_tinydatas_own_output_is_replaced_when_forced(corpus: Path, tokenizer: s
     args = counting("corpus", "--tokenizer", tokenizer)
     assert run(*args).code == DONE
     first = files_in(Path("counts"))
-    said = run(*args)
-    assert said.code == FIXABLE
-    no_traceback(said)
-    assert "the result of `tinydata count` with the same inputs and options" in said.err
-    assert "or replace it with --force" in said.err
+    again = run(*args)
+    assert again.code == DONE
+    assert "counts is up to date" in again.out
+    assert json.loads(run(*args, "--json").out) == json.loads(Path("counts/manifest.json").read_bytes())
+    other = run(*args, "--heldout", "0.3")
+    assert other.code == FIXABLE
+    no_traceback(other)
+    assert "error: the output already exists: the result of `tinydata count`\n" in other.err
+    assert "or replace it with --force" in other.err
     assert files_in(Path("counts")) == first
     assert run(*args, "--heldout", "0.3", "--force").code == DONE
     assert json.loads(Path("counts/manifest.json").read_bytes())["options"]["heldout"] == 0.3

@@ -9,7 +9,7 @@ import pytest
 
 from tests.manifests import whole_manifest
 from tinydata.core.errors import TinydataError
-from tinydata.core.location import Location, expand, fingerprint
+from tinydata.core.location import Location, fingerprint
 from tinydata.core.output import MANIFEST, Output, read_manifest
 
 HEADER = whole_manifest("count", options={"n": 1})
@@ -103,17 +103,6 @@ def test_a_place_that_cannot_be_written_is_an_error_with_a_fix(tmp_path: Path) -
     with pytest.raises(TinydataError) as e:
         made(tmp_path / "file" / "below")
     assert e.value.fix
-
-
-def test_expand_is_sorted_and_skips_what_is_hidden(tmp_path: Path) -> None:
-    for name in ("b/2.txt", "a/1.txt", ".git/x.txt", "a/_tmp.txt", "c.txt"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text("x")
-    assert [n for _, n in expand(str(tmp_path))] == ["a/1.txt", "b/2.txt", "c.txt"]
-    assert [n for _, n in expand(f"{tmp_path}/*/*.txt")] == ["a/1.txt", "b/2.txt"]
-    with pytest.raises(TinydataError, match="no such file") as e:
-        expand(str(tmp_path / "a" / "nothing" / "*.txt"))
-    assert f"{tmp_path}/a; it contains 1.txt" in e.value.fix
 
 
 def test_fingerprint_sees_both_ends_and_the_size(tmp_path: Path) -> None:

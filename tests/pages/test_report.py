@@ -358,6 +358,20 @@ def test_damaged_run_record_is_as_good_as_none(made: Path, tmp_path: Path) -> No
         assert "not recorded" in build(made, str(copy))[1]
 
 
+def test_only_a_page_of_ours_is_replaced(made: Path, tmp_path: Path) -> None:
+    corpus, page = tmp_path / "precious.jsonl", tmp_path / "report.html"
+    corpus.write_text('{"text": "paid for"}\n')
+    for place, what in ((corpus, "a file that is not a report"), (tmp_path, "a directory")):
+        with pytest.raises(TinydataError, match=f"the page would replace {what}"):
+            report([str(made / "counts")], str(place))
+    assert corpus.read_text() == '{"text": "paid for"}\n'
+    for _ in range(2):
+        report([str(made / "counts")], str(page))
+    page.write_text("<!doctype html><title>of another program</title>")
+    with pytest.raises(TinydataError, match="not a report"):
+        report([str(made / "counts")], str(page))
+
+
 @pytest.mark.parametrize("package", ["jinja2", "vl_convert"])
 def test_missing_extra(made: Path, monkeypatch: pytest.MonkeyPatch, package: str) -> None:
     monkeypatch.setitem(sys.modules, package, None)

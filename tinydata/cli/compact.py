@@ -8,19 +8,20 @@ from typing import Any
 import click
 
 from tinydata.cli.compact_options import GoalOptions, goal_options
-from tinydata.cli.options import Run, needed, record, writing
+from tinydata.cli.options import PATH, Run, needed, record, writing
 from tinydata.cli.slice import sliced_model
 from tinydata.cli.texts.compact import curve_text, trade_off_text
 
 
 @click.command(epilog="Example: tinydata compact counts --tokenizer tokenizer.json --vocab 48000 -o vocab")
-@click.argument("counts", default="")
+@click.argument("counts", type=PATH, default="")
 @click.option(
     "--tokenizer",
+    type=PATH,
     default="",
     help="Directory or file of the original, large tokenizer. The default is the one that COUNTS names.",
 )
-@click.option("-o", "--out", default="", help="Directory for the vocabulary.")
+@click.option("-o", "--out", type=PATH, default="", help="Directory for the vocabulary.")
 @goal_options
 @click.option(
     "--d-model",
@@ -34,9 +35,10 @@ from tinydata.cli.texts.compact import curve_text, trade_off_text
     is_flag=True,
     help="Also measure a dozen other sizes. Without --vocab, --coverage or --max-inflation, write nothing.",
 )
-@click.option("--model", default="", help="Hugging Face model to slice afterwards, as `tinydata slice` does.")
+@click.option("--model", type=PATH, default="", help="Hugging Face model to slice next, as `tinydata slice` does.")
 @click.option(
     "--model-out",
+    type=PATH,
     default="",
     help="Directory for the sliced model. The default is the vocabulary's, with -model added.",
 )

@@ -7,16 +7,16 @@ import time
 import click
 
 from tinydata.cli.corpus_options import Columns, columns, max_bad
-from tinydata.cli.options import Run, given, needed, record, running
+from tinydata.cli.options import PATH, Run, given, needed, record, running
 from tinydata.cli.texts.count import summary_text, warnings_text
 from tinydata.core.errors import QUARANTINED
 from tinydata.engines.connect import connect
 
 
 @click.command(epilog="Example: tinydata count corpus/ --tokenizer tokenizer.json -o counts")
-@click.argument("corpus", nargs=-1)
-@click.option("--tokenizer", default="", help="Directory or file of the original, large tokenizer.")
-@click.option("-o", "--out", default="", help="Directory for the counts.")
+@click.argument("corpus", type=PATH, nargs=-1)
+@click.option("--tokenizer", type=PATH, default="", help="Directory or file of the original, large tokenizer.")
+@click.option("-o", "--out", type=PATH, default="", help="Directory for the counts.")
 @columns
 @click.option(
     "--heldout",

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import click
 
-from tinydata.cli.options import ENGINE, Run, common
+from tinydata.cli.options import ENGINE, PATH, Run, common
 
 
 @click.command(epilog="Example: tinydata doctor --engine spark")
 @ENGINE
-@click.option("--tokenizer", default="", help="Directory or file of a tokenizer to test as well.")
+@click.option("--tokenizer", type=PATH, default="", help="Directory or file of a tokenizer to test as well.")
 @common
 def doctor(engine: str, tokenizer: str, run: Run) -> int:
     """Check this installation, and show how to fix each fault.

@@ -7,7 +7,7 @@ import time
 import click
 
 from tinydata.cli.corpus_options import Columns, columns, max_bad
-from tinydata.cli.options import FORMATS, Run, given, needed, record, running, typed
+from tinydata.cli.options import FORMATS, PATH, Run, given, needed, record, running, typed
 from tinydata.cli.texts.count import warnings_text
 from tinydata.cli.texts.encode import summary_text
 from tinydata.core.errors import QUARANTINED
@@ -15,14 +15,15 @@ from tinydata.engines.connect import connect
 
 
 @click.command(epilog="Example: tinydata encode corpus/ --vocab vocab -o shards")
-@click.argument("corpus", nargs=-1)
-@click.option("--vocab", default="", help="Directory that `tinydata compact` wrote, or any tokenizer.")
-@click.option("-o", "--out", default="", help="Directory for the shards.")
+@click.argument("corpus", type=PATH, nargs=-1)
+@click.option("--vocab", type=PATH, default="", help="Directory that `tinydata compact` wrote, or any tokenizer.")
+@click.option("-o", "--out", type=PATH, default="", help="Directory for the shards.")
 @click.option(
     "--to", type=click.Choice(FORMATS), default="megatron", show_default=True, help="File format of the shards."
 )
 @click.option(
     "--tokenizer",
+    type=PATH,
     default="",
     help="Tokenizer that made the token ids of CORPUS, or none. The default is the one that the vocabulary names.",
 )

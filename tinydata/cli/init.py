@@ -7,15 +7,15 @@ import os
 import click
 
 from tinydata.cli.corpus_options import Columns, columns
-from tinydata.cli.options import Run, common
+from tinydata.cli.options import PATH, Run, common
 from tinydata.cli.project import FILE, content
 from tinydata.core.errors import TinydataError
 from tinydata.core.text import many
 
 
 @click.command(epilog="Example: tinydata init corpus/ --tokenizer tokenizer.json")
-@click.argument("corpus", nargs=-1, required=True)
-@click.option("--tokenizer", required=True, help="Directory or file of the original, large tokenizer.")
+@click.argument("corpus", type=PATH, nargs=-1, required=True)
+@click.option("--tokenizer", type=PATH, required=True, help="Directory or file of the original, large tokenizer.")
 @columns
 @click.option("--force", is_flag=True, help="Replace an existing tinydata.toml in this directory.")
 @common

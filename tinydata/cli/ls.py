@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import click
 
-from tinydata.cli.options import Run, common, needed
+from tinydata.cli.options import PATH, Run, common, needed
 
 
 @click.command(epilog="Example: tinydata ls --lineage round-1")
-@click.argument("paths", nargs=-1)
+@click.argument("paths", type=PATH, nargs=-1)
 @click.option(
     "--lineage",
     is_flag=True,

@@ -11,7 +11,7 @@ import sys
 import click
 
 from tinydata.cli.compact import compact
-from tinydata.cli.console import Console
+from tinydata.cli.console import Console, show_messages, use_plain_signs
 from tinydata.cli.count import count
 from tinydata.cli.doctor import doctor
 from tinydata.cli.encode import encode
@@ -28,9 +28,12 @@ from tinydata.core.errors import DONE, INTERRUPTED, TinydataError, UpToDate
 def main(args: list[str] | None = None) -> None:
     """The console script: runs a command and exits with the documented code."""
     args = sys.argv[1:] if args is None else args
+    use_plain_signs()
+    if not {"-q", "--quiet"} & set(args):
+        show_messages()
     try:
-        options = {name: [str(p.name) for p in command.params] for name, command in cli.commands.items()}
-        code = cli.main(args, prog_name="tinydata", standalone_mode=False, default_map=load(options), obj=args) or 0
+        defaults = load({name: command.params for name, command in cli.commands.items()})
+        code = cli.main(args, prog_name="tinydata", standalone_mode=False, default_map=defaults, obj=args) or 0
     except UpToDate as e:
         Console("--json" in args).result(e.manifest, f"{e.path} is up to date: this command wrote it from these inputs")
         code = DONE

@@ -16,6 +16,7 @@ from tinydata.cli.console import Console
 Command = Callable[..., Any]
 Decorator = Callable[[Command], Command]
 
+PATH = click.Path()  # a shell completes it, and in tinydata.toml it is relative to that file
 FORMATS = ("megatron", "parquet", "internevo", "llmc")  # that are written
 
 

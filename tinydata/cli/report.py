@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import click
 
-from tinydata.cli.options import Run, common, given, needed, typed
+from tinydata.cli.options import PATH, Run, common, given, needed, typed
 
 
 @click.command(epilog="Example: tinydata report counts vocab -o report.html")
-@click.argument("dirs", nargs=-1)
-@click.option("-o", "--out", default="report.html", show_default=True, help="File for the HTML page.")
+@click.argument("dirs", type=PATH, nargs=-1)
+@click.option("-o", "--out", type=PATH, default="report.html", show_default=True, help="File for the HTML page.")
 @common
 def report(dirs: tuple[str, ...], out: str, run: Run) -> int:
     """Make one HTML page about the results in DIRS.

@@ -8,22 +8,23 @@ from typing import Any
 import click
 
 from tinydata.cli.copying_options import Copying, copying
-from tinydata.cli.options import Run, needed, record, running, typed
+from tinydata.cli.options import PATH, Run, needed, record, running, typed
 from tinydata.cli.selection_options import Selection, selection
 from tinydata.cli.texts.resample import plan_text, summary_text
 from tinydata.engines.connect import connect
 
 
 @click.command(epilog="Example: tinydata resample scores --keep 0.5 -o round-1")
-@click.argument("scores", default="")
-@click.option("-o", "--out", default="", help="Directory for the round.")
+@click.argument("scores", type=PATH, default="")
+@click.option("-o", "--out", type=PATH, default="", help="Directory for the round.")
 @selection
 @click.option(
     "--reference-scores",
+    type=PATH,
     default="",
     help="Scores of a reference model, which are subtracted from the losses in SCORES.",
 )
-@click.option("--data", default="", help="Directory of the scored shards, if it has moved since.")
+@click.option("--data", type=PATH, default="", help="Directory of the scored shards, if it has moved since.")
 @click.option(
     "--round", "number", type=click.IntRange(0), default=None, help="Make round-(N + 1) from scores-N, for this N."
 )

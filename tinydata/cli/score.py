@@ -8,22 +8,26 @@ from typing import Any
 
 import click
 
-from tinydata.cli.options import Run, needed, record, running, typed
+from tinydata.cli.options import PATH, Run, needed, record, running, typed
 from tinydata.cli.texts.score import plan_text, summary_text
 from tinydata.engines.connect import connect
 
 
 @click.command(epilog="Example: tinydata score shards --model run -o scores")
-@click.argument("shards", default="")
+@click.argument("shards", type=PATH, default="")
 @click.option(
-    "--model", default="", help="Directory of a training run, one of its checkpoints, or a Hugging Face model."
+    "--model",
+    type=PATH,
+    default="",
+    help="Directory of a training run, one of its checkpoints, or a Hugging Face model.",
 )
 @click.option(
     "--losses",
+    type=PATH,
     default="",
     help="Instead of --model: a training run with --log-sequence-loss, whose logged losses are used.",
 )
-@click.option("-o", "--out", default="", help="Directory for the scores.")
+@click.option("-o", "--out", type=PATH, default="", help="Directory for the scores.")
 @click.option(
     "--seq-len",
     type=click.IntRange(1),
@@ -48,7 +52,12 @@ from tinydata.engines.connect import connect
     show_default=True,
     help="Python function that loads the model, as MODULE:FUNCTION.",
 )
-@click.option("--base", default="", help="Directory of the shards that a round selects from, if it has moved since.")
+@click.option(
+    "--base",
+    type=PATH,
+    default="",
+    help="Directory of the shards that a round selects from, if it has moved since.",
+)
 @click.option(
     "--round", "number", type=click.IntRange(0), default=None, help="Make scores-N from round-N and run-N, for this N."
 )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tinydata.cli.console import Console
-from tinydata.cli.options import Run, needed, record, writing
+from tinydata.cli.options import PATH, Run, needed, record, writing
 from tinydata.cli.texts.slice import plan_text, summary_text
 from tinydata.core.text import Result
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 
 @click.command(epilog="Example: tinydata slice model --vocab vocab -o small-model")
-@click.argument("model", default="")
-@click.option("--vocab", default="", help="Vocabulary that `tinydata compact` made for the model's tokenizer.")
-@click.option("-o", "--out", default="", help="Directory for the sliced model.")
+@click.argument("model", type=PATH, default="")
+@click.option("--vocab", type=PATH, default="", help="Vocabulary of `tinydata compact` for the model's tokenizer.")
+@click.option("-o", "--out", type=PATH, default="", help="Directory for the sliced model.")
 @click.option(
     "--rows", multiple=True, help="Name of a tensor that has one row per token id. The name may contain * as wildcard."
 )

@@ -1,4 +1,4 @@
-"""Paths on any filesystem: globbing, atomic writes, fingerprints.
+"""Paths on any filesystem: atomic writes, fingerprints, tables.
 
 An output directory is written to a hidden sibling `.NAME.partial` and published by renaming it.
 Object stores cannot rename, so there the files are written in place and the manifest is written
@@ -7,7 +7,6 @@ last. A directory without `manifest.json` is unfinished, and no reader accepts i
 
 from __future__ import annotations
 
-import fnmatch
 import hashlib
 import json
 import os
@@ -241,49 +240,6 @@ def read_bytes(where: Location) -> bytes:
     """The whole content of a file."""
     with where.open() as f:
         return f.read()
-
-
-def expand(path: str) -> list[tuple[Location, str]]:
-    """A file, directory or glob -> [(file, its path relative to `path`)], sorted; never empty.
-
-    Raises TinydataError (exit 3) if nothing matches; the message names the nearest directory that exists.
-    """
-    where = Location.of(path)
-    if any(c in path for c in "*?["):
-        fixed = where
-        while any(c in fixed.path for c in "*?["):
-            fixed = fixed.parent
-        pattern = where.path if fixed.path != "." else "./" + where.path
-        files = fixed.children(recursive=True) if fixed.is_dir() else []
-        hits = [f for f in files if fnmatch.fnmatch(f.path, pattern)]
-        matches = [(f, posixpath.relpath(f.path, fixed.path)) for f in hits]
-    elif where.is_dir():
-        matches = [(f, posixpath.relpath(f.path, where.path)) for f in where.children(recursive=True)]
-    elif where.exists():
-        matches = [(where, where.name)]
-    else:
-        matches = []
-    if not matches:
-        raise _no_match(where)
-    return matches
-
-
-def _no_match(where: Location) -> TinydataError:
-    near = where
-    while near.path not in (".", "/") and (any(c in near.path for c in "*?[") or not near.exists()):
-        near = near.parent
-    inside = []
-    if near.is_dir():
-        try:
-            inside = sorted(os.listdir(near.path))[:6] if near.local else [c.name for c in near.children()][:6]
-        except OSError:
-            inside = []
-    return TinydataError(
-        "the directory contains no files" if where.exists() else "no such file or directory",
-        where=str(where),
-        fix=f"the nearest existing directory is {near.path}; it contains {', '.join(inside) or 'nothing'}",
-        code=UNREADABLE,
-    )
 
 
 def fingerprint(file: Location) -> dict[str, Any]:

@@ -46,7 +46,7 @@ def many(n: int, word: str) -> str:
 def size(n: float) -> str:
     """Bytes -> text in decimal units: 1.96e9 -> "1.96 GB"."""
     for unit in ("B", "kB", "MB", "GB", "TB"):
-        if abs(n) < 1000 or unit == "TB":
+        if abs(n) < 999.5 or unit == "TB":
             return f"{n:,.0f} {unit}" if unit == "B" else f"{n:.3g} {unit}"
         n /= 1000
     raise AssertionError

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from tinydata.core.errors import FIXABLE, UNREADABLE, TinydataError
-from tinydata.core.location import Location, expand
+from tinydata.core.expand import expand
+from tinydata.core.location import Location
 from tinydata.core.output import MANIFEST
 from tinydata.formats.base import USUAL, Bad, Split, Wanted
 from tinydata.formats.text_lines import codec
@@ -94,6 +95,7 @@ class Plan(NamedTuple):
     files: list[Location]
     unreadable: list[tuple[str, str]]  # (path, reason) of files that are quarantined entirely
     skipped: list[str]  # files of an unknown format
+    said: list[str]  # files that were left out because they are read already, and what looks like a mistake
 
 
 def plan(paths: list[str], wanted: Wanted = USUAL) -> Plan:
@@ -104,10 +106,9 @@ def plan(paths: list[str], wanted: Wanted = USUAL) -> Plan:
     """
     splits: list[Split] = []
     files: list[Location] = []
-    unreadable: list[tuple[str, str]] = []
     skipped: list[str] = []
     kinds: dict[str, str] = {}
-    named = [pair for path in paths for pair in expand(path)]
+    named, unreadable, said = expand(paths)
     names = {name for _, name in named}
     with ThreadPoolExecutor(16) as pool:  # on object stores each look is a round trip
         looks = list(pool.map(lambda pair: _look(pair[0], pair[1], wanted), named))
@@ -151,7 +152,7 @@ def plan(paths: list[str], wanted: Wanted = USUAL) -> Plan:
             fix="check that the files were written or downloaded completely",
             code=UNREADABLE,
         )
-    return Plan(splits, next(iter(kinds)), files, unreadable, skipped)
+    return Plan(splits, next(iter(kinds)), files, unreadable, skipped, said)
 
 
 def read(split: Split, bad: Bad) -> Iterator[pa.RecordBatch]:
@@ -221,7 +222,7 @@ def notes(corpus: Plan) -> list[str]:
     return [
         f"note: {note} ({paths[0]}{f' and {len(paths) - 1} more' * (len(paths) > 1)})"
         for note, paths in paths_of.items()
-    ]
+    ] + [f"note: {text}" for text in corpus.said]
 
 
 def sample_batches(corpus: Plan) -> tuple[list[Any], float]:

@@ -14,7 +14,7 @@ from importlib import resources
 from itertools import groupby
 from typing import Any
 
-from tinydata.core.errors import missing_extra
+from tinydata.core.errors import TinydataError, missing_extra
 from tinydata.core.location import Location
 from tinydata.pages import text
 from tinydata.pages.blocks import Facts, Notes, Section
@@ -27,6 +27,8 @@ from tinydata.pages.scores import scores_sections
 from tinydata.pages.shards import shards_sections
 from tinydata.pages.vocabulary import comparison, vocabulary_sections
 
+GENERATOR = b'<meta name="generator" content="tinydata">'  # in page.html.j2: how a page of ours is recognized
+
 
 def report(dirs: list[str], out: str) -> dict[str, Any]:
     """Output directories of tinydata -> the page at `out`; returns {report, bytes, sections}.
@@ -35,12 +37,28 @@ def report(dirs: list[str], out: str) -> dict[str, Any]:
     and if `out` cannot be written.
     """
     _require_extra()
+    _check_replaceable(Location.of(out))
     inputs = open_all(list(dirs))
     sections = arrange(inputs)
     facts = [provenance(d) for d in inputs.every]
     page = render(_title(inputs), facts, warnings(inputs), sections).encode("utf-8", "replace")
     Location.of(out).write(page)
     return {"report": out, "bytes": len(page), "sections": [s.anchor for s in sections]}
+
+
+def _check_replaceable(out: Location) -> None:
+    """Raises TinydataError if `out` exists and is anything else than a page of ours."""
+    if not out.exists():
+        return
+    if not out.is_dir():
+        with out.open() as f:
+            if GENERATOR in f.read(1 << 12):
+                return
+    raise TinydataError(
+        "the page would replace a directory" if out.is_dir() else "the page would replace a file that is not a report",
+        where=out.path,
+        fix="choose another file with -o, such as -o report.html, or remove that one",
+    )
 
 
 def arrange(inputs: Inputs) -> list[Section]:
