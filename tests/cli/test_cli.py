@@ -681,13 +681,14 @@ def test_the_run_is_recorded_beside_the_result(corpus: Path, tokenizer: str, run
 
 def test_listing(corpus: Path, tokenizer: str, run: Run) -> None:
     assert run(*counting("corpus", "--tokenizer", tokenizer)).code == DONE
-    said = run("ls", "corpus", "counts", "nowhere")
-    assert said.code == DONE
-    head, text, counts, nothing = said.out.splitlines()
+    said = run("ls", "corpus", "counts", tokenizer, str(Path(tokenizer).parent), "nowhere")
+    assert said.code == UNREADABLE
+    head, text, counts, file, directory, nothing = said.out.splitlines()
     assert head.split() == ["path", "holds", "size"]
     assert re.match(r"corpus +text +[\d.]+ kB +1 file, jsonl", text)
     assert re.match(r"counts +counts +[\d.]+ kB +[\d,]+ tokens, \d+ documents, 1 domain", counts)
-    assert re.match(r"nowhere +nothing to read +no such file or directory", nothing)
+    assert all(re.search(r" tokenizer +[\d.]+ [kM]B +byte-level-bpe, [\d,]+ ids$", line) for line in (file, directory))
+    assert re.match(r"nowhere +missing +no such file or directory", nothing)
 
 
 def test_listing_knows_its_own_manifests_from_others(here: Path, run: Run) -> None:

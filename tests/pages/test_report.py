@@ -343,6 +343,11 @@ def test_not_made_by_tinydata(made: Path, tmp_path: Path) -> None:
         report([str(made / "counts"), str(tmp_path / "empty")], str(tmp_path / "r.html"))
     with pytest.raises(TinydataError, match="cannot show the output of `tinydata slice`"):
         report([str(changed(made, "vocab", tmp_path, verb="slice"))], str(tmp_path / "r.html"))
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "recipe.json").write_text("{}")
+    with pytest.raises(TinydataError, match="a report cannot show a training run") as e:
+        report([str(tmp_path / "run")], str(tmp_path / "r.html"))
+    assert "python -m trainer.curve" in e.value.fix
     (tmp_path / "vocab" / "manifest.json").write_text('{"verb": ')
     with pytest.raises(TinydataError, match="cannot be read as JSON"):
         report([str(tmp_path / "vocab")], str(tmp_path / "r.html"))

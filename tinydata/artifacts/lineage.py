@@ -70,7 +70,8 @@ def _root(path: str) -> Artifact:
         if Location.of(path).exists()
         else "the directory does not exist",
         where=path,
-        fix="name a directory that tinydata or the trainer wrote: a model, a run, a round, scores, shards, …",
+        fix="name a directory that tinydata or the trainer wrote: a model, a run, a round, scores, shards, …;"
+        " `tinydata ls` without --lineage lists those of a directory",
         code=UNREADABLE,
     )
 

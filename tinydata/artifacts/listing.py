@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import Any
 
 from tinydata.artifacts.artifact import Artifact, bytes_of, describe, open_artifact
@@ -10,6 +11,9 @@ from tinydata.core.errors import TinydataError
 from tinydata.core.location import Location
 from tinydata.core.text import many, size, table
 from tinydata.formats.corpus import plan
+from tinydata.tokenizers.open import open_tokenizer, read_tokenizer
+
+MISSING = "missing"  # `holds` of a path that does not exist
 
 
 def listing(paths: list[str]) -> tuple[list[dict[str, Any]], str]:
@@ -18,7 +22,7 @@ def listing(paths: list[str]) -> tuple[list[dict[str, Any]], str]:
     for path in paths:
         for one in _outputs(path) or [path]:
             artifact = open_artifact(one)
-            facts.append(_artifact(one, artifact) if artifact else _unfinished(one) or _corpus(one))
+            facts.append(_artifact(one, artifact) if artifact else _unfinished(one) or _tokenizer(one) or _corpus(one))
     return facts, table(facts, {"path": "path", "holds": "holds", "size": "size", "detail": ""})
 
 
@@ -51,11 +55,37 @@ def _artifact(path: str, artifact: Artifact) -> dict[str, Any]:
     return {**facts, **({"ids": contents.ids} if contents.ids else {}), "detail": contents.detail}
 
 
+_TOKENIZER_FILES = re.compile(
+    r"(tokenizer|tekken|vocab)\.json|vocab\.txt|(tokenizer|spiece|sentencepiece\.bpe)\.model|.*\.tiktoken"
+)
+
+
+def _tokenizer(path: str) -> dict[str, Any] | None:
+    """What a tokenizer's file or directory holds; None if no name there is one of a tokenizer."""
+    where = Location.of(path)
+    names = [f.name for f in where.children()] if where.is_dir() else [where.name] if where.exists() else []
+    if not any(_TOKENIZER_FILES.fullmatch(name) for name in names):
+        return None
+    try:
+        tok = open_tokenizer(path)
+    except TinydataError as e:
+        return {"path": path, "holds": "tokenizer", "size": "", "detail": f"cannot be used: {e.what}"}
+    held = size(sum(len(content) for content in read_tokenizer(path).values()))
+    return {
+        "path": path,
+        "holds": "tokenizer",
+        "size": held,
+        "ids": tok.size,
+        "detail": f"{tok.family}, {tok.size:,} ids",
+    }
+
+
 def _corpus(path: str) -> dict[str, Any]:
     try:
         corpus = plan([path])
     except TinydataError as e:
-        return {"path": path, "holds": "nothing to read", "size": "", "detail": e.what.partition("\n")[0]}
+        holds = "nothing to read" if Location.of(path).exists() else MISSING
+        return {"path": path, "holds": holds, "size": "", "detail": e.what.partition("\n")[0]}
     forms = sorted({s.format for s in corpus.splits})
     types = sorted({t for s in corpus.splits for n, t in s.columns.types if n == s.columns.ids != t != "ids"})
     detail = ", ".join([many(len(corpus.files), "file"), *forms, *types])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from tinydata.cli.options import PATH, Run, common, needed
+from tinydata.core.errors import DONE, UNREADABLE
 
 
 @click.command(epilog="Example: tinydata ls --lineage round-1")
@@ -27,7 +28,8 @@ def ls(paths: tuple[str, ...], lineage: bool, run: Run) -> int:
 
         console.result(*lineage_of(needed(list(paths), "PATHS")))
         return 0
-    from tinydata.artifacts.listing import listing
+    from tinydata.artifacts.listing import MISSING, listing
 
-    console.result(*listing(list(paths) or ["."]))
-    return 0
+    facts, text = listing(list(paths) or ["."])
+    console.result(facts, text)
+    return UNREADABLE if any(f["holds"] == MISSING for f in facts) else DONE

@@ -17,6 +17,7 @@ Command = Callable[..., Any]
 Decorator = Callable[[Command], Command]
 
 PATH = click.Path()  # a shell completes it, and in tinydata.toml it is relative to that file
+VERBS_OF_PROJECT = ("count", "compact", "encode", "score", "resample", "report")  # tinydata.toml has their inputs
 FORMATS = ("megatron", "parquet", "internevo", "llmc")  # that are written
 
 
@@ -96,9 +97,10 @@ running = gathered("run", Run, **_RUNNING)  # for a command that runs on an engi
 def needed(value: Any, what: str) -> Any:
     """An input from the command line or tinydata.toml; a usage error if neither has it."""
     if not value:
-        raise click.UsageError(
-            f"{what} is missing: pass it on the command line, or run `tinydata init` once in this directory"
-        )
+        command = click.get_current_context().command
+        example = str(command.epilog).removeprefix("Example: ")
+        project = ", or run `tinydata init` once in this directory" if command.name in VERBS_OF_PROJECT else ""
+        raise click.UsageError(f"{what} is missing: pass it on the command line, as in `{example}`{project}")
     return value
 
 

@@ -123,6 +123,13 @@ def _open(path: str) -> Directory:
 def _verb(path: str) -> str:
     """The verb that wrote a directory; "count" if it has no manifest, since reading counts then raises a good error."""
     where = Location.of(path) / MANIFEST
+    if (where.parent / "recipe.json").exists():
+        raise TinydataError(
+            "a report cannot show a training run",
+            where=path,
+            fix=f"plot its curve with `python -m trainer.curve {path}`; a report shows output directories of {VERBS}",
+            code=UNREADABLE,
+        )
     if not where.exists():
         return "count"
     try:
