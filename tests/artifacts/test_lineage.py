@@ -1,4 +1,4 @@
-"""What exactly is this made of: a whole chain on disk, what of it changed since, and what is gone."""
+"""What an artifact was produced from: a whole chain on disk, and what of it has changed or is missing."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def whole(text: list[str], byte_bpe: Path, tmp_path_factory: pytest.TempPathFact
 
 @pytest.fixture
 def chain(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A copy of it, which is where we are."""
+    """A copy of the workspace, which is the working directory."""
     monkeypatch.chdir(shutil.copytree(whole, tmp_path / "workspace"))
     yield Path(".")
 
@@ -71,9 +71,9 @@ def put(path: Path, value: Any) -> None:
 
 
 def print_of(path: str, kind: str) -> str:
-    found = open_artifact(path)
-    assert found
-    return fingerprints(found)[kind]
+    artifact = open_artifact(path)
+    assert artifact
+    return fingerprints(artifact)[kind]
 
 
 def weights(where: Path, seed: int) -> None:
@@ -112,7 +112,7 @@ def trained(out: str, train: dict[str, Any], init: dict[str, Any], step: int, **
 
 
 def scored() -> None:
-    """As `tinydata score` writes it, with losses that are made up."""
+    """Scores as `tinydata score` writes them, with invented losses."""
     place = {"path": "shards", "absolute": str(Path("shards").absolute()), "fingerprint": print_of("shards", "data")}
     place["tokens"] = 64 * 400 + 1
     model = {"path": "run", "step": 8, "tokens": 2048, "recipe": print_of("run", "recipe")}
@@ -141,7 +141,7 @@ def states(graph: dict[str, Any]) -> dict[tuple[str, str, str], str]:
 def test_the_whole_chain(chain: Path) -> None:
     graph, text = lineage(["model"])
     assert not states(graph), text
-    assert not any("problem" in n or "gone" in n for n in graph["nodes"])
+    assert not any("problem" in n or "missing" in n for n in graph["nodes"])
     edges = {(e["from"], e["as"], e["to"]) for e in graph["edges"]}
     assert edges == {
         ("model", "run", "run-1"),
@@ -178,7 +178,7 @@ def test_the_whole_chain(chain: Path) -> None:
 
 
 def test_from_elsewhere(chain: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Paths are meant from beside the directory, wherever one is; further down, from further up."""
+    """Relative paths start next to the directory that records them or in its parents, wherever tinydata runs."""
     Path("runs").mkdir()
     shutil.move("run-1", "runs/run-1")
     home = Path.cwd()
@@ -222,12 +222,12 @@ def test_changed_since(chain: Path) -> None:
     assert text.count("CHANGED SINCE") == 6
 
 
-def test_gone(chain: Path) -> None:
+def test_what_is_missing_is_shown(chain: Path) -> None:
     for name in ("counts", "corpus"):
         shutil.rmtree(name)
     graph, text = lineage(["vocab", "shards"])
-    assert set(states(graph).values()) == {"gone "}
-    assert {n["path"] for n in graph["nodes"] if n.get("gone")} == {"counts", "corpus/*.jsonl"}
+    assert set(states(graph).values()) == {"missing "}
+    assert {n["path"] for n in graph["nodes"] if n.get("missing")} == {"counts", "corpus/*.jsonl"}
     assert text.count("MISSING") == 2
 
 
@@ -260,8 +260,8 @@ def test_nothing_says_what_it_was_made_of(chain: Path) -> None:
 
 def test_listing(chain: Path) -> None:
     facts, _ = listing(["."])
-    held = {f["path"]: f for f in facts}
-    assert {p: f["holds"] for p, f in held.items()} == {
+    by_path = {f["path"]: f for f in facts}
+    assert {p: f["holds"] for p, f in by_path.items()} == {
         "counts": "counts",
         "model": "model",
         "round-1": "round 1",
@@ -273,8 +273,8 @@ def test_listing(chain: Path) -> None:
         "start": "model",
         "vocab": "vocabulary",
     }
-    assert held["run"]["detail"] == "2 layers x 64; step 8 of 8, 2,048 tokens; held-out loss 3.250 nats per token"
-    assert held["scores"]["detail"] == "400 sequences of 64, 2.500 nats per token; 10 held out"
-    assert held["round-1"]["detail"] == "200 sequences of 64 kept, guarded by sequence, seed 0"
-    assert held["start"]["detail"] == "2 layers x 64, cut by l2 out of 4 layers x 128"
-    assert held["source"]["detail"] == "llama, 4 layers x 128, not produced by tinydata"
+    assert by_path["run"]["detail"] == "2 layers x 64; step 8 of 8, 2,048 tokens; held-out loss 3.250 nats per token"
+    assert by_path["scores"]["detail"] == "400 sequences of 64, 2.500 nats per token; 10 held out"
+    assert by_path["round-1"]["detail"] == "200 sequences of 64 kept, guarded by sequence, seed 0"
+    assert by_path["start"]["detail"] == "2 layers x 64, cut by l2 out of 4 layers x 128"
+    assert by_path["source"]["detail"] == "llama, 4 layers x 128, not produced by tinydata"

@@ -1,4 +1,4 @@
-"""Outputs appear whole or not at all; nothing that is not ours is ever replaced."""
+"""Outputs appear complete or not at all; only directories that tinydata wrote are replaced."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from tinydata.core.output import MANIFEST, Output, read_manifest
 HEADER = whole_manifest("count", options={"n": 1})
 
 
-def made(path: Path, **options: object) -> Output:
+def output(path: Path, **options: object) -> Output:
     return Output(str(path), HEADER, **options)  # type: ignore[arg-type]
 
 
 def test_nothing_is_visible_before_publish_and_all_of_it_after(tmp_path: Path) -> None:
-    out = made(tmp_path / "out")
+    out = output(tmp_path / "out")
     (out.parts / "a.parquet").write(b"part")
     assert not (tmp_path / "out").exists()
     manifest = out.publish({}, {"x.txt": b"abc"})
@@ -31,7 +31,7 @@ def test_nothing_is_visible_before_publish_and_all_of_it_after(tmp_path: Path) -
 
 
 def test_an_abandoned_output_leaves_nothing(tmp_path: Path) -> None:
-    out = made(tmp_path / "out")
+    out = output(tmp_path / "out")
     with pytest.raises(RuntimeError), (out.place / "big.bin").stream() as sink:
         sink.write(b"ab")
         raise RuntimeError
@@ -40,19 +40,19 @@ def test_an_abandoned_output_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_the_same_command_continues_and_another_is_refused(tmp_path: Path) -> None:
-    (made(tmp_path / "out").parts / "a.parquet").write(b"part")
-    assert (made(tmp_path / "out").parts / "a.parquet").exists()
+    (output(tmp_path / "out").parts / "a.parquet").write(b"part")
+    assert (output(tmp_path / "out").parts / "a.parquet").exists()
     with pytest.raises(TinydataError, match="unfinished run with other inputs"):
         Output(str(tmp_path / "out"), {**HEADER, "options": {"n": 2}})
     again = Output(str(tmp_path / "out"), {**HEADER, "options": {"n": 2}}, force=True)
     assert not (again.parts / "a.parquet").exists()
 
 
-def test_force_replaces_our_own_only_when_the_new_one_is_whole(tmp_path: Path) -> None:
-    made(tmp_path / "out").publish({}, {"old": b"1"})
+def test_force_replaces_our_own_only_when_the_new_one_is_complete(tmp_path: Path) -> None:
+    output(tmp_path / "out").publish({}, {"old": b"1"})
     with pytest.raises(TinydataError, match="already exists"):
-        made(tmp_path / "out")
-    new = made(tmp_path / "out", force=True)
+        output(tmp_path / "out")
+    new = output(tmp_path / "out", force=True)
     assert (tmp_path / "out" / "old").exists()
     new.publish({}, {"new": b"2"})
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [MANIFEST, "new"]
@@ -66,20 +66,20 @@ def test_what_is_not_ours_is_never_touched(tmp_path: Path, force: bool) -> None:
     (tmp_path / "file").write_text("x")
     for name in ("home", "file"):
         with pytest.raises(TinydataError, match="already exists") as e:
-            made(tmp_path / name, force=force)
+            output(tmp_path / name, force=force)
         assert "--force" not in e.value.fix
     assert (tmp_path / "home" / "thesis.txt").read_text() == "ten years"
 
 
 def test_an_empty_directory_may_be_the_output(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
-    made(tmp_path / "out").publish({}, {"x": b"1"})
+    output(tmp_path / "out").publish({}, {"x": b"1"})
     assert (tmp_path / "out" / "x").exists()
 
 
 def test_without_rename_the_manifest_comes_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As on an object store: files go to their place, and count only once the manifest is there."""
-    out = made(tmp_path / "out")
+    out = output(tmp_path / "out")
     out.rename, out.place = False, out.final
     written: list[str] = []
     real = Location.write
@@ -93,7 +93,7 @@ def test_readers_refuse_what_is_unfinished_or_of_another_verb(tmp_path: Path) ->
     (tmp_path / "half").mkdir()
     with pytest.raises(TinydataError, match="not finished"):
         read_manifest(str(tmp_path / "half"), "count")
-    made(tmp_path / "out").publish({}, {})
+    output(tmp_path / "out").publish({}, {})
     with pytest.raises(TinydataError, match="not by `tinydata compact`"):
         read_manifest(str(tmp_path / "out"), "compact")
 
@@ -101,7 +101,7 @@ def test_readers_refuse_what_is_unfinished_or_of_another_verb(tmp_path: Path) ->
 def test_a_place_that_cannot_be_written_is_an_error_with_a_fix(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(TinydataError) as e:
-        made(tmp_path / "file" / "below")
+        output(tmp_path / "file" / "below")
     assert e.value.fix
 
 

@@ -1,4 +1,4 @@
-"""Manifests: each verb's is of its type, and what is not is refused with the place in it."""
+"""Every manifest matches the type of its verb; if one does not, the error names the key."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ COUNT: dict[str, Any] = {
 }  # fmt: skip
 
 
-def test_what_count_writes_is_of_its_type() -> None:
-    """That every verb's is, Output.publish asserts whenever one is written."""
+def test_the_manifest_of_count_matches_its_type() -> None:
+    """Output.publish asserts the same for every verb whenever it writes a manifest."""
     assert faults(COUNT) == []
     assert set(TYPES) == {"count", "compact", "encode", "slice", "score", "resample"}
 
@@ -43,7 +43,7 @@ def test_what_count_writes_is_of_its_type() -> None:
         ({"files": [1]}, "files is list, not dict"),
     ],
 )
-def test_what_is_not_of_its_type_is_refused(change: dict[str, Any], fault: str, tmp_path: Path) -> None:
+def test_a_manifest_that_does_not_match_its_type_is_refused(change: dict[str, Any], fault: str, tmp_path: Path) -> None:
     assert faults({**COUNT, **change})[0] == fault
     (tmp_path / "manifest.json").write_text(json.dumps({**COUNT, **change}))
     with pytest.raises(TinydataError, match="damaged") as refused:
@@ -52,7 +52,7 @@ def test_what_is_not_of_its_type_is_refused(change: dict[str, Any], fault: str, 
 
 
 @pytest.mark.parametrize("content", ["[]", "3", "null", "{", "[" * 100_000, '{"verb": ["count"]}', '"count"'])
-def test_what_is_no_manifest_is_refused(content: str, tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_manifest_is_refused(content: str, tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_text(content)
     with pytest.raises(TinydataError):
         read_manifest(str(tmp_path), "count")

@@ -1,4 +1,4 @@
-"""What every engine must do, on the same corpus: exact counts, the same bytes, and going on after a kill.
+"""What every engine must do on the same corpus: exact counts, the same bytes, and resuming after a kill.
 
 A new engine joins by a line in `ENGINES`. Killing is done for real: `tinydata count` runs in a
 process group of its own, which gets the signal in the middle of its work.
@@ -135,10 +135,10 @@ def reference(documents: dict[str, list[str]], tokenizer: str) -> dict[str, Coun
 
 
 def content(directory: Path) -> dict[str, bytes]:
-    """Every file of an output, but the one that says when and how it was made."""
-    found = {str(p.relative_to(directory)): p.read_bytes() for p in directory.rglob("*") if p.is_file()}
-    found.pop(".run.json", None)
-    return found
+    """All files of an output except the record of the run, which contains times."""
+    files = {str(p.relative_to(directory)): p.read_bytes() for p in directory.rglob("*") if p.is_file()}
+    files.pop(".run.json", None)
+    return files
 
 
 @pytest.fixture(scope="session")
@@ -264,7 +264,7 @@ def _taken(tables: list[pa.Table], order: list[int]) -> list[pa.Table]:
 def test_held_out_documents_do_not_depend_on_the_grouping_when_cut(
     partials: list[pa.Table], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """More held-out text than is kept: the documents of lowest hash stay, wherever the cut was made first."""
+    """More held-out text than is kept: the documents of lowest hash stay, whichever parts are truncated first."""
     everything = merge.split_parts(merge.merge(partials))["heldout"]
     monkeypatch.setattr("tinydata.verbs.count.heldout.HELDOUT_BYTES", 9_000)
     whole = merge.split_parts(merge.merge(partials))["heldout"]
@@ -460,7 +460,7 @@ def test_ctrl_c_while_workers_start(delay: float, slow: tuple[list[str], Path]) 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_ctrl_c(workers: str, slow: tuple[list[str], Path], undisturbed: dict[str, bytes]) -> None:
-    """Exit code 130 at once, one plain message with the command that goes on, and that command does."""
+    """Exit code 130 at once, and a message with the command that resumes, which it does."""
     out = f"interrupted-{workers}"
     began = []
     process, said = disturb(
@@ -526,7 +526,7 @@ def nap(seconds: float, tell: Callable[[int], None]) -> float:
 
 
 def test_stopping_does_not_wait_for_tasks_under_way() -> None:
-    """A task may read a gigabyte; whoever stops listening has the workers gone at once."""
+    """A task may read a gigabyte; if the caller stops iterating, the workers end at once."""
     before = set(workers_of(os.getpid()))
     running = LocalEngine(2).run([0, 120], nap, progress=lambda n: None, label="")
     assert next(running) == (0, 0)

@@ -1,4 +1,4 @@
-"""Shards and rounds as numbered sequences: what is read is what the trainer reads."""
+"""Shards and rounds as numbered sequences: the trainer reads the same."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ T = 100
 
 @pytest.fixture(scope="module")
 def tokens(shards: Path) -> np.ndarray:
-    """The whole stream."""
+    """All tokens of the stream."""
     manifest = json.loads((shards / "manifest.json").read_bytes())
     files = [shards / f"{s['name']}.bin" for s in manifest["shards"]]
     assert len(files) > 2
@@ -42,7 +42,7 @@ def test_ranges_and_sequences(shards: Path, tokens: np.ndarray) -> None:
     some = np.array([0, 1, 2, 11, 12, 240, 250, stream.total(T) - 1])
     assert (stream.rows(some, T) == [tokens[i * T : i * T + T + 1] for i in some]).all()
     assert stream.bears_loss(0, 10) is None
-    assert stream.bearing(some, T) is None
+    assert stream.targets_bear_loss(some, T) is None
 
 
 def test_the_trainer_reads_the_same(shards: Path) -> None:
@@ -63,7 +63,7 @@ def test_the_trainer_reads_the_same(shards: Path) -> None:
 
 
 def test_documents_of_a_range(shards: Path) -> None:
-    """Those of a range are those of the whole that the range touches, with their numbers."""
+    """They are those documents of the whole stream that the range touches, with their numbers."""
     stream = Stream.open(str(shards))
     whole = stream.documents(0, stream.tokens)
     assert whole.first == 0
@@ -78,7 +78,7 @@ def test_documents_of_a_range(shards: Path) -> None:
 
 
 def test_only_the_shards_of_the_range_are_read(shards: Path, tmp_path: Path) -> None:
-    """Of a corpus of which all shards but one are gone, that one can be read."""
+    """If all shards but one are missing, that one can still be read."""
     shutil.copytree(shards, tmp_path / "shards")
     for file in (tmp_path / "shards").glob("shard-0000[!1]*"):
         file.unlink()
@@ -86,12 +86,12 @@ def test_only_the_shards_of_the_range_are_read(shards: Path, tmp_path: Path) -> 
     a, b = stream.bounds[1:3].tolist()
     assert len(stream.read(a, b)) == b - a
     assert stream.documents(a, b).starts[0] == a
-    with pytest.raises(TinydataError, match="no file, where the manifest says"):
+    with pytest.raises(TinydataError, match="it is missing; the manifest says"):
         stream.read(a - 1, b)
 
 
 def test_masked_tokens(shards: Path, tmp_path: Path) -> None:
-    """A shard with a loss file beside others without one."""
+    """One shard has a loss file, the others have none."""
     shutil.copytree(shards, tmp_path / "shards")
     manifest = json.loads((shards / "manifest.json").read_bytes())
     size = manifest["shards"][1]["tokens"]
@@ -104,15 +104,15 @@ def test_masked_tokens(shards: Path, tmp_path: Path) -> None:
     wanted[stream.bounds[1] : stream.bounds[2]] = flags
     assert (stream.bears_loss(0, stream.tokens) == wanted).all()
     numbers = np.arange(stream.total(T))
-    assert (stream.bearing(numbers, T) == [wanted[i * T + 1 : i * T + T + 1] for i in numbers]).all()
+    assert (stream.targets_bear_loss(numbers, T) == [wanted[i * T + 1 : i * T + T + 1] for i in numbers]).all()
     assert stream.fingerprint != Stream.open(str(shards)).fingerprint
 
 
 # -- rounds -----------------------------------------------------------------------------------
 
 
-def made_round(where: Path, shards: Stream, kept: list[list[int]], **more: object) -> Path:
-    """A round that was not copied, as `resample` writes it."""
+def write_round(where: Path, shards: Stream, kept: list[list[int]], **more: object) -> Path:
+    """A round without --materialize, as `resample` writes it."""
     where.mkdir()
     parts = []
     for k, numbers in enumerate(kept):
@@ -129,7 +129,7 @@ def made_round(where: Path, shards: Stream, kept: list[list[int]], **more: objec
 @pytest.mark.parametrize("kept", [[[0, 3, 4], [], [200, 201, 300]], [[7]]])
 def test_a_round_keeps_the_numbers_of_its_base(shards: Path, tmp_path: Path, kept: list[list[int]]) -> None:
     base = Stream.open(str(shards))
-    stream = Stream.open(str(made_round(tmp_path / "round-1", base, kept)))
+    stream = Stream.open(str(write_round(tmp_path / "round-1", base, kept)))
     every = [i for part in kept for i in part]
     assert stream.round == 1
     assert stream.size(T) == len(every)
@@ -144,11 +144,12 @@ def test_a_round_keeps_the_numbers_of_its_base(shards: Path, tmp_path: Path, kep
 
 
 def test_a_round_finds_its_base(shards: Path, tmp_path: Path) -> None:
-    """Where it was; beside the round, when both were moved; where it is told. Else an error that says how to tell."""
+    """At its recorded path, next to the round if both were moved, or at the given path; otherwise the error names the
+    option."""
     shutil.copytree(shards, tmp_path / "shards")
     base = Stream.open(str(tmp_path / "shards"))
     facts = {**base.facts, "path": "shards"}
-    made_round(tmp_path / "round-1", base, [[1]], base=facts)
+    write_round(tmp_path / "round-1", base, [[1]], base=facts)
     assert Stream.open(str(tmp_path / "round-1")).shards_at == Location.of(str(tmp_path / "shards"))
     (tmp_path / "moved").mkdir()
     for name in ("shards", "round-1"):
@@ -156,7 +157,7 @@ def test_a_round_finds_its_base(shards: Path, tmp_path: Path) -> None:
     moved = str(tmp_path / "moved" / "round-1")
     assert Stream.open(moved).shards_at == Location.of(str(tmp_path / "moved" / "shards"))
     (tmp_path / "moved" / "shards").rename(tmp_path / "elsewhere")
-    with pytest.raises(TinydataError, match="say where they are with --base") as caught:
+    with pytest.raises(TinydataError, match="specify their path with --base") as caught:
         Stream.open(moved)
     assert caught.value.code == UNREADABLE
     assert Stream.open(moved, str(tmp_path / "elsewhere")).numbers(0, 1).tolist() == [1]
@@ -164,16 +165,16 @@ def test_a_round_finds_its_base(shards: Path, tmp_path: Path) -> None:
 
 def test_a_round_of_other_shards(shards: Path, tmp_path: Path) -> None:
     base = Stream.open(str(shards))
-    made_round(tmp_path / "round-1", base, [[1]], base={**base.facts, "fingerprint": "0" * 32})
-    with pytest.raises(TinydataError, match="not the shards that the round was made of"):
+    write_round(tmp_path / "round-1", base, [[1]], base={**base.facts, "fingerprint": "0" * 32})
+    with pytest.raises(TinydataError, match="not the shards that the round was created from"):
         Stream.open(str(tmp_path / "round-1"))
 
 
 def test_a_copy_for_another_process(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is small, wherever that process works."""
+    """It is small, and independent of the working directory of that process."""
     monkeypatch.chdir(shards.parent)
     stream = Stream.open("shards")
-    made_round(tmp_path / "round-1", stream, [[5, 6]])
+    write_round(tmp_path / "round-1", stream, [[5, 6]])
     listed = Stream.open(str(tmp_path / "round-1"))
     stream.read(0, 50_000), listed.numbers(0, 2)
     sent = [pickle.dumps(s) for s in (stream, listed)]
@@ -188,7 +189,7 @@ def test_a_copy_for_another_process(shards: Path, tmp_path: Path, monkeypatch: p
     ("content", "said"),
     [(None, "no manifest.json"), (b"{", "damaged"), (b"[1]", "another program"), (b'{"verb": "count"}', "by count")],
 )
-def test_what_is_neither(tmp_path: Path, content: bytes | None, said: str) -> None:
+def test_any_other_directory_is_refused(tmp_path: Path, content: bytes | None, said: str) -> None:
     if content is not None:
         (tmp_path / "manifest.json").write_bytes(content)
     with pytest.raises(TinydataError, match=said) as caught:
@@ -204,7 +205,7 @@ def test_shards_of_another_format(text: list[str], byte_bpe: Path, tmp_path: Pat
         Stream.open(out)
 
 
-def test_a_torn_index(shards: Path, tmp_path: Path) -> None:
+def test_a_truncated_index_is_reported(shards: Path, tmp_path: Path) -> None:
     shutil.copytree(shards, tmp_path / "shards")
     index = tmp_path / "shards" / "shard-00000.idx"
     read_index(Location.of(str(tmp_path / "shards" / "shard-00000.bin")))

@@ -409,7 +409,7 @@ def test_copied_sequences_are_the_same(
         assert sorted(at.tolist()) == list(range(total)) and abs(np.corrcoef(at, np.arange(total))[0, 1]) < 0.2
     else:
         assert (ours[:, :-1] == theirs[:, :-1]).all()
-    bears = new.bearing(np.arange(total), fake.T)
+    bears = new.targets_bear_loss(np.arange(total), fake.T)
     assert bears is not None and bears[:, :-1].all()
     follows = np.append(np.diff(numbers[at]) == 1, True)  # the last has its last target
     assert ours[:, 1:][bears].tolist() == theirs[at][:, 1:][bears].tolist()

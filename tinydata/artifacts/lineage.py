@@ -25,7 +25,7 @@ from tinydata.core.text import many, size, table
 
 LOOKED_AT = 1000  # at most so many files of a corpus are compared
 SHORT = 12  # characters of a fingerprint shown in the tree
-CHANGED, MISSING = "changed since", "gone"
+CHANGED, MISSING = "changed since", "missing"
 
 
 @dataclass
@@ -38,7 +38,7 @@ class Node:
     detail: str = ""
     fingerprint: str = ""
     problem: str = ""
-    gone: bool = False
+    missing: bool = False
     edges: list[Edge] = field(default_factory=list)
 
 
@@ -118,7 +118,7 @@ class Graph:
             key = place.absolute
             if key not in self.nodes:
                 known = next(iter(s.wanted.values()), "")
-                self.nodes[key] = Node(_shown(place), holds=s.role, detail=s.hint, fingerprint=known, gone=True)
+                self.nodes[key] = Node(_shown(place), holds=s.role, detail=s.hint, fingerprint=known, missing=True)
             return Edge(s.role, self.nodes[key], MISSING, "")
         return Edge(s.role, best[0], CHANGED if best[1] else "", "; ".join(best[1]))
 
@@ -156,7 +156,7 @@ class Graph:
         existing = [p for p in places if p.exists()]
         if not existing:
             key = places[0].absolute
-            self.nodes.setdefault(key, _files_node(places[0], s.paths[0], s.files, gone=True))
+            self.nodes.setdefault(key, _files_node(places[0], s.paths[0], s.files, missing=True))
             return Edge(s.role, self.nodes[key], MISSING, "")
         place, changed = existing[0], _changed_below(existing[0], fixed, s.files)
         for other in existing[1:] if changed else []:
@@ -257,12 +257,12 @@ def _changed_below(place: Location, fixed: str, files: dict[str, dict[str, Any]]
     return _changed_files(None, {base + name: about for name, about in files.items()})
 
 
-def _files_node(place: Location, given: str, files: dict[str, dict[str, Any]], gone: bool = False) -> Node:
+def _files_node(place: Location, given: str, files: dict[str, dict[str, Any]], missing: bool = False) -> Node:
     detail = f"{many(len(files), 'file')}, {size(sum(f['bytes'] for f in files.values()))}"
     prints = [f["fingerprint"] for _, f in sorted(files.items())]
     own = prints[0] if len(prints) == 1 else hashlib.sha256("".join(prints).encode()).hexdigest()[:32]
     name = _shown(place) + (given[len(_fixed(given)) :] if given != _fixed(given) else "")
-    return Node(name, holds="corpus", detail=detail, fingerprint=own if files else "", gone=gone)
+    return Node(name, holds="corpus", detail=detail, fingerprint=own if files else "", missing=missing)
 
 
 def _tokenizer(place: Location) -> Node | None:

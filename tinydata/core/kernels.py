@@ -1,4 +1,7 @@
-"""The numba decorators that all kernels use (compiled code is cached on disk), and access to Arrow string buffers."""
+"""The numba decorators that all kernels use, and what kernels in several packages need.
+
+Compiled code is cached on disk.
+"""
 
 from __future__ import annotations
 
@@ -74,3 +77,19 @@ def buffers(texts: pa.StringArray) -> tuple[np.ndarray, np.ndarray]:
     _, offsets, data = texts.buffers()
     start = np.frombuffer(offsets, np.int32, len(texts) + 1, texts.offset * 4)
     return start, np.frombuffer(data if data and data.size else b"\0", np.uint8)
+
+
+def gather(values: np.ndarray, lengths: np.ndarray, order: np.ndarray) -> np.ndarray:
+    """values [n], documents stored end to end, lengths and order int64[docs] -> the documents in that order."""
+    starts = np.cumsum(lengths) - lengths
+    out = np.empty(int(lengths[order].sum()), values.dtype)
+    _gather(values, starts, lengths, order, out)
+    return out
+
+
+@njit(cache=True)
+def _gather(values, starts, lengths, order, out):
+    n = 0
+    for d in order:
+        out[n : n + lengths[d]] = values[starts[d] : starts[d] + lengths[d]]
+        n += lengths[d]

@@ -47,25 +47,25 @@ class Engine(Protocol):
     def together(self) -> AbstractContextManager[None]: ...
 
 
-class Seat(NamedTuple):
-    """The number of this worker process on its machine, and the GPU that the cluster assigned to it ("": none)."""
+class Worker(NamedTuple):
+    """A worker process: its number on its machine, and the GPU that the cluster assigned to it ("": none)."""
 
     number: int = 0
     gpu: str = ""
 
 
-_seat = Seat()
+_worker = Worker()
 
 
-def seat() -> Seat:
-    """The Seat of this process."""
-    return _seat
+def this_worker() -> Worker:
+    """The Worker that this process is."""
+    return _worker
 
 
-def take(assigned: Seat) -> None:
-    """Sets the Seat of this process; an engine calls it once in each worker."""
-    global _seat
-    _seat = assigned
+def set_worker(worker: Worker) -> None:
+    """Sets the Worker of this process; an engine calls it once in each worker process."""
+    global _worker
+    _worker = worker
 
 
 class Task(NamedTuple):

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from tinydata.core.errors import TinydataError
-from tinydata.engines.base import Seat, take
+from tinydata.engines.base import Worker, set_worker
 
 _counter: Any = None  # in a worker: bytes done by all workers
 
@@ -25,7 +25,7 @@ class LocalEngine:
 
     def __init__(self, workers: int = 0):
         self.slots = workers or _cores()
-        self._shared: _Crew | None = None
+        self._shared: _Pool | None = None
 
     def run(
         self, tasks: list[Any], work: Callable[..., Any], *, progress: Callable[[int], None], label: str
@@ -35,14 +35,14 @@ class LocalEngine:
             for i, task in enumerate(tasks):
                 yield i, work(task, progress)
             return
-        with self._crew(min(self.slots, len(tasks))) as crew:
-            reported = crew.counter.value
+        with self._pool(min(self.slots, len(tasks))) as pool:
+            reported = pool.counter.value
             with _ctrl_c_blocked():
-                futures = {crew.pool.submit(_call, work, task): i for i, task in enumerate(tasks)}
-                crew.processes[:] = crew.pool._processes.values()  # shutdown() clears this attribute of the pool
+                futures = {pool.executor.submit(_call, work, task): i for i, task in enumerate(tasks)}
+                pool.processes[:] = pool.executor._processes.values()  # shutdown() clears this attribute of the pool
             while futures:
                 done, _ = wait(futures, timeout=0.2, return_when=FIRST_COMPLETED)
-                now = crew.counter.value
+                now = pool.counter.value
                 progress(now - reported)
                 reported = now
                 for future in done:
@@ -51,40 +51,40 @@ class LocalEngine:
     @contextmanager
     def together(self) -> Iterator[None]:
         """All runs inside the block share their processes: starting one costs a second of CPU."""
-        with self._crew(self.slots) as self._shared:
+        with self._pool(self.slots) as self._shared:
             try:
                 yield
             finally:
                 self._shared = None
 
     @contextmanager
-    def _crew(self, workers: int) -> Iterator[_Crew]:
+    def _pool(self, workers: int) -> Iterator[_Pool]:
         """Yields the shared pool, or a new one, whose processes start with their first task."""
         if self._shared:
             yield self._shared
             return
         context = multiprocessing.get_context("spawn")
-        counter, seats = context.Value("q", 0), context.Value("q", 0)
-        known = (counter, seats, os.getpid())
-        pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start, initargs=known)
-        crew = _Crew(pool, counter, [])
+        counter, started = context.Value("q", 0), context.Value("q", 0)
+        known = (counter, started, os.getpid())
+        executor = ProcessPoolExecutor(workers, mp_context=context, initializer=_start, initargs=known)
+        pool = _Pool(executor, counter, [])
         try:
-            yield crew
+            yield pool
         except BrokenProcessPool:
             raise TinydataError(
                 "a worker process was killed, most likely because the machine ran out of memory",
                 fix="run the same command again with fewer --workers; finished parts are kept",
             ) from None
         finally:
-            pool.shutdown(wait=False, cancel_futures=True)
-            for process in crew.processes:
+            executor.shutdown(wait=False, cancel_futures=True)
+            for process in pool.processes:
                 process.terminate()
 
 
-class _Crew(NamedTuple):
+class _Pool(NamedTuple):
     """A pool of worker processes."""
 
-    pool: ProcessPoolExecutor
+    executor: ProcessPoolExecutor
     counter: Any  # bytes processed by all of them
     processes: list[Any]
 
@@ -111,17 +111,17 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _start(counter: Any, seats: Any, parent: int) -> None:
+def _start(counter: Any, started: Any, parent: int) -> None:
     global _counter
     _counter = counter
-    with seats.get_lock():
-        take(Seat(seats.value))
-        seats.value += 1
+    with started.get_lock():
+        set_worker(Worker(started.value))
+        started.value += 1
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
 
 
 def _end_with(parent: int) -> None:
-    """Ends this worker when its parent is gone: a parent killed by SIGKILL cannot stop its workers from writing."""
+    """Ends this worker when its parent has ended: one killed by SIGKILL cannot stop its workers from writing."""
     import time
 
     while os.getppid() == parent:

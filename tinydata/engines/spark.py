@@ -19,7 +19,7 @@ from typing import Any
 import pyarrow as pa
 
 from tinydata.core.errors import ENGINE, TinydataError, missing_extra
-from tinydata.engines.base import Seat, take
+from tinydata.engines.base import Worker, set_worker
 
 _ROW = "task long, content binary"
 _FIELDS = pa.schema([("task", pa.int64()), ("content", pa.binary())])
@@ -196,7 +196,7 @@ def _call(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     """Runs each task of the partition, on an executor."""
     for batch in batches:
         for i, content in zip(batch.column(0).to_pylist(), batch.column(1).to_pylist(), strict=True):
-            yield pa.RecordBatch.from_pydict({"task": [i], "content": [_done(content)]}, schema=_FIELDS)
+            yield pa.RecordBatch.from_pydict({"task": [i], "content": [_result(content)]}, schema=_FIELDS)
 
 
 def _call_pandas(frames: Iterator[Any]) -> Iterator[Any]:
@@ -205,13 +205,13 @@ def _call_pandas(frames: Iterator[Any]) -> Iterator[Any]:
 
     for frame in frames:
         for i, content in zip(frame["task"], frame["content"], strict=True):
-            yield pd.DataFrame({"task": [i], "content": [_done(content)]})
+            yield pd.DataFrame({"task": [i], "content": [_result(content)]})
 
 
-def _done(content: bytes) -> bytes:
+def _result(content: bytes) -> bytes:
     """Pickled (work, task) -> the pickled result, or the pickled TinydataError that it raised."""
     work, task = pickle.loads(content)
-    _sit()
+    _set_worker()
     try:
         return pickle.dumps(work(task, lambda n: None))
     except TinydataError as e:
@@ -221,7 +221,7 @@ def _done(content: bytes) -> bytes:
 _number = -1  # of this Python worker: the number of its first partition, since Spark reuses the worker for others
 
 
-def _sit() -> None:
+def _set_worker() -> None:
     global _number
     from pyspark import TaskContext
 
@@ -229,8 +229,8 @@ def _sit() -> None:
     assert context is not None
     if _number < 0:
         _number = context.partitionId()
-    given = context.resources().get("gpu")
-    take(Seat(_number, given.addresses[0] if given else ""))
+    assigned = context.resources().get("gpu")
+    set_worker(Worker(_number, assigned.addresses[0] if assigned else ""))
 
 
 def _completed(context: Any, group: str) -> int:

@@ -1,18 +1,13 @@
-"""paths -> splits -> record batches: the functions that every corpus format provides, and what they share.
+"""paths -> splits -> record batches: `Format`, the functions that every corpus format provides, and what they share.
 
 A split is the piece of a corpus that one task reads; it is all that is sent to the task. Splits
-depend only on the data, never on the engine or the number of workers. A format is a module with
-
-    matches(file) -> bool                        decided by the name and the first bytes
-    columns(file, wanted) -> Columns             its text or ids column; TinydataError lists those available
-    splits(file) -> list[(start, stop, bytes)]   in units of the format; empty if it only describes other files
-    read(split, bad) -> Iterator[RecordBatch]    TEXT or TOKENS; calls bad(position, reason, excerpt)
+depend only on the data, never on the engine or the number of workers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator
+from typing import NamedTuple, Protocol
 
 import pyarrow as pa
 
@@ -62,6 +57,19 @@ class Columns(NamedTuple):
     eos: int = -1  # the id that separates documents if nothing else does; -1: none
     note: str = ""  # what was inferred from the data because the file does not declare it
 
+    @property
+    def kind(self) -> str:
+        """ "text" or "ids"."""
+        return "text" if self.text else "ids"
+
+
+class SplitRange(NamedTuple):
+    """Where a split of a file starts and stops, in units of its format, and how many bytes on disk it has."""
+
+    start: int
+    stop: int
+    bytes: int
+
 
 class Split(NamedTuple):
     """A piece of one file: the smallest unit of work of a task."""
@@ -74,6 +82,26 @@ class Split(NamedTuple):
     stop: int
     bytes: int
     columns: Columns
+
+
+class Format(Protocol):
+    """A corpus format: a module of this package that defines these functions, listed in `formats.registry`.
+
+    A file that cannot be read raises OSError or pyarrow.ArrowInvalid in `columns` or `splits`; it is quarantined. What
+    only the user can decide raises TinydataError.
+    """
+
+    def matches(self, file: Location) -> bool:
+        """Whether the file has this format, decided by its name, its companion files and its first bytes."""
+
+    def columns(self, file: Location, wanted: Wanted) -> Columns:
+        """The columns to read: text or ids, and labels. Raises TinydataError (exit 3) that lists those available."""
+
+    def splits(self, file: Location) -> list[SplitRange]:
+        """The file, divided into pieces of about SPLIT_BYTES; [] if it only describes other files."""
+
+    def read(self, split: Split, bad: Bad) -> Iterator[pa.RecordBatch]:
+        """Batches of TEXT or TOKENS, as `batch` makes them; calls `bad` for each document that cannot be used."""
 
 
 def pick(names: list[str], asked: str, usual: tuple[str, ...], option: str, where: Location) -> str:
@@ -137,7 +165,7 @@ def batch(
     doc_id: pa.Array | None,
     domain: pa.Array | None,
     mask: pa.Array | None = None,
-) -> Any:
+) -> pa.RecordBatch:
     """Columns of n documents of a split -> RecordBatch of TEXT or TOKENS, with path, name and start as metadata.
 
     `mask`: list<bool>, as long as the ids; true: the token carries no loss. It becomes a fifth column.
@@ -148,8 +176,7 @@ def batch(
     else:
         labels = domain.cast(pa.string()).fill_null(split.domain).dictionary_encode()
     ids = pa.nulls(n, pa.string()) if doc_id is None else doc_id.cast(pa.string())
-    name = "text" if split.columns.text else "ids"
-    fields = [schema.TEXT.field(0), schema.TEXT.field(1), schema.TEXT.field(2), pa.field(name, body.type)]
+    fields = [schema.TEXT.field(0), schema.TEXT.field(1), schema.TEXT.field(2), pa.field(split.columns.kind, body.type)]
     return pa.RecordBatch.from_arrays(
         [ids, labels, position, body] + ([mask] if mask is not None else []),
         schema=pa.schema(

@@ -1,11 +1,9 @@
-"""paths -> Plan -> record batches: which files of a corpus are read, in which format, divided into which splits."""
+"""paths -> CorpusPlan -> record batches: the files of a corpus that are read, their formats and their splits."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from importlib import import_module
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -15,12 +13,139 @@ from tinydata.core.expand import expand
 from tinydata.core.location import Location
 from tinydata.core.output import MANIFEST
 from tinydata.formats.base import USUAL, Bad, Split, Wanted
+from tinydata.formats.domain import domain_of
+from tinydata.formats.registry import READERS
 from tinydata.formats.text_lines import codec
 from tinydata.formats.text_lines import show as in_text
 from tinydata.formats.writing import DOCUMENTS_ENDING
 
+_COMPANIONS = (".idx", ".meta", ".ds.index", ".ds.metadata", ".loss", "meta.pkl", MANIFEST)  # they describe data files
+_TABLES = ("quarantine.parquet", "pieces.parquet")  # tables in a directory that tinydata wrote, not documents
 
-def check_bad(bad: pa.Table, good: int, max_bad: float, corpus: Plan) -> None:
+
+class CorpusPlan(NamedTuple):
+    """Which files of a corpus are read, divided into splits, and which are not."""
+
+    splits: list[Split]
+    files: list[Location]
+    unreadable: list[tuple[str, str]]  # (path, reason) of files that are quarantined entirely
+    skipped: list[str]  # files of an unknown format
+    said: list[str]  # files that were left out because they are read already, and what looks like a mistake
+
+    @property
+    def kind(self) -> str:
+        """ "text" or "ids": a corpus never has both."""
+        return self.splits[0].columns.kind
+
+
+def plan(paths: list[str], wanted: Wanted = USUAL) -> CorpusPlan:
+    """Corpora (files, directories, globs) -> CorpusPlan.
+
+    Raises TinydataError (exit 3) if there is nothing to read, no file has a known format, a column
+    does not exist, or text and token ids are mixed.
+    """
+    named, unlisted, said = expand(paths)
+    with ThreadPoolExecutor(16) as pool:  # on object stores each inspection is a round trip
+        inspected = list(pool.map(lambda pair: _inspect(*pair, wanted), named))
+    known = [i for i in inspected if i.known]
+    names = {name for _, name in named}
+    corpus = CorpusPlan(
+        splits=[split for i in known for split in i.splits],
+        files=[i.file for i in known],
+        unreadable=unlisted + [(i.file.path, i.unreadable) for i in known if i.unreadable is not None],
+        skipped=[i.file.path for i in inspected if not i.known and not _accompanies_data(i.file, i.name, names)],
+        said=said,
+    )
+    _check_readable(corpus, paths)
+    _check_one_kind(corpus)
+    return corpus
+
+
+class _Inspected(NamedTuple):
+    """What one file of a corpus turned out to be."""
+
+    file: Location
+    name: str  # path relative to the corpus
+    known: bool  # whether its format is known
+    splits: tuple[Split, ...] = ()
+    unreadable: str | None = None  # the reason, if it cannot be read
+
+
+def _inspect(file: Location, name: str, wanted: Wanted) -> _Inspected:
+    form = _format_of(file)
+    if not form:
+        return _Inspected(file, name, known=False)
+    if file.size == 0:
+        return _Inspected(file, name, known=True)
+    try:
+        columns = READERS[form].columns(file, wanted)
+        ranges = READERS[form].splits(file)
+    except (pa.ArrowInvalid, OSError) as e:
+        return _Inspected(file, name, known=True, unreadable=" ".join(str(e).split())[:200])
+    domain = domain_of(name, file.parent.name)
+    splits = [Split(file.absolute, name, domain, form, r.start, r.stop, r.bytes, columns) for r in ranges]
+    return _Inspected(file, name, known=True, splits=tuple(splits))
+
+
+def _format_of(file: Location) -> str:
+    """Name of the first format that matches; "" if none does, or if the file is metadata."""
+    if _is_metadata(file):
+        return ""
+    return next((name for name, form in READERS.items() if form.matches(file)), "")
+
+
+def _is_metadata(file: Location) -> bool:
+    """Whether a file belongs to a directory that tinydata wrote, and has a data format but no documents."""
+    if file.name.endswith(DOCUMENTS_ENDING):
+        return (file.parent / (file.name.removesuffix(DOCUMENTS_ENDING) + ".bin")).exists()
+    return file.name == MANIFEST or (file.name in _TABLES and (file.parent / MANIFEST).exists())
+
+
+def _accompanies_data(file: Location, name: str, names: set[str]) -> bool:
+    """Whether a file of no known format describes others; `names`: of all files of the corpus."""
+    bounds_of_npy = name.removesuffix(".csv.gz") + ".npy" in names  # dolma's
+    return name.endswith(_COMPANIONS) or bounds_of_npy or _is_metadata(file)
+
+
+def _check_readable(corpus: CorpusPlan, paths: list[str]) -> None:
+    """Raises TinydataError (exit 3) if no file has a known format, or if none has anything to read."""
+    if not corpus.files:
+        raise TinydataError(
+            "no file of a known format",
+            where=", ".join(paths),
+            fix="known formats: .jsonl .json (plain, .gz, .zst), .parquet, .txt, .mds, litdata chunks, and token ids in"
+            " .bin/.idx (Megatron), .bin/.bin.meta (InternEvo), .ds (datatrove), .npy (dolma), .bin (llm.c, nanoGPT)",
+            code=UNREADABLE,
+        )
+    if corpus.splits:
+        return
+    what, where = "the corpus is empty: all of its files are empty", ", ".join(paths)
+    if corpus.unreadable:
+        where, reason = corpus.unreadable[0]
+        count = f"{len(corpus.unreadable)} of {len(corpus.files)} files unreadable"
+        what = f"nothing to read: {count}, the rest empty ({reason})"
+    fix = "check that the files were written or downloaded completely"
+    raise TinydataError(what, where=where, fix=fix, code=UNREADABLE)
+
+
+def _check_one_kind(corpus: CorpusPlan) -> None:
+    """Raises TinydataError (exit 3) if some files have text and others token ids."""
+    first = {split.columns.kind: split.path for split in reversed(corpus.splits)}
+    if len(first) > 1:
+        raise TinydataError(
+            "the corpus mixes text and token ids",
+            where=f"text: {first['text']}; ids: {first['ids']}",
+            fix="process the two separately, or choose the column with --text-column or --ids-column",
+            code=UNREADABLE,
+        )
+
+
+def read(split: Split, bad: Bad) -> Iterator[pa.RecordBatch]:
+    """One split -> batches of TEXT or TOKENS, whose schema metadata has `path` and `name`; calls bad for the rest."""
+    return READERS[split.format].read(split, bad)
+
+
+def check_bad(bad: pa.Table, good: int, max_bad: float, corpus: CorpusPlan) -> None:
     """QUARANTINE table, number of usable documents -> TinydataError if too large a share (--max-bad) is unusable.
 
     Also raised if there is no document at all.
@@ -48,7 +173,7 @@ def check_bad(bad: pa.Table, good: int, max_bad: float, corpus: Plan) -> None:
         )
 
 
-def _place(bad: dict[str, Any], corpus: Plan) -> str:
+def _place(bad: dict[str, Any], corpus: CorpusPlan) -> str:
     """A row of QUARANTINE -> its location for an error message: path, row or byte, document, first characters."""
     form = next((s.format for s in corpus.splits if s.path == bad["path"]), "")
     parts = [bad["path"]]
@@ -61,160 +186,12 @@ def _place(bad: dict[str, Any], corpus: Plan) -> str:
     return ", ".join(parts) + (f": {bad['excerpt']}" if bad["excerpt"] else "")
 
 
-# Tried in this order: recognized by companion files, by first bytes, by ending. `nanogpt` accepts any other .bin.
-FORMATS = (
-    "internevo",
-    "megatron",
-    "datatrove",
-    "mds",
-    "litdata",
-    "litpkds",
-    "llmc",
-    "dolma",
-    "parquet",
-    "jsonl",
-    "txt",
-    "nanogpt",
-)
-_COMPANIONS = (".idx", ".meta", ".ds.index", ".ds.metadata", ".loss", "meta.pkl", MANIFEST)  # of data, not data
-
-# Parts of a file name that are not its domain: endings, what Spark and `datasets` append, shard numbers.
-_ENDINGS = re.compile(
-    r"(\.(jsonl?|ndjson|parquet|pq|txt|bin|idx|meta|gz|zst|zstd|snappy|npy|mds)"
-    r"|(_unshuffled|_(doc|chunk)_shuffled)?\.ds)+$"
-)
-_HASH = re.compile(r"-([0-9a-f]{16}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}([-.]c\d+)?)$")
-_NUMBER = re.compile(r"((^|[-_.]+)(part|shard|chunk)?[-_.]*\d+([-_.]?of[-_.]?\d+)?|\d{3,})+$")
-
-
-class Plan(NamedTuple):
-    """Which files of a corpus are read, divided into splits, and which are not."""
-
-    splits: list[Split]
-    kind: str  # "text" or "ids"
-    files: list[Location]
-    unreadable: list[tuple[str, str]]  # (path, reason) of files that are quarantined entirely
-    skipped: list[str]  # files of an unknown format
-    said: list[str]  # files that were left out because they are read already, and what looks like a mistake
-
-
-def plan(paths: list[str], wanted: Wanted = USUAL) -> Plan:
-    """Corpora (files, directories, globs) -> Plan.
-
-    Raises TinydataError (exit 3) if there is nothing to read, no file has a known format, a column
-    does not exist, or text and token ids are mixed.
-    """
-    splits: list[Split] = []
-    files: list[Location] = []
-    skipped: list[str] = []
-    kinds: dict[str, str] = {}
-    named, unreadable, said = expand(paths)
-    names = {name for _, name in named}
-    with ThreadPoolExecutor(16) as pool:  # on object stores each look is a round trip
-        looks = list(pool.map(lambda pair: _look(pair[0], pair[1], wanted), named))
-    for (file, name), look in zip(named, looks, strict=True):
-        if look is None:
-            if (
-                not name.endswith(_COMPANIONS)
-                and not _describes(file)
-                and name.removesuffix(".csv.gz") + ".npy" not in names
-            ):
-                skipped.append(file.path)
-            continue
-        files.append(file)
-        if isinstance(look, str):
-            unreadable.append((file.path, look))
-        elif look:
-            kinds.setdefault("text" if look[0].columns.text else "ids", file.path)
-            splits += look
-    if not files:
-        raise TinydataError(
-            "no file of a known format",
-            where=", ".join(paths),
-            fix="known formats: .jsonl .json (plain, .gz, .zst), .parquet, .txt, .mds, litdata chunks, and token ids in"
-            " .bin/.idx (Megatron), .bin/.bin.meta (InternEvo), .ds (datatrove), .npy (dolma), .bin (llm.c, nanoGPT)",
-            code=UNREADABLE,
-        )
-    if len(kinds) > 1:
-        raise TinydataError(
-            "the corpus mixes text and token ids",
-            where=f"text: {kinds['text']}; ids: {kinds['ids']}",
-            fix="process the two separately, or choose the column with --text-column or --ids-column",
-            code=UNREADABLE,
-        )
-    if not splits:
-        first = unreadable[0] if unreadable else (", ".join(paths), "")
-        raise TinydataError(
-            f"nothing to read: {len(unreadable)} of {len(files)} files unreadable, the rest empty ({first[1]})"
-            if unreadable
-            else "the corpus is empty: all of its files are empty",
-            where=first[0],
-            fix="check that the files were written or downloaded completely",
-            code=UNREADABLE,
-        )
-    return Plan(splits, next(iter(kinds)), files, unreadable, skipped, said)
-
-
-def read(split: Split, bad: Bad) -> Iterator[pa.RecordBatch]:
-    """One split -> batches of TEXT or TOKENS, whose schema metadata has `path` and `name`; calls bad for the rest."""
-    return import_module(f"tinydata.formats.{split.format}").read(split, bad)
-
-
-def _look(file: Location, name: str, wanted: Wanted) -> list[Split] | str | None:
-    """One file -> its splits, or the reason why it cannot be read, or None if its format is unknown."""
-    module = _format_of(file)
-    if module is None:
-        return None
-    if file.size == 0:
-        return []
-    try:
-        columns = module.columns(file, wanted)
-        pieces = module.splits(file)
-    except (pa.ArrowInvalid, OSError) as e:
-        return " ".join(str(e).split())[:200]
-    form = module.__name__.rpartition(".")[2]
-    return [Split(file.absolute, name, domain_of(name, file.parent.name), form, a, b, n, columns) for a, b, n in pieces]
-
-
-def _format_of(file: Location) -> Any:
-    if _describes(file):
-        return None
-    for name in FORMATS:
-        module = import_module(f"tinydata.formats.{name}")
-        if module.matches(file):
-            return module
-    return None
-
-
-def _describes(file: Location) -> bool:
-    """Whether a file is metadata in a directory of shards, not data."""
-    if file.name.endswith(DOCUMENTS_ENDING):
-        return (file.parent / (file.name.removesuffix(DOCUMENTS_ENDING) + ".bin")).exists()
-    tables = ("quarantine.parquet", "pieces.parquet")
-    return file.name == MANIFEST or (file.name in tables and (file.parent / MANIFEST).exists())
-
-
-def domain_of(name: str, folder: str = "") -> str:
-    """Path relative to the corpus -> domain: its first directory, or the file name without endings and shard numbers.
-
-    `en/part-00000.bin` -> `en`; `c4-train.00001-of-01024.json.gz` -> `c4-train`. If the name is
-    only a shard number, the domain is `folder`, the name of the file's directory.
-    """
-    first, _, rest = name.partition("/")
-    if rest:
-        return first
-    stem = _HASH.sub("", _ENDINGS.sub("", name))
-    if name.endswith(".ds"):  # datatrove puts the number of a merged file in front
-        stem = re.sub(r"^\d{3}_", "", stem)
-    return _NUMBER.sub("", stem) or folder or stem
-
-
 SAMPLE_BYTES = 64 << 20
 _DISK_PER_BYTE = {"gzip": 0.3, "zstd": 0.28}  # compression of text; used only if no whole file fits into the sample
 
 
-def notes(corpus: Plan) -> list[str]:
-    """Plan -> notes for the user: what was inferred from the data because the files do not declare it."""
+def notes(corpus: CorpusPlan) -> list[str]:
+    """CorpusPlan -> notes for the user: what was inferred from the data because the files do not declare it."""
     paths_of: dict[str, list[str]] = {}
     for s in corpus.splits:
         if s.columns.note and s.path not in paths_of.setdefault(s.columns.note, []):
@@ -225,8 +202,8 @@ def notes(corpus: Plan) -> list[str]:
     ] + [f"note: {text}" for text in corpus.said]
 
 
-def sample_batches(corpus: Plan) -> tuple[list[Any], float]:
-    """Plan -> (batches of a few splits spread over the corpus, the bytes on disk that they represent).
+def sample_batches(corpus: CorpusPlan) -> tuple[list[Any], float]:
+    """CorpusPlan -> (batches of a few splits spread over the corpus, the bytes on disk that they represent).
 
     Splits are read entirely, so that the ratio is right for compressed files too. The last one may
     be read in part; its bytes on disk are then estimated from the splits read so far.

@@ -1,7 +1,7 @@
-"""dolma's and OLMo's ids: `x.npy`, which is bare ids of undeclared type, with `x.csv.gz` with its documents.
+"""dolma's and OLMo's ids: `x.npy`, which contains only ids of an undeclared type, with its documents in `x.csv.gz`.
 
-.csv.gz: no header; start, end (in tokens, exclusive) and perhaps id, source, line. A real npy array
-of one dimension is read too. Without .csv.gz the id of the end of a text separates documents.
+.csv.gz: no header; start, end (in tokens, exclusive) and, optionally, id, source, line. A real npy array
+of one dimension is read too. Without .csv.gz the end-of-text id separates documents.
 Source: dolma python/dolma/tokenizer/memmap_writer.py, OLMo-core data/numpy_dataset.py.
 """
 
@@ -17,9 +17,8 @@ import pyarrow.compute as pc
 import pyarrow.csv as pv
 
 from tinydata.core.location import Location
-from tinydata.formats import dtype_evidence
-from tinydata.formats import token_files as shards
-from tinydata.formats.base import Bad, Columns, Split, Wanted
+from tinydata.formats import dtype_evidence, token_files
+from tinydata.formats.base import Bad, Columns, Split, SplitRange, Wanted
 
 MAGIC = b"\x93NUMPY"
 
@@ -29,11 +28,11 @@ def matches(file: Location) -> bool:
 
 
 def columns(file: Location, wanted: Wanted) -> Columns:
-    """OSError for an array that is no ids, and for documents that do not fit them."""
+    """Raises OSError for an array that does not contain ids, and for documents that do not fit them."""
     header, dtype = _header(file)
     data, note = dtype_evidence.sample(file, header, file.size - header), ""
     if dtype is None:
-        dtype, note = dtype_evidence.infer_dtype(data, file.size, wanted, file, "the file is no real npy array")
+        dtype, note = dtype_evidence.infer_dtype(data, file.size, wanted, file, "the file is not a real npy array")
     if not _bounds_of(file).exists():
         return dtype_evidence.separated(data, dtype, wanted.eos, note)
     end = int(_bounds(file).first[-1])
@@ -42,11 +41,16 @@ def columns(file: Location, wanted: Wanted) -> Columns:
     return Columns(ids="ids", types=(("ids", dtype.name),), note=note)
 
 
-def _header(file: Location) -> tuple[int, np.dtype | None]:
-    """-> (bytes before the ids, their type, or None for bare ids)."""
+class _Header(NamedTuple):
+    size: int  # bytes before the ids
+    dtype: np.dtype | None  # None: not declared
+
+
+def _header(file: Location) -> _Header:
+    """x.npy -> its npy header; one of no bytes if it does not have any."""
     with file.open() as f:
         if f.read(len(MAGIC)) != MAGIC:
-            return 0, None
+            return _Header(0, None)
         f.seek(0)
         try:
             version = np.lib.format.read_magic(f)
@@ -56,10 +60,10 @@ def _header(file: Location) -> tuple[int, np.dtype | None]:
             raise OSError(f"its npy header is broken: {e}") from None
         header = f.tell()
     if len(shape) != 1 or dtype.kind not in "iu" or not dtype.isnative:
-        raise OSError(f"it is an array of {dtype} in {len(shape)} dimensions, no row of token ids")
+        raise OSError(f"it is an array of {dtype} in {len(shape)} dimensions, not a row of token ids")
     if header + shape[0] * dtype.itemsize != file.size:
         raise OSError(f"it has {file.size} bytes, its header says {header + shape[0] * dtype.itemsize}")
-    return header, dtype
+    return _Header(header, dtype)
 
 
 class _Bounds(NamedTuple):
@@ -96,21 +100,21 @@ def _read_bounds(file: Location, changed: int) -> _Bounds:
     return _Bounds(first, None if ids is None or pc.all(ids.is_null()).as_py() else ids)
 
 
-def splits(file: Location) -> list[tuple[int, int, int]]:
-    """Runs of documents with .csv.gz: (first document, last + 1, bytes); ranges of bytes without."""
-    size = file.size - _header(file)[0]
+def splits(file: Location) -> list[SplitRange]:
+    """Runs of documents with .csv.gz; ranges of bytes without."""
+    size = file.size - _header(file).size
     if _bounds_of(file).exists():
         first = _bounds(file).first
-        return shards.runs(first, size // max(int(first[-1]), 1))
-    return shards.cells(size)
+        return token_files.runs(first, size // max(int(first[-1]), 1))
+    return token_files.cells(size)
 
 
 def read(split: Split, bad: Bad) -> Iterator[pa.RecordBatch]:
     file = Location.of(split.path)
-    header, _ = _header(file)
+    header = _header(file).size
     dtype = np.dtype(split.columns.types[0][1])
     if _bounds_of(file).exists():
         bounds = _bounds(file)
-        yield from shards.documents(split, bounds.first, dtype, bad, header=header, doc_id=bounds.doc_id)
+        yield from token_files.documents(split, bounds.first, dtype, bad, header=header, doc_id=bounds.doc_id)
     else:
-        yield from shards.cut(split, dtype, file.size - header, bad, header=header)
+        yield from token_files.cut(split, dtype, file.size - header, bad, header=header)

@@ -1,8 +1,8 @@
 """InternEvo's cache: `x.bin`, which is JSON lines {"tokens": [...]}, with `x.bin.meta`.
 
-Negative ids are masked labels of the same token. `.meta` (npy: byte offset, tokens per line)
-overflows int32 beyond 2 GiB, so lines are found by their newlines; it is only used to notice a
-file that was written twice (the tool appends). Source: InternLM/InternEvo tools/tokenizer.py.
+A negative id is the same token with a masked label. `.meta` (npy: byte offset, tokens of each line)
+overflows int32 beyond 2 GiB, so lines are found by their newlines; it only serves to detect a file
+that was written twice (the tool appends). Source: InternLM/InternEvo tools/tokenizer.py.
 """
 
 from __future__ import annotations
@@ -14,13 +14,12 @@ from contextlib import ExitStack
 
 import numpy as np
 import pyarrow as pa
-from numba import njit
 
 from tinydata.core.errors import TinydataError
-from tinydata.core.kernels import compiled
+from tinydata.core.kernels import compiled, inlined
 from tinydata.core.location import Location
-from tinydata.formats import text_lines as streams
-from tinydata.formats.base import Bad, Columns, Split, Wanted, batch
+from tinydata.formats import text_lines
+from tinydata.formats.base import Bad, Columns, Split, SplitRange, Wanted, batch
 from tinydata.formats.jsonl import line_starts
 from tinydata.formats.writing import DocumentTable, Piece, Sums
 
@@ -38,13 +37,13 @@ def columns(file: Location, wanted: Wanted) -> Columns:
     return Columns(ids="tokens", types=(("tokens", "ids"),))
 
 
-def splits(file: Location) -> list[tuple[int, int, int]]:
-    _written_once(file)
-    return streams.splits(file)
+def splits(file: Location) -> list[SplitRange]:
+    _check_against_meta(file)
+    return text_lines.splits(file)
 
 
-def _written_once(file: Location) -> None:
-    """Raises OSError if the .bin continues behind the last line that its .meta knows, or ends before it."""
+def _check_against_meta(file: Location) -> None:
+    """Raises OSError if the .bin ends before the last line that its .meta lists, or continues after it."""
     meta = file.parent / (file.name + ".meta")
     if not meta.exists():
         return
@@ -52,20 +51,20 @@ def _written_once(file: Location) -> None:
         try:
             rows = np.load(f, allow_pickle=False)
         except (ValueError, EOFError) as e:
-            raise OSError(f"its .meta is no numpy file: {e}") from None
+            raise OSError(f"its .meta is not a numpy file: {e}") from None
     if rows.ndim != 2 or not len(rows) or file.size >= 1 << 31:
         return
     if file.size <= rows[-1, 0]:
-        raise OSError("it ends before the last line of its .meta: it was not written or copied whole")
+        raise OSError("it ends before the last line of its .meta: it was not written or copied completely")
     with file.open() as f:
         f.seek(int(rows[-1, 0]))
         rest = f.read()
     if rest.find(b"\n") + 1 not in (0, len(rest)):
-        raise OSError("it continues behind the last line of its .meta: the tool appends, so it was written twice")
+        raise OSError("it continues after the last line of its .meta: the tool appends, so it was written twice")
 
 
 def read(split: Split, bad: Bad) -> Iterator[pa.RecordBatch]:
-    for piece in streams.lines(Location.of(split.path), split.start, split.stop):
+    for piece in text_lines.lines(Location.of(split.path), split.start, split.stop):
         starts = line_starts(piece.data)
         if not len(starts):
             continue
@@ -82,76 +81,99 @@ def read(split: Split, bad: Bad) -> Iterator[pa.RecordBatch]:
             yield batch(split, body, pa.array(starts[ok] + piece.position), None, None)
 
 
-@njit(cache=True)
-def parse_lines(data, starts, ids, ends, ok):
-    """Lines {"tokens": [int, ...]} -> ids int32[total]; a line that is anything else is left out, ok False.
+_SPACE, _NEWLINE, _RETURN, _QUOTE = ord(" "), ord("\n"), ord("\r"), ord('"')
+_MINUS, _COMMA, _ZERO, _NINE, _BRACKET = ord("-"), ord(","), ord("0"), ord("9"), ord("]")
+_LARGEST, _DIGITS = 2**31 - 1, 10  # of an id, and as many digits as it has
+_FAILED = -1  # instead of a position: the line is not what was expected here
 
-    130 M tokens a second: json.loads on the same lines manages 12.
+
+@compiled()
+def parse_lines(data, starts, ids, ends, ok):
+    """Lines {"tokens": [int, ...]} -> number of ids; any other line contributes no ids.
+
+    data uint8[...], starts int64[lines]: first byte of each line -> ids int32[total], ends int64[lines]: total after
+    each line, ok bool[lines]: whether it was parsed. 130 M tokens a second: json.loads on the same lines manages 12.
     """
-    n = 0
-    for k in range(len(starts)):
-        i = starts[k]
-        stop = starts[k + 1] if k + 1 < len(starts) else len(data)
-        first = n
-        good = True
-        quoted = False
-        for c in b'{"tokens":[':
-            while not quoted and i < stop and data[i] == 0x20:
-                i += 1
-            if i >= stop or data[i] != c:
-                good = False
-                break
-            quoted ^= c == 0x22
-            i += 1
-        need = False  # a number must follow
-        while good and i < stop:
-            while i < stop and data[i] == 0x20:
-                i += 1
-            if i < stop and data[i] == 0x5D and not need:
-                break
-            sign = 1
-            if i < stop and data[i] == 0x2D:
-                sign = -1
-                i += 1
-            digits = i
-            value = np.int64(0)
-            while i < stop and 0x30 <= data[i] <= 0x39:
-                value = value * 10 + np.int64(data[i] - 0x30)
-                i += 1
-            if i == digits or i - digits > 10 or value > 2147483647 or (data[digits] == 0x30 and i - digits > 1):
-                good = False
-                break
-            ids[n] = np.int32(sign * value)
-            n += 1
-            while i < stop and data[i] == 0x20:
-                i += 1
-            if i < stop and data[i] == 0x2C:
-                need = True
-                i += 1
-            elif i < stop and data[i] == 0x5D:
-                break
-            else:
-                good = False
-        for c in b"]}":
-            while i < stop and data[i] == 0x20:
-                i += 1
-            if i >= stop or data[i] != c:
-                good = False
-                break
-            i += 1
-        while good and i < stop:
-            if data[i] != 0x20 and data[i] != 0x0A and data[i] != 0x0D:
-                good = False
-            i += 1
-        if not good:
-            n = first
-        ok[k] = good
-        ends[k] = n
-    return n
+    total = 0
+    for line in range(len(starts)):
+        stop = starts[line + 1] if line + 1 < len(starts) else len(data)
+        at = _skip(data, starts[line], stop, b'{"tokens":[')
+        count = 0
+        if at != _FAILED:
+            at, count = _parse_list(data, at, stop, ids, total)
+        if at != _FAILED:
+            at = _skip(data, at, stop, b"]}")
+        ok[line] = at != _FAILED and _is_blank(data, at, stop)
+        if ok[line]:
+            total += count
+        ends[line] = total
+    return total
+
+
+@inlined()
+def _parse_list(data, at, stop, ids, total):
+    """Integers, separated by commas, up to the closing bracket -> ids[total:], (its position, number of ids)."""
+    count = 0
+    at = _skip_spaces(data, at, stop)
+    if at < stop and data[at] == _BRACKET:
+        return at, count
+    while True:
+        at = _skip_spaces(data, at, stop)
+        sign = 1
+        if at < stop and data[at] == _MINUS:
+            sign = -1
+            at += 1
+        first = at
+        value = np.int64(0)
+        while at < stop and _ZERO <= data[at] <= _NINE:
+            value = value * 10 + np.int64(data[at] - _ZERO)
+            at += 1
+        digits = at - first
+        if digits == 0 or digits > _DIGITS or value > _LARGEST or (data[first] == _ZERO and digits > 1):
+            return _FAILED, 0
+        ids[total + count] = np.int32(sign * value)
+        count += 1
+        at = _skip_spaces(data, at, stop)
+        if at < stop and data[at] == _BRACKET:
+            return at, count
+        if at >= stop or data[at] != _COMMA:
+            return _FAILED, 0
+        at += 1
+
+
+@inlined()
+def _skip(data, at, stop, text):
+    """-> the position after `text`, with any spaces between its characters except inside quotes, or _FAILED."""
+    quoted = False
+    for c in text:
+        if not quoted:
+            at = _skip_spaces(data, at, stop)
+        if at >= stop or data[at] != c:
+            return _FAILED
+        quoted ^= c == _QUOTE
+        at += 1
+    return at
+
+
+@inlined()
+def _skip_spaces(data, at, stop):
+    while at < stop and data[at] == _SPACE:
+        at += 1
+    return at
+
+
+@inlined()
+def _is_blank(data, at, stop):
+    while at < stop and (data[at] == _SPACE or data[at] == _NEWLINE or data[at] == _RETURN):
+        at += 1
+    return at == stop
 
 
 def _parse_rest(piece, starts, ids, ends, ok, bad):
-    """Lines the compiled parser refused: json decides, and what it refuses too is quarantined."""
+    """Parses the lines that `parse_lines` did not with json; a line that json does not accept either goes to `bad`.
+
+    -> ids int32[total], ends int64[good lines], ok bool[lines].
+    """
     rows: list[np.ndarray] = []
     stops = np.append(starts[1:], len(piece.data))
     begins = np.concatenate([[0], ends[:-1]])
@@ -165,11 +187,11 @@ def _parse_rest(piece, starts, ids, ends, ok, bad):
         try:
             values = json.loads(line)["tokens"]
             if not isinstance(values, list) or any(type(v) is not int for v in values):
-                raise ValueError("tokens is no list of integers")
+                raise ValueError("tokens is not a list of integers")
             rows.append(np.array(values, np.int32))
             ok[k] = True
         except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as e:
-            what = str(e) if isinstance(e, (ValueError, OverflowError)) else "no tokens here"
+            what = str(e) if isinstance(e, (ValueError, OverflowError)) else "it has no tokens"
             bad(piece.position + int(starts[k]), f"broken JSON line: {what}", bytes(line[:400]))
     ends = np.cumsum([len(r) for r in rows], dtype=np.int64)
     return (np.concatenate(rows) if rows else ids[:0]), ends, ok
@@ -178,20 +200,20 @@ def _parse_rest(piece, starts, ids, ends, ok, bad):
 def write(place: Location, stem: str, dtype: np.dtype, masked: bool, pieces: Iterator[Piece]) -> Sums:
     """Documents -> stem.bin, stem.bin.meta and stem.docs.parquet.
 
-    InternEvo tells kinds of data (en, cn, code, ...) by the folder: name the output directory so.
-    Raises TinydataError if id 0 is masked, for which there is no negative number.
+    InternEvo takes the kind of data (en, cn, code, ...) from the directory name: name the output directory so.
+    Raises TinydataError if a token with id 0 is masked, since 0 has no negative.
     """
     meta, at = [np.zeros((0, 2), np.int64)], 0
     with ExitStack() as files:
         out = files.enter_context((place / f"{stem}.bin").stream())
-        beside = files.enter_context(DocumentTable(place, stem))
+        table = files.enter_context(DocumentTable(place, stem))
         for piece in pieces:
             ids = piece.ids.astype(np.int32)
             if piece.mask is not None:
                 if (piece.mask & (ids == 0)).any():
                     raise TinydataError(
                         "a masked token has id 0, and InternEvo writes masked ids as negative numbers",
-                        fix="write another format with --to, which has a place for masks",
+                        fix="choose a format that stores masks separately with --to: megatron or parquet",
                     )
                 ids[piece.mask] *= -1
             ends = np.cumsum(piece.lengths)
@@ -199,20 +221,23 @@ def write(place: Location, stem: str, dtype: np.dtype, masked: bool, pieces: Ite
             stops = np.empty(len(ends), np.int64)
             size = format_lines(ids, ends, text, stops)
             out.write(text[:size])
-            beside.add(piece.documents)
+            table.add(piece.documents)
             meta.append(np.stack([at + np.concatenate([[0], stops[:-1]]), piece.lengths], axis=1))
             at += size
     with (place / f"{stem}.bin.meta").stream() as index:
-        held = io.BytesIO()
+        npy = io.BytesIO()
         rows = np.concatenate(meta)
-        np.save(held, rows.astype(np.int32 if at < 1 << 31 else np.int64))
-        index.write(held.getvalue())
-    return {f"{stem}.bin": out.sum, f"{stem}.bin.meta": index.sum, **beside.sums}
+        np.save(npy, rows.astype(np.int32 if at < 1 << 31 else np.int64))
+        index.write(npy.getvalue())
+    return {f"{stem}.bin": out.sum, f"{stem}.bin.meta": index.sum, **table.sums}
 
 
 @compiled()
 def format_lines(ids, ends, text, stops):
-    """ids int32[n], ends int64[docs] -> lines {"tokens": [1, 2]}; text uint8[...], where each ends int64[docs]."""
+    """ids int32[n], ends int64[docs] -> number of bytes of the lines {"tokens": [1, 2]}.
+
+    Writes the lines to text uint8[...], and where each of them ends to stops int64[docs].
+    """
     n = 0
     k = 0
     for doc in range(len(ends)):

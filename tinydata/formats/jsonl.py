@@ -12,10 +12,10 @@ import pyarrow.compute as pc
 import pyarrow.json as pj
 
 from tinydata.core.location import Location
-from tinydata.formats import text_lines as streams
-from tinydata.formats.base import Bad, Columns, Split, Wanted, batch, choose
+from tinydata.formats import text_lines
+from tinydata.formats.base import Bad, Columns, Split, SplitRange, Wanted, batch, choose
 
-FIRST = 20  # lines that tell the columns: one alone may lack some, or have nulls
+INSPECTED = 20  # first objects, whose keys are the columns: a single one may lack some, or have nulls
 _ENDINGS = (".jsonl", ".json", ".ndjson")
 _REASON = {AttributeError: "not a JSON object", RecursionError: "nested too deep"}
 _TYPES = {"text": pa.string(), "ids": pa.list_(pa.int64()), "integer": pa.int64()}
@@ -25,12 +25,12 @@ def matches(file: Location) -> bool:
     return file.name.removesuffix(".gz").removesuffix(".zst").removesuffix(".zstd").endswith(_ENDINGS)
 
 
-def splits(file: Location) -> list[tuple[int, int, int]]:
-    return streams.splits(file)
+def splits(file: Location) -> list[SplitRange]:
+    return text_lines.splits(file)
 
 
 def columns(file: Location, wanted: Wanted) -> Columns:
-    """From the first lines that are JSON objects; OSError if there is none."""
+    """The keys of the first lines that are JSON objects. Raises OSError if there are no such lines."""
     types: dict[str, str] = {}
     for row in _objects(file):
         types.update({k: _type(v) for k, v in row.items() if types.get(k, "null") == "null"})
@@ -40,24 +40,24 @@ def columns(file: Location, wanted: Wanted) -> Columns:
 
 
 def _objects(file: Location) -> list[dict[str, Any]]:
-    """The first FIRST objects near the file's beginning; what is no object is for `read` to report."""
-    found: list[dict[str, Any]] = []
+    """The first INSPECTED objects near the beginning of the file. Other lines are skipped: `read` reports them."""
+    objects: list[dict[str, Any]] = []
     try:
-        for piece in streams.lines(file, 0, 1 if streams.codec(file.name) else 1 << 16):
+        for piece in text_lines.lines(file, 0, 1 if text_lines.codec(file.name) else 1 << 16):
             for line in piece.data.split(b"\n"):
-                row = _loads(line) if len(found) < FIRST else None
+                row = _loads(line) if len(objects) < INSPECTED else None
                 if isinstance(row, dict):
-                    found.append(row)
-            if found:
+                    objects.append(row)
+            if objects:
                 break
     except OSError:
-        if not found:
+        if not objects:
             raise
-    return found
+    return objects
 
 
 def _loads(line: bytes) -> Any:
-    """A line -> its value, or None if it is no JSON."""
+    """A line -> its value; None if it is not JSON."""
     try:
         return json.loads(line)
     except (ValueError, RecursionError):
@@ -77,13 +77,13 @@ def _type(value: Any) -> str:
 
 
 def read(split: Split, bad: Bad) -> Iterator[pa.RecordBatch]:
-    """Split -> batches of whole lines. A broken line goes to `bad`, the lines around it do not."""
+    """Parses all lines of a piece at once; if one of them is broken, parses that piece line by line."""
     types = dict(split.columns.types)
     wanted = pa.schema([(n, _TYPES.get(t, pa.string())) for n, t in types.items()])
-    for piece in streams.readable_lines(split, bad):
+    for piece in text_lines.readable_lines(split, bad):
         starts = line_starts(piece.data)
         table = _parse(piece.data, wanted)
-        if table is None or len(table) != len(starts) or _holes(table[_body(split)]):
+        if table is None or len(table) != len(starts) or _nulls(table[_body(split)]):
             table, starts = _parse_each(piece, starts, wanted, _body(split), bad)
         if len(table):
             yield _batch(split, table, starts + piece.position)
@@ -93,14 +93,14 @@ def _body(split: Split) -> str:
     return split.columns.text or split.columns.ids
 
 
-def _holes(body: pa.ChunkedArray) -> int:
-    """Documents without a value, and nulls among ids."""
+def _nulls(body: pa.ChunkedArray) -> int:
+    """Number of documents without a value, and of nulls among ids."""
     inside = pc.list_flatten(body).null_count if pa.types.is_list(body.type) else 0
     return body.null_count + inside
 
 
 def line_starts(data: bytes) -> np.ndarray:
-    """Bytes of whole lines -> int64[lines], offsets of the lines that hold something."""
+    """Bytes of complete lines -> int64[lines], first bytes of the lines that are not blank."""
     array = np.frombuffer(data, np.uint8)
     ends = np.flatnonzero(array == 10)
     starts = np.concatenate([[0], ends + 1]).astype(np.int64)
@@ -115,7 +115,7 @@ def line_starts(data: bytes) -> np.ndarray:
 
 
 def _parse(data: bytes, wanted: pa.Schema) -> pa.Table | None:
-    """All lines at once, 550 MB/s; None if any of them is not as it should be."""
+    """All lines at once, 550 MB/s; None if any of them does not match the schema."""
     try:
         table = pj.read_json(
             pa.BufferReader(data),
@@ -129,9 +129,9 @@ def _parse(data: bytes, wanted: pa.Schema) -> pa.Table | None:
 
 
 def _parse_each(
-    piece: streams.Piece, starts: np.ndarray, wanted: pa.Schema, body: str, bad: Bad
+    piece: text_lines.Piece, starts: np.ndarray, wanted: pa.Schema, body: str, bad: Bad
 ) -> tuple[pa.Table, np.ndarray]:
-    """Line by line, for a piece in which some line is broken."""
+    """Line by line: the good rows and where they begin int64[rows]; calls `bad` for the others."""
     rows: list[dict[str, Any]] = []
     good: list[int] = []
     stops = np.append(starts[1:], len(piece.data))
@@ -153,12 +153,13 @@ def _parse_each(
 
 
 def _checked(value: Any, kind: pa.DataType) -> Any:
+    """The value; raises ValueError unless it is null or of this type."""
     if value is None:
         return None
     if pa.types.is_string(kind):
         if not isinstance(value, str):
             raise ValueError(f"a string is expected, not {type(value).__name__}")
-        value.encode()  # a lone surrogate is no text
+        value.encode()  # raises if there is a lone surrogate, which is not text
     elif pa.types.is_integer(kind):
         if type(value) is not int or not -(2**63) <= value < 2**63:
             raise ValueError(f"an integer is expected, not {type(value).__name__}")
@@ -168,9 +169,8 @@ def _checked(value: Any, kind: pa.DataType) -> Any:
 
 
 def _batch(split: Split, table: pa.Table, positions: np.ndarray) -> pa.RecordBatch:
-    def one(name: str) -> pa.Array | None:
+    def column(name: str) -> pa.Array | None:
         return table[name].combine_chunks() if name else None
 
     names = split.columns
-    body = one(names.text or names.ids)
-    return batch(split, body, pa.array(positions), one(names.doc_id), one(names.domain))
+    return batch(split, column(_body(split)), pa.array(positions), column(names.doc_id), column(names.domain))

@@ -1,7 +1,7 @@
 """litdata's chunks of token ids: `chunk-R-I.bin` with `index.json`.
 
-A chunk: u32 items, u32 byte offset of each and of the end, the ids. The type is a code in the
-index's data_format. Source: litdata src/litdata/constants.py, streaming/{serializers,item_loader}.py.
+A chunk: u32 number of items, u32 byte offset of each and of the end, the ids. The type is a code in
+data_format of the index. Source: litdata src/litdata/constants.py, streaming/{serializers,item_loader}.py.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ import pyarrow as pa
 
 from tinydata.core.errors import UNREADABLE, TinydataError
 from tinydata.core.location import Location, read_bytes
-from tinydata.formats import token_files as shards
-from tinydata.formats.base import Bad, Columns, Split, Wanted
+from tinydata.formats import token_files
+from tinydata.formats.base import Bad, Columns, Split, SplitRange, Wanted
 
 INDEX = "index.json"
 DTYPES = {
-    # two names of one type had two codes
+    # types with two names have two codes
     "no_header_tensor": dict(
         zip(
             (11, 12, 13, 14, 15, 16, 17, 18, 20),
@@ -38,31 +38,31 @@ def matches(file: Location) -> bool:
 
 
 def _index(file: Location) -> dict[str, Any]:
-    """index.json -> its content; {} if there is none, or another program's."""
+    """index.json -> its content; {} if it does not exist or belongs to another program."""
     return _read_index(file, file.changed) if file.exists() else {}
 
 
 @lru_cache(maxsize=64)
 def _read_index(file: Location, changed: int) -> dict[str, Any]:
     try:
-        found = json.loads(read_bytes(file))
+        index = json.loads(read_bytes(file))
     except ValueError:
         return {}
-    known = isinstance(found, dict) and isinstance(found.get("chunks"), list) and isinstance(found.get("config"), dict)
-    return found if known else {}
+    known = isinstance(index, dict) and isinstance(index.get("chunks"), list) and isinstance(index.get("config"), dict)
+    return index if known else {}
 
 
 def columns(file: Location, wanted: Wanted) -> Columns:
-    """OSError for a chunk that is not as the index says, or missing; TinydataError for what is no ids."""
+    """Raises OSError for a chunk that is missing or differs from the index, TinydataError if it contains no ids."""
     index = _index(file.parent / INDEX)
     chunks = {c["filename"]: c for c in index["chunks"]}
     if file.name == INDEX:
         missing = sorted(chunks.keys() - {f.name for f in file.parent.children()})
         if missing:
-            raise OSError(f"it names {missing[0]}, which is not here ({len(missing)} missing)")
+            raise OSError(f"it lists {missing[0]}, which does not exist ({len(missing)} missing)")
         return Columns()
     if file.name not in chunks:
-        raise OSError(f"{INDEX} in the same directory does not name it")
+        raise OSError(f"{INDEX} in the same directory does not list it")
     dtype = _dtype(index["config"], file)
     first = _first(file, dtype)
     dim = chunks[file.name].get("dim")
@@ -79,11 +79,11 @@ def _dtype(config: dict[str, Any], file: Location) -> np.dtype:
         raise TinydataError(
             f"litdata chunks with {packed}" if packed else f"litdata chunks of records ({', '.join(map(str, forms))})",
             where=str(file),
-            fix="chunks of bare token ids can be read, as optimize() writes them with TokensLoader and no compression",
+            fix="only chunks of token ids can be read: optimize() writes them with TokensLoader and no compression",
             code=UNREADABLE,
         )
     if not code.isdecimal() or int(code) not in DTYPES[kind]:
-        raise OSError(f"its index declares {forms[0]}, which is no integer type")
+        raise OSError(f"its index declares {forms[0]}, which is not an integer type")
     return np.dtype(DTYPES[kind][int(code)])
 
 
@@ -109,19 +109,19 @@ def _first(file: Location, dtype: np.dtype) -> np.ndarray:
     """-> first token of each item int64[items + 1]."""
     first, rest = np.divmod(_offsets(file) - _offsets(file)[0], dtype.itemsize)
     if rest.any():
-        raise OSError(f"it has items of a size that is no multiple of the {dtype.itemsize} bytes of {dtype}")
+        raise OSError(f"it has items of a size that is not a multiple of the {dtype.itemsize} bytes of {dtype}")
     return first
 
 
-def splits(file: Location) -> list[tuple[int, int, int]]:
-    """Runs of items: (first, last + 1, bytes)."""
+def splits(file: Location) -> list[SplitRange]:
+    """Runs of items."""
     if file.name == INDEX:
         return []
     dtype = _dtype(_index(file.parent / INDEX)["config"], file)
-    return shards.runs(_first(file, dtype), dtype.itemsize)
+    return token_files.runs(_first(file, dtype), dtype.itemsize)
 
 
 def read(split: Split, bad: Bad) -> Iterator[pa.RecordBatch]:
     file = Location.of(split.path)
     dtype = np.dtype(split.columns.types[0][1])
-    yield from shards.documents(split, _first(file, dtype), dtype, bad, header=int(_offsets(file)[0]))
+    yield from token_files.documents(split, _first(file, dtype), dtype, bad, header=int(_offsets(file)[0]))

@@ -1,9 +1,9 @@
 """MosaicML's streaming shards: `shard.NNNNN.mds`, or `.mds.zstd`, and the `index.json` that names them.
 
-A shard: u32 samples, u32 byte offset of each and of the end, JSON of the columns, the samples. A
-sample: u32 size of each column without a fixed one, then the values in the order of the columns.
-ndarray: perhaps a byte for the type, a byte for dimensions << 2 | log2 of the bytes of each, these,
-the numbers. Source: streaming base/format/mds/{encodings,reader}.py.
+A shard: u32 number of samples, u32 byte offset of each and of the end, JSON that describes the columns,
+the samples. A sample: u32 size of each column that has no fixed size, then the values in the order of
+the columns. ndarray: a byte for the type unless the encoding declares it, a byte for dimensions << 2 |
+log2 of the bytes of each, the dimensions, the numbers. Source: streaming base/format/mds/{encodings,reader}.py.
 """
 
 from __future__ import annotations
@@ -19,40 +19,38 @@ import pyarrow as pa
 
 from tinydata.core.errors import UNREADABLE, TinydataError
 from tinydata.core.location import Location, read_bytes
-from tinydata.formats import dtype_evidence
-from tinydata.formats import token_files as shards
-from tinydata.formats.base import Bad, Columns, Split, Wanted, batch, choose
+from tinydata.formats import dtype_evidence, token_files
+from tinydata.formats.base import Bad, Columns, Split, SplitRange, Wanted, batch, choose
 
 INDEX = "index.json"
 DTYPES = {8: "uint8", 9: "int8", 16: "uint16", 17: "int16", 32: "uint32", 33: "int32", 64: "uint64", 65: "int64"}
 CODECS = {"zstd": "zstd", "zst": "zstd", "gz": "gzip"}
 NUMBERS = {"int": "int64", **{d: d for d in DTYPES.values()}}  # columns of one number
-LOOKED_AT = 64  # samples from which the type of a bytes column is concluded
+INSPECTED = 64  # samples from which the type of a bytes column is inferred
 
 
 def matches(file: Location) -> bool:
-    return _raw(file) or _packed(file) or (file.name == INDEX and bool(_index(file)))
+    return _is_raw(file) or _is_compressed(file) or (file.name == INDEX and bool(_index(file)))
 
 
-def _raw(file: Location) -> bool:
+def _is_raw(file: Location) -> bool:
     return file.name.endswith(".mds")
 
 
-def _packed(file: Location) -> bool:
+def _is_compressed(file: Location) -> bool:
     stem, _, ending = file.name.rpartition(".")
     return stem.endswith(".mds") and ending in (*CODECS, "br", "bz2", "snappy")
 
 
 def _index(file: Location) -> list[dict[str, Any]]:
-    """index.json -> its shards; [] if there is none, or another program's."""
+    """index.json -> its shards; [] if it does not exist or belongs to another program."""
     return _read_index(file, file.changed) if file.exists() else []
 
 
 @lru_cache(maxsize=64)
 def _read_index(file: Location, changed: int) -> list[dict[str, Any]]:
     try:
-        found = json.loads(read_bytes(file))
-        return [s for s in found["shards"] if s["raw_data"]["basename"]]
+        return [s for s in json.loads(read_bytes(file))["shards"] if s["raw_data"]["basename"]]
     except (ValueError, TypeError, KeyError):
         return []
 
@@ -61,18 +59,18 @@ def _read_index(file: Location, changed: int) -> list[dict[str, Any]]:
 
 
 class Head(NamedTuple):
-    """Byte offset of each sample and of the end int64[samples + 1], columns, and their fixed sizes or None."""
+    """The beginning of a shard."""
 
-    offsets: np.ndarray
-    encodings: dict[str, str]
-    sizes: list[int | None]
+    offsets: np.ndarray  # first byte of each sample, and the end, int64[samples + 1]
+    encodings: dict[str, str]  # column -> encoding
+    sizes: list[int | None]  # bytes of each column; None: not fixed
 
 
 def _stream(file: Location, f: pa.NativeFile) -> pa.NativeFile:
     codec = CODECS.get(file.name.rpartition(".")[2])
     if codec:
         return pa.CompressedInputStream(f, codec)
-    if _packed(file):
+    if _is_compressed(file):
         raise TinydataError(
             "MDS shards of this compression cannot be read",
             where=str(file),
@@ -83,7 +81,7 @@ def _stream(file: Location, f: pa.NativeFile) -> pa.NativeFile:
 
 
 def _head(file: Location) -> Head:
-    """OSError unless it is whole, and the shard as long as it says."""
+    """Raises OSError unless it is complete and the shard has the size that it says."""
     return _read_head(file, file.size, file.changed)
 
 
@@ -101,7 +99,7 @@ def _read_head(file: Location, size: int, changed: int) -> Head:
             names, kinds, sizes = (config[f"column_{k}"] for k in ("names", "encodings", "sizes"))
         except (ValueError, TypeError, KeyError):
             raise OSError("its description of columns is broken") from None
-    if _raw(file) and offsets[-1] != size:
+    if _is_raw(file) and offsets[-1] != size:
         raise OSError(f"it has {size} bytes, its table of samples says {offsets[-1]}")
     return Head(offsets, dict(zip(names, kinds, strict=True)), sizes)
 
@@ -113,84 +111,89 @@ def _exactly(stream: pa.NativeFile, count: int) -> bytes:
     return data
 
 
-# -- plan -------------------------------------------------------------------------------------
+# -- columns and splits -----------------------------------------------------------------------
 
 
 def columns(file: Location, wanted: Wanted) -> Columns:
-    """OSError for a shard that is broken or not in its directory's index.json, and for an index without its shard."""
+    """Raises OSError for a shard that is broken or not in its directory's index.json, and for an index that lists a
+    shard that does not exist."""
     if file.name == INDEX:
-        here = {f.name for f in file.parent.children()}
-        for shard in _index(file):
-            names = {(shard[k] or {}).get("basename") for k in ("raw_data", "zip_data")}
-            if not names & here and not any("/" in n for n in names if n):  # a merged index names folders
-                raise OSError(f"it names {shard['raw_data']['basename']}, which is not here")
+        _check_complete(file)
         return Columns()
     known = _index(file.parent / INDEX)
-    name = file.name if _raw(file) else file.name.rpartition(".")[0]
+    name = file.name if _is_raw(file) else file.name.rpartition(".")[0]
     if known and name not in {s["raw_data"]["basename"].rpartition("/")[2] for s in known}:
-        raise OSError(f"{INDEX} in the same directory does not name it")
+        raise OSError(f"{INDEX} in the same directory does not list it")
     head = _head(file)
-    found = choose({n: _kind(e) for n, e in head.encodings.items()}, wanted, file)
+    chosen = choose({n: _kind(e) for n, e in head.encodings.items()}, wanted, file)
     note = ""
-    types = {n: head.encodings[n] for n, _ in found.types}
-    for column in (found.domain, found.doc_id):
+    types = {n: head.encodings[n] for n, _ in chosen.types}
+    for column in (chosen.domain, chosen.doc_id):
         if column and types[column] != "str" and types[column] not in NUMBERS:
             raise TinydataError(
-                f"column {column!r} holds {types[column]}, no names",
+                f"column {column!r} contains {types[column]}, not names",
                 where=str(file),
-                fix="name a column of str or int with --domain-column or --id-column",
+                fix="choose a column of str or int with --domain-column or --id-column",
                 code=UNREADABLE,
             )
-    if found.ids and types[found.ids] == "bytes":
-        types[found.ids], note = _concluded(file, head, found.ids, wanted)
-    return found._replace(types=tuple(types.items()), note=note)
+    if chosen.ids and types[chosen.ids] == "bytes":
+        types[chosen.ids], note = _infer_dtype(file, head, chosen.ids, wanted)
+    return chosen._replace(types=tuple(types.items()), note=note)
+
+
+def _check_complete(index: Location) -> None:
+    existing = {f.name for f in index.parent.children()}
+    for shard in _index(index):
+        names = {(shard[k] or {}).get("basename") for k in ("raw_data", "zip_data")}
+        if not names & existing and not any("/" in n for n in names if n):  # a merged index lists paths in directories
+            raise OSError(f"it lists {shard['raw_data']['basename']}, which does not exist")
 
 
 def _kind(encoding: str) -> str:
     """Encoding -> what `choose` calls it."""
     if encoding == "str":
         return "text"
-    whole, _, kind = encoding.partition(":")
-    if encoding == "bytes" or (whole == "ndarray" and (not kind or kind.partition(":")[0] in DTYPES.values())):
+    name, _, kind = encoding.partition(":")
+    if encoding == "bytes" or (name == "ndarray" and (not kind or kind.partition(":")[0] in DTYPES.values())):
         return "ids"
     return "integer" if encoding in NUMBERS else encoding
 
 
-def _concluded(file: Location, head: Head, column: str, wanted: Wanted) -> tuple[str, str]:
-    """The type of the ids in a column of bytes -> (dtype, note)."""
-    count = min(len(head.offsets) - 1, LOOKED_AT)
+def _infer_dtype(file: Location, head: Head, column: str, wanted: Wanted) -> tuple[str, str]:
+    """(dtype, note) of the ids in a column of bytes."""
+    count = min(len(head.offsets) - 1, INSPECTED)
     raw = _samples(file, head, 0, count)
     starts, lengths = _places(raw, head, 0, count)[column]
     values = [raw[s : s + n] for s, n in zip(starts.tolist(), lengths.tolist(), strict=True)]
     data = b"".join(v[: len(v) // 8 * 8] for v in values)
-    where = f"column {column!r} holds bytes"
-    dtype, note = dtype_evidence.infer_dtype(data, math.gcd(*map(len, values)), wanted, file, where)
+    why = f"column {column!r} contains bytes"
+    dtype, note = dtype_evidence.infer_dtype(data, math.gcd(*map(len, values)), wanted, file, why)
     return dtype.name, note
 
 
-def splits(file: Location) -> list[tuple[int, int, int]]:
-    """Runs of samples: (first, last + 1, bytes); of a compressed shard all at once."""
+def splits(file: Location) -> list[SplitRange]:
+    """Runs of samples; a compressed shard is one split."""
     if file.name == INDEX:
         return []
     offsets = _head(file).offsets
-    if _raw(file):
-        return shards.runs(offsets, 1)
-    if (file.parent / file.name.rpartition(".")[0]).exists():  # both are kept: the same samples
+    if _is_raw(file):
+        return token_files.runs(offsets, 1)
+    if (file.parent / file.name.rpartition(".")[0]).exists():  # the same samples, which are read from there
         return []
-    return [(0, len(offsets) - 1, file.size)]
+    return [SplitRange(0, len(offsets) - 1, file.size)]
 
 
 # -- read -------------------------------------------------------------------------------------
 
 
 def read(split: Split, bad: Bad) -> Iterator[pa.RecordBatch]:
-    """Positions are numbers of samples."""
+    """Positions are sample numbers."""
     file = Location.of(split.path)
     head = _head(file)
-    whole = None if _raw(file) else _samples(file, head, 0, split.stop, bad)
+    whole = None if _is_raw(file) else _samples(file, head, 0, split.stop, bad)
     a = split.start
     while a < split.stop:
-        b = int(np.searchsorted(head.offsets, head.offsets[a] + shards.BATCH, side="right")) - 1
+        b = int(np.searchsorted(head.offsets, head.offsets[a] + token_files.BATCH, side="right")) - 1
         b = min(max(b, a + 1), split.stop)
         if whole is None:
             raw = _samples(file, head, a, b, bad)
@@ -203,8 +206,8 @@ def read(split: Split, bad: Bad) -> Iterator[pa.RecordBatch]:
 
 
 def _samples(file: Location, head: Head, a: int, b: int, bad: Bad | None = None) -> bytes:
-    """Bytes of samples a to b; b"" after a call of `bad` (or OSError without one) if they are not all there."""
-    want = int(head.offsets[b] - head.offsets[a])
+    """Bytes of samples [a, b). If some are missing, calls `bad` and returns b""; without `bad`, raises OSError."""
+    count = int(head.offsets[b] - head.offsets[a])
     reason = "the file ends early"
     with file.open() as f:
         try:
@@ -213,10 +216,10 @@ def _samples(file: Location, head: Head, a: int, b: int, bad: Bad | None = None)
                 f.seek(int(head.offsets[a]))
             else:
                 stream.read(int(head.offsets[a]))
-            raw = stream.read(want)
+            raw = stream.read(count)
         except OSError as e:
             raw, reason = b"", f"the compressed data is broken: {' '.join(str(e).split())[:120]}"
-    if len(raw) == want:
+    if len(raw) == count:
         return raw
     if bad is None:
         raise OSError(reason)
@@ -225,16 +228,19 @@ def _samples(file: Location, head: Head, a: int, b: int, bad: Bad | None = None)
 
 
 def _places(raw: bytes, head: Head, a: int, b: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Samples a to b -> {column: (first byte in raw, bytes)}, both int64[samples]; -1 bytes: a broken sample."""
+    """Bytes of samples [a, b) -> {column: (its first byte in raw, its bytes)}, both int64[samples].
+
+    Of a broken sample the number of bytes is -1.
+    """
     base = head.offsets[a:b] - head.offsets[a]
-    whole = np.diff(head.offsets[a : b + 1])
-    free = head.sizes.count(None)
-    at = base + 4 * free
-    broken = whole < 4 * free
-    sizes = np.zeros((b - a, free), np.int64)
+    total = np.diff(head.offsets[a : b + 1])
+    variable = head.sizes.count(None)  # columns whose sizes are at the beginning of each sample
+    at = base + 4 * variable
+    broken = total < 4 * variable
+    sizes = np.zeros((b - a, variable), np.int64)
     fits = np.flatnonzero(~broken)
-    if free and len(fits):
-        words = np.frombuffer(raw, np.uint8)[base[fits][:, None] + np.arange(4 * free)]
+    if variable and len(fits):
+        words = np.frombuffer(raw, np.uint8)[base[fits][:, None] + np.arange(4 * variable)]
         sizes[fits] = words.view(np.uint32)
     out = {}
     number = 0
@@ -243,7 +249,7 @@ def _places(raw: bytes, head: Head, a: int, b: int) -> dict[str, tuple[np.ndarra
         number += size is None
         out[name] = (at, count)
         at = at + count
-    broken |= at - base != whole
+    broken |= at - base != total
     return {name: (start, np.where(broken, -1, count)) for name, (start, count) in out.items()}
 
 
@@ -287,15 +293,18 @@ def _batch(split: Split, head: Head, raw: bytes, a: int, b: int, bad: Bad) -> It
 
 
 def _ids(value: bytes, kind: str) -> np.ndarray:
-    """A value, and its encoding or (of a column of bytes) dtype -> its ids; ValueError if it is no row of integers."""
-    whole, _, rest = kind.partition(":")
-    if whole != "ndarray":
+    """Value of a column -> its ids; kind: the encoding or, of a column of bytes, the dtype.
+
+    Raises ValueError unless it is one row of integers.
+    """
+    name, _, rest = kind.partition(":")
+    if name != "ndarray":
         return np.frombuffer(value, kind)
     dtype, _, shape = rest.partition(":")
     at = 0
     if not dtype:
         if not value or value[0] not in DTYPES:
-            raise ValueError(f"numbers of type {value[0] if value else 'none'}, no integers")
+            raise ValueError(f"numbers of type {value[0] if value else 'none'}, not integers")
         dtype, at = DTYPES[value[0]], 1
     dims = [int(n) for n in shape.split(",")] if shape else []
     if not shape:
@@ -307,5 +316,5 @@ def _ids(value: bytes, kind: str) -> np.ndarray:
         dims = np.frombuffer(value, f"u{width}", count, at + 1).tolist()
         at += 1 + count * width
     if len(dims) != 1 or dims[0] * np.dtype(dtype).itemsize != len(value) - at:
-        raise ValueError(f"an array of shape {tuple(dims)} in {len(value)} bytes, no row of ids")
+        raise ValueError(f"an array of shape {tuple(dims)} in {len(value)} bytes, not a row of ids")
     return np.frombuffer(value, dtype, offset=at)

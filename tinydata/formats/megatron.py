@@ -4,8 +4,8 @@
 each sequence, i64 byte pointer of each, i64 document boundaries. Pointers are recomputed from the
 lengths (they overflowed in some versions). Source: Megatron-LM core/datasets/indexed_dataset.py.
 
-Ours have two files more, which other readers do not miss: `x.docs.parquet` (doc_id and domain of
-each document) and, where some tokens are masked, `x.loss` (a byte per token: 1 if it bears loss).
+tinydata writes two more files, which other readers ignore: `x.docs.parquet` (doc_id and domain of
+each document) and, if some tokens are masked, `x.loss` (one byte per token: 1 if it carries loss).
 """
 
 from __future__ import annotations
@@ -20,13 +20,12 @@ import pyarrow as pa
 
 from tinydata.core.errors import UNREADABLE, TinydataError
 from tinydata.core.location import Location, read_table
-from tinydata.formats.base import Bad, Columns, Split, Wanted, batch
-from tinydata.formats.token_files import runs
+from tinydata.formats import token_files
+from tinydata.formats.base import Bad, Columns, Split, SplitRange, Wanted
 from tinydata.formats.writing import DOCUMENTS_ENDING, DocumentTable, Piece, Sums
 
 MAGIC = b"MMIDIDX\x00\x00"
 DTYPES = {1: np.uint8, 2: np.int8, 3: np.int16, 4: np.int32, 5: np.int64, 8: np.uint16}
-BATCH = 4 << 20  # bytes of ids in one batch: stays in the allocator's reach, so pages are not faulted anew
 
 
 def matches(file: Location) -> bool:
@@ -48,7 +47,7 @@ def read_index(file: Location) -> tuple[type, np.ndarray]:
     return _read_index(file, file.size, index, index.changed)
 
 
-@lru_cache(maxsize=2)  # splits of one file follow one another, and each would read the whole index anew
+@lru_cache(maxsize=2)  # splits of one file follow one another, and each would read the whole index again
 def _read_index(file: Location, size: int, index: Location, changed: int) -> tuple[type, np.ndarray]:
     with index.open() as f:
         head = f.read(34)
@@ -60,11 +59,11 @@ def _read_index(file: Location, size: int, index: Location, changed: int) -> tup
                 code=UNREADABLE,
             )
         if head[:9] != MAGIC or len(head) < 34:
-            raise OSError(f"{index.name} is no Megatron index")
+            raise OSError(f"{index.name} is not a Megatron index")
         code = head[17]
         sequences, documents = (int(x) for x in np.frombuffer(head[18:34], np.uint64))
         if code not in DTYPES:
-            raise OSError(f"{index.name} declares type {code}, which is no integer type")
+            raise OSError(f"{index.name} declares type {code}, which is not an integer type")
         body = f.read()
     if len(body) < sequences * 12 + documents * 8:
         raise OSError(f"{index.name} ends early: {len(body)} bytes for {sequences} sequences")
@@ -83,85 +82,61 @@ def _read_index(file: Location, size: int, index: Location, changed: int) -> tup
     return DTYPES[code], first
 
 
-def splits(file: Location) -> list[tuple[int, int, int]]:
-    """Runs of whole documents of about SPLIT_BYTES: (first document, last + 1, bytes)."""
+def splits(file: Location) -> list[SplitRange]:
+    """Runs of documents."""
     dtype, first = read_index(file)
-    return runs(first, np.dtype(dtype).itemsize)
+    return token_files.runs(first, np.dtype(dtype).itemsize)
 
 
 def read(split: Split, bad: Bad) -> Iterator[pa.RecordBatch]:
-    """Whole documents, a few MB at a time, without a copy."""
     file = Location.of(split.path)
     dtype, first = read_index(file)
-    size = np.dtype(dtype).itemsize
-    kind = pa.from_numpy_dtype(dtype)
-    doc_id, domain = _documents(file, len(first) - 1)
-    loss = _loss(file)
-    with ExitStack() as files:
-        f = files.enter_context(file.open())
-        flags = files.enter_context(loss.open()) if loss else None
-        a = split.start
-        while a < split.stop:
-            b = int(np.searchsorted(first, first[a] + BATCH // size, side="right")) - 1
-            b = min(max(b, a + 1), split.stop)
-            f.seek(int(first[a]) * size)
-            count = int(first[b] - first[a])
-            ids = pa.Array.from_buffers(kind, count, [None, f.read_buffer(count * size)])
-            offsets = pa.array((first[a : b + 1] - first[a]).astype(np.int32))
-            body = pa.ListArray.from_arrays(offsets, ids)
-            mask = None
-            if flags is not None:
-                flags.seek(int(first[a]))
-                bears = np.frombuffer(flags.read_buffer(count), np.uint8)
-                mask = pa.ListArray.from_arrays(offsets, pa.array(bears == 0))
-            names = None if doc_id is None else doc_id.slice(a, b - a)
-            labels = None if domain is None else domain.slice(a, b - a)
-            yield batch(split, body, pa.array(np.arange(a, b, dtype=np.int64)), names, labels, mask)
-            a = b
+    doc_id, domain = _labels(file, len(first) - 1)
+    yield from token_files.documents(split, first, np.dtype(dtype), bad, doc_id=doc_id, domain=domain, loss=_loss(file))
 
 
-def _documents(file: Location, count: int) -> tuple[pa.Array | None, pa.Array | None]:
-    """(doc_id, domain) of each document, where the table of them is here."""
-    beside = file.parent / (file.name.removesuffix(".bin") + DOCUMENTS_ENDING)
-    if not beside.exists():
+def _labels(file: Location, count: int) -> tuple[pa.Array | None, pa.Array | None]:
+    """(doc_id, domain) of each of `count` documents; None for each if their table does not exist."""
+    path = file.parent / (file.name.removesuffix(".bin") + DOCUMENTS_ENDING)
+    if not path.exists():
         return None, None
-    table = _read_documents(beside, beside.changed)
+    table = _read_documents(path, path.changed)
     if len(table) != count:
-        raise OSError(f"{beside.name} has {len(table)} rows for {count} documents")
+        raise OSError(f"{path.name} has {len(table)} rows for {count} documents")
     return table["doc_id"].combine_chunks(), table["domain"].combine_chunks()
 
 
 @lru_cache(maxsize=2)
-def _read_documents(beside: Location, changed: int) -> pa.Table:
-    return read_table(beside)
+def _read_documents(path: Location, changed: int) -> pa.Table:
+    return read_table(path)
 
 
 def _loss(file: Location) -> Location | None:
-    beside = file.parent / (file.name.removesuffix(".bin") + ".loss")
-    return beside if beside.exists() else None
+    loss = file.parent / (file.name.removesuffix(".bin") + ".loss")
+    return loss if loss.exists() else None
 
 
 def write(place: Location, stem: str, dtype: np.dtype, masked: bool, pieces: Iterator[Piece]) -> Sums:
-    """Documents -> stem.bin, stem.idx, stem.docs.parquet and, where tokens may be masked, stem.loss."""
+    """Documents -> stem.bin, stem.idx, stem.docs.parquet and, if tokens may be masked, stem.loss."""
     lengths = [np.zeros(0, np.int64)]
     with ExitStack() as files:
         out = files.enter_context((place / f"{stem}.bin").stream())
         loss = files.enter_context((place / f"{stem}.loss").stream()) if masked else None
-        beside = files.enter_context(DocumentTable(place, stem))
+        table = files.enter_context(DocumentTable(place, stem))
         for piece in pieces:
             out.write(np.ascontiguousarray(piece.ids, dtype))
             lengths.append(piece.lengths)
-            beside.add(piece.documents)
+            table.add(piece.documents)
             if loss is not None:
                 loss.write((~piece.flags).view(np.uint8))
     with (place / f"{stem}.idx").stream() as index:
         write_index(index, np.concatenate(lengths), dtype)
-    sums = {f"{stem}.bin": out.sum, f"{stem}.idx": index.sum, **beside.sums}
+    sums = {f"{stem}.bin": out.sum, f"{stem}.idx": index.sum, **table.sums}
     return {**sums, f"{stem}.loss": loss.sum} if loss is not None else sums
 
 
 def write_index(out: Any, lengths: np.ndarray, dtype: np.dtype) -> None:
-    """lengths int64[docs], a sequence each -> the .idx."""
+    """Writes the .idx of documents of one sequence each, lengths int64[docs], to the stream `out`."""
     code = next(c for c, t in DTYPES.items() if t == dtype.type)
     out.write(MAGIC + np.uint64(1).tobytes() + bytes([code]))
     out.write(np.array([len(lengths), len(lengths) + 1], np.uint64))

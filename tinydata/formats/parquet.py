@@ -11,12 +11,12 @@ import pyarrow.parquet as pq
 
 from tinydata.core.location import Location
 from tinydata.core.schema import DOCUMENTS
-from tinydata.formats.base import SPLIT_BYTES, Bad, Columns, Split, Wanted, batch, choose
+from tinydata.formats.base import SPLIT_BYTES, Bad, Columns, Split, SplitRange, Wanted, batch, choose
 from tinydata.formats.writing import Piece, Sums
 
-MASK = "loss_mask"  # list<bool> as long as the ids, true where a token bears loss
+MASK = "loss_mask"  # list<bool> as long as the ids, true where a token carries loss
 _MASKS = ("list<element: bool>", "list<item: bool>")
-ROWS = 1 << 14  # documents in one batch at most
+ROWS = 1 << 14  # maximum number of documents in one batch
 
 
 def matches(file: Location) -> bool:
@@ -48,8 +48,8 @@ def _is_list(kind: pa.DataType) -> bool:
     return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
 
 
-def splits(file: Location) -> list[tuple[int, int, int]]:
-    """Runs of row groups of about SPLIT_BYTES: (first, last + 1, bytes)."""
+def splits(file: Location) -> list[SplitRange]:
+    """Runs of row groups."""
     with file.open() as f:
         meta = pq.read_metadata(f)
     out, first, size = [], 0, 0
@@ -57,13 +57,13 @@ def splits(file: Location) -> list[tuple[int, int, int]]:
         group = meta.row_group(i)
         size += sum(group.column(c).total_compressed_size for c in range(group.num_columns))
         if size >= SPLIT_BYTES or i + 1 == meta.num_row_groups:
-            out.append((first, i + 1, size))
+            out.append(SplitRange(first, i + 1, size))
             first, size = i + 1, 0
     return out
 
 
 def read(split: Split, bad: Bad) -> Iterator[pa.RecordBatch]:
-    """A row group at a time: faster than iter_batches with small batches, and one can be bad alone."""
+    """One row group at a time: faster than iter_batches with small batches, and a broken one does not affect others."""
     names = [n for n, _ in split.columns.types]
     with Location.of(split.path).open() as f:
         file = pq.ParquetFile(f)
@@ -99,11 +99,11 @@ def _batch(split: Split, part: pa.RecordBatch, row: int, bad: Bad) -> Iterator[p
         body = body.cast(pa.list_(body.type.value_type))
     doc_id = part.column(names.doc_id) if names.doc_id else None
     domain = part.column(names.domain) if names.domain else None
-    bears = part.column(MASK) if (MASK, "mask") in names.types else None
+    flags = part.column(MASK) if (MASK, "mask") in names.types else None
     nulls = body.is_null()
     if names.ids and body.flatten().null_count:
-        hole = pc.is_in(pa.array(np.arange(len(body))), pc.list_parent_indices(body).filter(body.flatten().is_null()))
-        nulls = pc.or_(nulls, hole)
+        with_null = pc.list_parent_indices(body).filter(body.flatten().is_null())
+        nulls = pc.or_(nulls, pc.is_in(pa.array(np.arange(len(body))), with_null))
     if pc.any(nulls).as_py():
         for at in positions.filter(nulls).to_pylist():
             bad(at, f"no value for {names.text or names.ids!r}", b"")
@@ -111,21 +111,21 @@ def _batch(split: Split, part: pa.RecordBatch, row: int, bad: Bad) -> Iterator[p
         body, positions = body.filter(good), positions.filter(good)
         doc_id = doc_id if doc_id is None else doc_id.filter(good)
         domain = domain if domain is None else domain.filter(good)
-        bears = bears if bears is None else bears.filter(good)
+        flags = flags if flags is None else flags.filter(good)
     if len(body):
-        yield batch(split, body, positions, doc_id, domain, None if bears is None else _mask(bears, body))
+        yield batch(split, body, positions, doc_id, domain, None if flags is None else _mask(flags, body))
 
 
-def _mask(bears: pa.ListArray, body: pa.ListArray) -> pa.ListArray:
-    """MASK -> true where a token bears no loss; raises OSError if it is not as long as the ids."""
-    if bears.null_count or not pc.list_value_length(bears).equals(pc.list_value_length(body)):
+def _mask(flags: pa.ListArray, body: pa.ListArray) -> pa.ListArray:
+    """MASK -> true where a token carries no loss; raises OSError if it is not as long as the ids."""
+    if flags.null_count or not pc.list_value_length(flags).equals(pc.list_value_length(body)):
         raise OSError(f"{MASK} is not as long as the ids")
-    ends = np.concatenate([[0], np.cumsum(pc.list_value_length(bears).to_numpy())]).astype(np.int32)
-    return pa.ListArray.from_arrays(pa.array(ends), pc.invert(bears.flatten()))
+    ends = np.concatenate([[0], np.cumsum(pc.list_value_length(flags).to_numpy())]).astype(np.int32)
+    return pa.ListArray.from_arrays(pa.array(ends), pc.invert(flags.flatten()))
 
 
 def _not_utf8(part: pa.RecordBatch) -> dict[int, bytes]:
-    """{row: value} of the strings that are no UTF-8, which Parquet does not prevent."""
+    """{row: value} of the strings that are not UTF-8, which Parquet does not prevent."""
     out: dict[int, bytes] = {}
     for column in part.columns:
         if _type(column.type) != "text":
@@ -148,9 +148,9 @@ def _decodes(value: bytes) -> bool:
 
 
 def write(place: Location, stem: str, dtype: np.dtype, masked: bool, pieces: Iterator[Piece]) -> Sums:
-    """Documents -> stem.parquet: doc_id, domain, input_ids list<int32> and, where tokens may be masked, MASK.
+    """Documents -> stem.parquet: doc_id, domain, input_ids list<int32> and, if tokens may be masked, MASK.
 
-    Spark knows no unsigned types.
+    The ids are signed because Spark has no unsigned types.
     """
     name = f"{stem}.parquet"
     fields = [*DOCUMENTS, pa.field("input_ids", pa.list_(pa.int32()))]

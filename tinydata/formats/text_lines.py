@@ -1,9 +1,9 @@
-"""A text file, plain or compressed -> whole lines, for any stretch of it.
+"""A text file, plain or compressed -> complete lines, for any split of it.
 
-Units of a split: bytes (plain), frames (zstd), the whole file (gzip; zstd that is not on a local
-disk, where finding frames would be a request each). A split owns the lines that begin after its
-first unit's start, up to and including one that begins exactly at its end; the first split also
-owns the line at 0. So every line has one owner, wherever the boundaries fall.
+Units of a split: bytes (plain), frames (zstd), the whole file (gzip, and zstd that is not on a local
+disk, where finding each frame would take a request). A split owns the lines that begin after the
+start of its first unit, up to and including a line that begins exactly at its end; the first split
+also owns the line at 0. So every line has exactly one owner, wherever the boundaries are.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from tinydata.core.location import Location
-from tinydata.formats.base import SPLIT_BYTES, Bad, Split
+from tinydata.formats.base import SPLIT_BYTES, Bad, Split, SplitRange
 
-CHUNK = 4 << 20
-READ = 1 << 18  # decompressed at once; what a broken stream takes with it
+CHUNK = 4 << 20  # bytes read at once
+DECOMPRESSED = 1 << 18  # bytes decompressed at once: up to so many good ones are lost where a stream breaks
 _ZSTD = b"\x28\xb5\x2f\xfd"
 
 
 class Piece(NamedTuple):
-    """Consecutive bytes of the decompressed text, and where they begin (see `position`)."""
+    """Consecutive bytes of the decompressed text."""
 
     data: bytes
-    position: int
+    position: int  # of the first byte in the decompressed text; of zstd: frame << 40 | byte in the decompressed frame
 
 
 def codec(name: str) -> str:
@@ -34,27 +34,27 @@ def codec(name: str) -> str:
     return "gzip" if name.endswith(".gz") else "zstd" if name.endswith((".zst", ".zstd")) else ""
 
 
-def splits(file: Location) -> list[tuple[int, int, int]]:
-    """File -> [(start, stop, bytes)]: byte ranges, frame ranges, or (0, 1) for gzip."""
+def splits(file: Location) -> list[SplitRange]:
+    """File -> ranges of bytes, ranges of frames, or (0, 1) for a file that cannot be divided."""
     kind = codec(file.name)
     if kind == "gzip" or (kind and not file.local):
-        return [(0, 1, file.size)]
+        return [SplitRange(0, 1, file.size)]
     if kind == "zstd":
         frames = zstd_frames(file)
         out, first = [], 0
         for i, (_, stop) in enumerate(frames):
             if stop - frames[first][0] >= SPLIT_BYTES or i + 1 == len(frames):
-                out.append((first, i + 1, stop - frames[first][0]))
+                out.append(SplitRange(first, i + 1, stop - frames[first][0]))
                 first = i + 1
         return out
     size = file.size
     n = max(1, -(-size // SPLIT_BYTES))
     edges = [size * k // n for k in range(n + 1)]
-    return [(a, b, b - a) for a, b in pairwise(edges)]
+    return [SplitRange(a, b, b - a) for a, b in pairwise(edges)]
 
 
 def readable_lines(split: Split, bad: Bad) -> Iterator[Piece]:
-    """As `lines` of a split; where its compressed data is broken, `bad` hears of it and the rest is left out."""
+    """The `lines` of a split; if its compressed data is broken, calls `bad` and leaves out the rest."""
     last = split.start << 40 if codec(split.path) == "zstd" else split.start
     try:
         for piece in lines(Location.of(split.path), split.start, split.stop):
@@ -65,9 +65,9 @@ def readable_lines(split: Split, bad: Bad) -> Iterator[Piece]:
 
 
 def lines(file: Location, start: int, stop: int) -> Iterator[Piece]:
-    """The whole lines a split owns, some MB at a time; every piece but a file's last ends in a newline.
+    """The complete lines that a split owns, some MB at a time; every piece but the last of a file ends with a newline.
 
-    Raises OSError where the compressed data ends early; what came before it was yielded.
+    Raises OSError where the compressed data is broken, after yielding what comes before.
     """
     skipping = start > 0
     carry, at = b"", 0
@@ -79,7 +79,7 @@ def lines(file: Location, start: int, stop: int) -> Iterator[Piece]:
             break
         except OSError:
             whole = carry.rfind(b"\n") + 1
-            if whole:  # what was read before the break is good
+            if whole:  # what was read before is good
                 yield Piece(carry[:whole], at)
             raise
         if skipping:
@@ -89,7 +89,7 @@ def lines(file: Location, start: int, stop: int) -> Iterator[Piece]:
             if not cut:
                 continue
             data, position, skipping = data[cut:], position + cut, False
-        if past:  # finish the line under way, or take the one that begins right at the end
+        if past:  # complete the unfinished line, or take the one that begins exactly at the end
             cut = data.find(b"\n") + 1
             if not carry:
                 at = position
@@ -110,7 +110,10 @@ def lines(file: Location, start: int, stop: int) -> Iterator[Piece]:
 
 
 def _bytes(file: Location, start: int, stop: int) -> Iterator[tuple[bytes, int, bool]]:
-    """(bytes, position, whether past the split's end), on and on: the consumer stops when it has its line."""
+    """(bytes, position, whether they are after the end of the split), up to the end of the file.
+
+    The caller stops when its last line is complete.
+    """
     kind = codec(file.name)
     with file.open() as f:
         if kind == "zstd" and file.local:
@@ -130,22 +133,22 @@ def _bytes(file: Location, start: int, stop: int) -> Iterator[tuple[bytes, int, 
 
 
 def _stream(stream: pa.NativeFile, at: int, past: bool) -> Iterator[tuple[bytes, int, bool]]:
-    while data := stream.read(READ):
+    while data := stream.read(DECOMPRESSED):
         yield data, at, past
         at += len(data)
 
 
 def show(file: Location, position: int) -> str:
-    """Position of a piece as a reader of the file finds it."""
+    """Position of a document in words: how to find it in the file."""
     if codec(file.name) == "zstd":
         return f"frame {position >> 40}, byte {position & ((1 << 40) - 1)} decompressed"
     return f"byte {position}" + (" decompressed" if codec(file.name) else "")
 
 
 def zstd_frames(file: Location) -> list[tuple[int, int]]:
-    """[(start, stop)] of the frames with data, from their headers alone (RFC 8878 section 3.1).
+    """[(start, stop)] of the frames with data, found from the headers of frames and blocks (RFC 8878 section 3.1).
 
-    A truncated last frame goes to the end of the file: reading it will say so.
+    A truncated last frame extends to the end of the file: reading it reports the damage.
     """
     size = file.size
     frames = []
@@ -159,8 +162,8 @@ def zstd_frames(file: Location) -> list[tuple[int, int]]:
                 continue
             if head[:4] != _ZSTD:
                 if at == 0:
-                    raise OSError("this is no zstd file")
-                frames.append((at, size))  # rubbish behind the last frame: reading it will say so
+                    raise OSError("this is not a zstd file")
+                frames.append((at, size))  # garbage after the last frame: reading it reports the damage
                 break
             end = _frame_end(f, at, head, size)
             frames.append((at, end))
@@ -169,6 +172,7 @@ def zstd_frames(file: Location) -> list[tuple[int, int]]:
 
 
 def _frame_end(f: pa.NativeFile, at: int, head: bytes, size: int) -> int:
+    """End of the frame at byte `at`, whose first bytes are `head`; `size`, that of the file, if it is truncated."""
     flags = head[4]
     single = flags >> 5 & 1
     content = (1 if single else 0, 2, 4, 8)[flags >> 6]

@@ -1,7 +1,7 @@
-"""Plain text: .txt, plain, .gz or .zst. A file is cut into documents of 64 KiB at line ends.
+"""Plain text: .txt, plain, .gz or .zst. A file is divided into documents of about 64 KiB at line ends.
 
-Newlines stay in the text, so counts are those of the whole file; what a document is matters only
-for the held-out slice, and for a file that has no documents of its own.
+Newlines are kept in the text, so counts are those of the whole file; where documents begin only
+matters for the held-out slice.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import numpy as np
 import pyarrow as pa
 
 from tinydata.core.location import Location
-from tinydata.formats import text_lines as streams
-from tinydata.formats.base import Bad, Columns, Split, Wanted, batch
+from tinydata.formats import text_lines
+from tinydata.formats.base import Bad, Columns, Split, SplitRange, Wanted, batch
 
 DOCUMENT = 1 << 16
 
@@ -26,12 +26,12 @@ def columns(file: Location, wanted: Wanted) -> Columns:
     return Columns(text="text", types=(("text", "text"),))
 
 
-def splits(file: Location) -> list[tuple[int, int, int]]:
-    return streams.splits(file)
+def splits(file: Location) -> list[SplitRange]:
+    return text_lines.splits(file)
 
 
 def read(split: Split, bad: Bad) -> Iterator[pa.RecordBatch]:
-    for piece in streams.readable_lines(split, bad):
+    for piece in text_lines.readable_lines(split, bad):
         starts, texts = [], []
         for a, b in documents(piece):
             try:
@@ -43,8 +43,8 @@ def read(split: Split, bad: Bad) -> Iterator[pa.RecordBatch]:
             yield batch(split, pa.array(texts, pa.string()), pa.array(np.array(starts, np.int64)), None, None)
 
 
-def documents(piece: streams.Piece) -> Iterator[tuple[int, int]]:
-    """(start, stop) in the piece: a new document at the first line that begins past each 64 KiB of the file."""
+def documents(piece: text_lines.Piece) -> Iterator[tuple[int, int]]:
+    """(start, stop) in the piece: a document begins at the first line after each multiple of 64 KiB in the file."""
     a = 0
     while a < len(piece.data):
         edge = (piece.position + a) // DOCUMENT * DOCUMENT + DOCUMENT - piece.position

@@ -1,18 +1,9 @@
-"""documents of ids -> files: what every format that is written must give.
-
-A format that is written has
-
-    write(place, stem, dtype, masked, pieces) -> {file name: Sink.sum}
-
-which writes the documents of `pieces`, in order, to files in `place` whose names begin with `stem`.
-`masked`: some document of this corpus has masked tokens. Each file appears whole or not at all.
-"""
+"""documents of ids -> files: `Write`, the function that every format that is written provides, and what they share."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from importlib import import_module
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -21,32 +12,33 @@ import pyarrow.parquet as pq
 from tinydata.core.location import Location
 from tinydata.core.schema import DOCUMENTS
 
-WRITTEN = ("megatron", "parquet", "internevo", "llmc")
-DOCUMENTS_ENDING = ".docs.parquet"  # ending of the table of documents beside a file that has no place for it
+DOCUMENTS_ENDING = ".docs.parquet"  # of the table of documents, for formats that have no place for doc_id and domain
 
-Sums = dict[str, dict[str, Any]]
+Sums = dict[str, dict[str, Any]]  # file name -> Sink.sum
 
 
 class Piece(NamedTuple):
-    """Some documents, end to end."""
+    """Some documents, stored end to end."""
 
     ids: np.ndarray  # uint16 or int32 [n]
-    mask: np.ndarray | None  # bool[n]: tokens that bear no loss; None: all do
+    mask: np.ndarray | None  # bool[n]: true for tokens that carry no loss; None: all carry loss
     lengths: np.ndarray  # int64[docs]: tokens of each
-    documents: pa.Table  # DOCUMENTS, a row each
+    documents: pa.Table  # DOCUMENTS, one row each
 
     @property
     def flags(self) -> np.ndarray:
-        """bool[n]: the mask, whether there is one or not."""
+        """bool[n]: the mask; false everywhere if there is none."""
         return np.zeros(len(self.ids), np.bool_) if self.mask is None else self.mask
 
 
-Write = Callable[[Location, str, np.dtype, bool, Iterator[Piece]], Sums]
+class Write(Protocol):
+    """Writes documents of ids in one format; the formats that have such a function are listed in `formats.registry`."""
 
+    def __call__(self, place: Location, stem: str, dtype: np.dtype, masked: bool, pieces: Iterator[Piece]) -> Sums:
+        """Writes the documents of `pieces`, in order, to files in `place` whose names begin with `stem`.
 
-def writer(name: str) -> Write:
-    """Name in WRITTEN -> its write function."""
-    return import_module(f"tinydata.formats.{name}").write
+        `masked`: some document of the corpus has masked tokens. A file appears only once it is complete.
+        """
 
 
 class DocumentTable:
@@ -68,7 +60,7 @@ class DocumentTable:
     def __exit__(self, *error: Any) -> None:
         if error[0] is None:
             self._out.close()
-        self._out.is_open = False  # or it writes its end when it is forgotten
+        self._out.is_open = False  # otherwise it writes its footer when it is garbage-collected
         self._stream.__exit__(*error)
 
     @property
@@ -77,5 +69,5 @@ class DocumentTable:
 
 
 PIECE = 1 << 22  # tokens moved at once
-FEWEST = 64  # documents per shuffled shard, on average: so that none is empty
-STEM = {"llmc": "train_{:06d}"}  # what llm.c and modded-nanogpt look for
+FEWEST = 64  # documents per shuffled shard, on average, so that none is empty
+STEM = {"llmc": "train_{:06d}"}  # the name that llm.c and modded-nanogpt look for

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from tinydata.core.text import Result, many, seconds, size, visible
-from tinydata.formats.corpus import Plan, notes, sample_batches
+from tinydata.formats.corpus import CorpusPlan, notes, sample_batches
 from tinydata.tokenizers.open import load, read_tokenizer
 from tinydata.tokenizers.probe import words_first
 from tinydata.verbs.count.merge import split_parts
@@ -17,7 +17,7 @@ from tinydata.verbs.count.plan import Settings
 from tinydata.verbs.count.worker import count_batches
 
 
-def count_plan(corpus_plan: Plan, tokenizer: str, settings: Settings, workers: int) -> Result:
+def count_plan(corpus_plan: CorpusPlan, tokenizer: str, settings: Settings, workers: int) -> Result:
     """Corpus plan -> what `count` would do: exact splits and bytes, the rest estimated from a real sample."""
     files = read_tokenizer(tokenizer)
     tok = load(files, tokenizer)

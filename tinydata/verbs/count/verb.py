@@ -20,7 +20,7 @@ from tinydata.core.location import fingerprint, table_bytes
 from tinydata.core.output import Output
 from tinydata.core.quarantine import Unusable, quarantined, reasons
 from tinydata.engines.base import Engine, reduce
-from tinydata.formats.corpus import Plan, check_bad, plan
+from tinydata.formats.corpus import CorpusPlan, check_bad, plan
 from tinydata.tokenizers.base import Tokenizer
 from tinydata.tokenizers.open import describe, loaded, read_tokenizer
 from tinydata.tokenizers.special_tokens import id_facts
@@ -40,7 +40,7 @@ def count(
     force: bool = False,
     json_freq: bool = False,
     partitions: int = 0,
-    corpus_plan: Plan | None = None,
+    corpus_plan: CorpusPlan | None = None,
     progress: Callable[[int], None] = lambda n: None,
 ) -> dict[str, Any]:
     """Corpus + tokenizer -> COUNTS in `out`; returns its manifest. The same command again continues an interrupted one.
@@ -72,7 +72,7 @@ def count(
     return output.publish(result, contents)
 
 
-def header(corpus: list[str], path: str, tok: Tokenizer, corpus_plan: Plan, settings: Settings) -> dict[str, Any]:
+def header(corpus: list[str], path: str, tok: Tokenizer, corpus_plan: CorpusPlan, settings: Settings) -> dict[str, Any]:
     """The part of the manifest that is known before the run; a run is resumed only if this part is unchanged."""
     return {
         "tinydata": __version__,
@@ -88,7 +88,7 @@ def header(corpus: list[str], path: str, tok: Tokenizer, corpus_plan: Plan, sett
     }
 
 
-def _check(tables: dict[str, pa.Table], settings: Settings, corpus_plan: Plan) -> None:
+def _check(tables: dict[str, pa.Table], settings: Settings, corpus_plan: CorpusPlan) -> None:
     """Raises TinydataError if there are too many domains or too many unusable documents, or nothing was read."""
     good = pc.sum(tables["domains"]["documents"]).as_py() or 0
     if len(tables["domains"]) > MAX_DOMAINS:  # of all tasks together
@@ -96,7 +96,7 @@ def _check(tables: dict[str, pa.Table], settings: Settings, corpus_plan: Plan) -
     check_bad(tables["quarantine"], good, settings.max_bad, corpus_plan)
 
 
-def summary(tables: dict[str, pa.Table], corpus_plan: Plan) -> dict[str, Any]:
+def summary(tables: dict[str, pa.Table], corpus_plan: CorpusPlan) -> dict[str, Any]:
     """Tables of COUNTS -> the part of the manifest that describes the result."""
     domains = tables["domains"]
     total = {c: pc.sum(domains[c]).as_py() for c in schema.DOMAINS.names[1:]}

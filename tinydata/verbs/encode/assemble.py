@@ -11,10 +11,11 @@ import numpy as np
 import pyarrow as pa
 
 from tinydata.core import schema
-from tinydata.core.gather import gather
+from tinydata.core.kernels import gather
 from tinydata.core.location import Location, read_table
 from tinydata.engines.base import Tell
-from tinydata.formats.writing import FEWEST, PIECE, STEM, Piece, writer
+from tinydata.formats.registry import WRITERS
+from tinydata.formats.writing import FEWEST, PIECE, STEM, Piece
 from tinydata.verbs.encode.worker import ENDINGS, Job
 
 
@@ -82,7 +83,7 @@ def write_shard(job: Job, masked: bool, shard: Shard, number: int, tell: Tell) -
             tell(piece.ids.nbytes)
             yield piece
 
-    files = writer(job.to)(Location.of(job.place), stem, job.dtype, masked, counted())
+    files = WRITERS[job.to](Location.of(job.place), stem, job.dtype, masked, counted())
     return {"name": stem, "files": files, **sums}
 
 

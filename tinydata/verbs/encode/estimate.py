@@ -6,10 +6,10 @@ import time
 from typing import Any
 
 from tinydata.core.text import Result, many, seconds, size
-from tinydata.formats.corpus import Plan, sample_batches
+from tinydata.formats.corpus import CorpusPlan, sample_batches
 
 
-def encode_plan(corpus_plan: Plan, corpus: list[str], vocab: str, tokenizer: str, settings: Any) -> Result:
+def encode_plan(corpus_plan: CorpusPlan, corpus: list[str], vocab: str, tokenizer: str, settings: Any) -> Result:
     """Corpus plan -> what `encode` would do: exact input sizes, the rest estimated from a real sample."""
     from tinydata.verbs.encode.plan import job_of, open_target
     from tinydata.verbs.encode.worker import Part

@@ -15,7 +15,7 @@ from tinydata.core.location import Location, fingerprint, read_bytes
 from tinydata.core.output import MANIFEST, read_manifest
 from tinydata.engines.base import Unit
 from tinydata.formats.base import Split, Wanted
-from tinydata.formats.corpus import Plan
+from tinydata.formats.corpus import CorpusPlan
 from tinydata.tokenizers.base import Tokenizer
 from tinydata.tokenizers.base import fingerprint as tokenizer_fingerprint
 from tinydata.tokenizers.open import describe, loaded, read_tokenizer
@@ -71,7 +71,9 @@ def units_of_splits(splits: list[Split]) -> list[Unit]:
     return units
 
 
-def header(corpus: list[str], vocab: str, target: Target, corpus_plan: Plan, settings: Settings) -> dict[str, Any]:
+def header(
+    corpus: list[str], vocab: str, target: Target, corpus_plan: CorpusPlan, settings: Settings
+) -> dict[str, Any]:
     """The part of the manifest that is known before the run; a run is resumed only if this part is unchanged."""
     options = {k: v for k, v in settings._asdict().items() if k not in ("wanted", "max_bad") and v != ""}
     return {

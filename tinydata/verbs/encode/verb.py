@@ -14,7 +14,7 @@ from tinydata.core.location import table_bytes
 from tinydata.core.output import Output
 from tinydata.core.quarantine import Unusable, reasons
 from tinydata.engines.base import Engine, Stage, Unit, map, silent
-from tinydata.formats.corpus import Plan, check_bad, plan
+from tinydata.formats.corpus import CorpusPlan, check_bad, plan
 from tinydata.tokenizers.base import CONTROL, Tokenizer
 from tinydata.tokenizers.special_tokens import end_of_text
 from tinydata.verbs.encode.assemble import Tidy, arrange, write_shard
@@ -44,7 +44,7 @@ def encode(
     tokenizer: str = "",
     force: bool = False,
     partitions: int = 0,
-    corpus_plan: Plan | None = None,
+    corpus_plan: CorpusPlan | None = None,
     stage: Stage = silent,
 ) -> dict[str, Any]:
     """Corpus + vocabulary -> SHARDS in `out`; returns its manifest. Run again, it continues an interrupted run.
@@ -96,7 +96,7 @@ def _check_old(done: list[dict[str, Any]], corpus: list[str]) -> None:
         )
 
 
-def _quarantine(done: list[dict[str, Any]], corpus_plan: Plan) -> pa.Table:
+def _quarantine(done: list[dict[str, Any]], corpus_plan: CorpusPlan) -> pa.Table:
     """Sums of all parts -> QUARANTINE."""
     bad = [Unusable(p, 0, r) for p, r in corpus_plan.unreadable]
     bad += [Unusable(*row) for d in done for row in d["bad"]]
@@ -115,7 +115,7 @@ def pieces(tok: Tokenizer) -> pa.Table:
 
 
 def summary(
-    done: list[dict[str, Any]], written: list[dict[str, Any]], target: Target, job: Job, corpus_plan: Plan
+    done: list[dict[str, Any]], written: list[dict[str, Any]], target: Target, job: Job, corpus_plan: CorpusPlan
 ) -> dict[str, Any]:
     """Sums of parts and shards -> the part of the manifest that describes the result."""
     domains: dict[str, list[int]] = {}

@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 
 from tinydata.core import schema
 from tinydata.core.errors import UNREADABLE, TinydataError
-from tinydata.core.gather import gather
 from tinydata.core.hashing import document_hashes, shuffle_keys
+from tinydata.core.kernels import gather
 from tinydata.core.location import Location, Sink, table_bytes
 from tinydata.core.quarantine import Unusable, excerpt, note
 from tinydata.engines.base import Tell

@@ -16,12 +16,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tinydata.core import schema
-from tinydata.core.gather import gather
 from tinydata.core.hashing import shuffle_keys
+from tinydata.core.kernels import gather
 from tinydata.core.location import Location, read_bytes
 from tinydata.engines.base import Tell, Unit
 from tinydata.formats.dataset import Stream
-from tinydata.formats.writing import FEWEST, PIECE, STEM, Piece, writer
+from tinydata.formats.registry import WRITERS
+from tinydata.formats.writing import FEWEST, PIECE, STEM, Piece
 
 ORDERS = ("concatenated", "shuffled")
 UNMASKED = ("llmc",)  # formats that have no place for masks
@@ -92,7 +93,7 @@ def write_shard(copy: Copy, about: tuple[int, int], number: int, tell: Tell) -> 
             tell(piece.ids.nbytes)
             yield piece
 
-    files = writer(copy.target.to)(Location.of(copy.place), stem, copy.stream.dtype, copy.masked, counted())
+    files = WRITERS[copy.target.to](Location.of(copy.place), stem, copy.stream.dtype, copy.masked, counted())
     return {"name": stem, "files": files, "domains": domains, **sums}
 
 

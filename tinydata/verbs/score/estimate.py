@@ -27,7 +27,7 @@ def speed(scoring: Plan, settings: Settings) -> float:
             began = time.monotonic()
         numbers = stream.numbers(a, min(a + rows, size))
         documents = stream.documents(int(numbers[0]) * T, (int(numbers[-1]) + 1) * T + 1)
-        bears = stream.bearing(numbers, T)
+        bears = stream.targets_bear_loss(numbers, T)
         score_rows(scorer, numbers, stream.rows(numbers, T), bears, documents, lambda n: None)
         done += len(numbers) * T * (k > 0)
         if k and time.monotonic() - began > SAMPLE_SECONDS:

@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import Any
 
 from tinydata.core.errors import FIXABLE, TinydataError, missing_extra
-from tinydata.engines.base import seat
+from tinydata.engines.base import this_worker
 
 
 def scorer_module(spec: str) -> tuple[Any, str]:
@@ -38,7 +38,7 @@ def device_of(spec: str, given: str) -> str:
     """The device of this worker: the given one, or the GPU that the cluster assigned, or one by the worker's number."""
     if given != "auto":
         return given
-    available, own = devices(spec), seat()
+    available, own = devices(spec), this_worker()
     if not available:
         return "cpu"
     assigned = f"cuda:{own.gpu}"  # where a cluster lets a process see its own GPUs only, they are counted from 0

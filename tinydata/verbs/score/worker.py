@@ -111,7 +111,7 @@ def _block(
 ) -> pa.Table:
     """losses(ids, bears, documents) -> rows of SCORES of some sequences."""
     T = job.seq_len
-    ids, bears = stream.rows(numbers, T), stream.bearing(numbers, T)
+    ids, bears = stream.rows(numbers, T), stream.targets_bear_loss(numbers, T)
     documents = stream.documents(int(numbers[0]) * T, (int(numbers[-1]) + 1) * T + 1)
     targets = np.full(len(numbers), T) if bears is None else bears.sum(axis=1)
     block = losses(ids, bears, documents)

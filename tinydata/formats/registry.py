@@ -1,0 +1,44 @@
+"""The formats by name: those that are read, in the order in which they are tried, and those that are written."""
+
+from __future__ import annotations
+
+from tinydata.formats import (
+    datatrove,
+    dolma,
+    internevo,
+    jsonl,
+    litdata,
+    litpkds,
+    llmc,
+    mds,
+    megatron,
+    nanogpt,
+    parquet,
+    txt,
+)
+from tinydata.formats.base import Format
+from tinydata.formats.writing import Write
+
+# The first format that matches a file reads it: those recognized by companion files come first, then those recognized
+# by their first bytes, then those recognized by their ending. `nanogpt` accepts any other .bin.
+READERS: dict[str, Format] = {
+    "internevo": internevo,
+    "megatron": megatron,
+    "datatrove": datatrove,
+    "mds": mds,
+    "litdata": litdata,
+    "litpkds": litpkds,
+    "llmc": llmc,
+    "dolma": dolma,
+    "parquet": parquet,
+    "jsonl": jsonl,
+    "txt": txt,
+    "nanogpt": nanogpt,
+}
+
+WRITERS: dict[str, Write] = {
+    "megatron": megatron.write,
+    "parquet": parquet.write,
+    "internevo": internevo.write,
+    "llmc": llmc.write,
+}
