@@ -350,16 +350,18 @@ def test_a_truncated_file(ending: str, cut_off: dict[str, Path], text: list[str]
     said = run(*args, "--max-bad", "0")
     assert said.code == FIXABLE
     no_traceback(said)
-    assert "the first: the compressed data is broken" in said.err
+    assert "the compressed data ends early, and how much is missing is unknown" in said.err
     assert re.search(rf"where: .*corpus\.jsonl\.{ending}, .*byte \d+ decompressed", said.err)
     assert "allow more with --max-bad" in said.err
 
-    said = run(*args, "--max-bad", "0.5")
+    said = run(*args, "--max-bad", "0.6")
     assert said.code == QUARANTINED
-    assert "warning: 1 document quarantined (1 x the compressed data is broken)" in said.err
     made = json.loads(Path("counts/manifest.json").read_bytes())
-    assert made["quarantined"] == {"documents": 1, "reasons": {"the compressed data is broken": 1}}
-    assert 0 < made["totals"]["documents"] < 14 * len(text)
+    lost, read = made["quarantined"]["documents"], made["totals"]["documents"]
+    assert 0 < read < 14 * len(text)
+    assert abs(lost - read) <= 0.1 * read + 1, "as much as was read, for all that a cut file says"
+    assert f"warning: about {lost:,} documents quarantined" in said.err
+    assert f"of {cut_off[ending].absolute()} were not read" in said.err
 
 
 def test_a_file_that_is_no_gzip_among_others(corpus: Path, tokenizer: str, run: Run) -> None:

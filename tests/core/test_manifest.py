@@ -20,7 +20,7 @@ COUNT: dict[str, Any] = {
         ["documents", "bytes", "tokens", "masked", "domains", "distinct_tokens", "heldout_documents", "heldout_bytes",
          "heldout_tokens"], 1,
     ),
-    "quarantined": {"documents": 0, "reasons": {}}, "skipped_files": [], "encoded_whole": [],
+    "quarantined": {"documents": 0, "reasons": {}, "unread_bytes": {}}, "skipped_files": [], "encoded_whole": [],
 }  # fmt: skip
 
 

@@ -238,7 +238,7 @@ def partials(corpus: Path, tokenizer: str) -> list[pa.Table]:
 
     def task(group: list[Split]) -> pa.Table:
         bad: list[Unusable] = []
-        batches = (b for s in group for b in read(s, lambda p, r, e, s=s: bad.append(Unusable(s.path, p, r))))
+        batches = (b for s in group for b in read(s, lambda p, r, e, s=s, **lost: bad.append(Unusable(s.path, p, r))))
         counted = pa.Table.from_batches(list(worker.count_batches(batches, files=files, settings=SETTINGS)))
         return pa.concat_tables([counted, quarantined(bad)])
 

@@ -172,7 +172,7 @@ def outcome(case: Case, where: Path) -> str:
     got: list[Any] = []
     lost = 0
 
-    def bad(position: int, reason: str, excerpt: bytes, documents: int = 1, bytes: int = 0) -> None:
+    def bad(position: int, reason: str, excerpt: bytes, /, *, documents: int = 1, size: int = 0) -> None:
         nonlocal lost
         lost += max(documents, 1)
 

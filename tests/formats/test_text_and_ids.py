@@ -58,7 +58,7 @@ def read_all(path: Path | str, **wanted: str) -> Got:
     bad: list[tuple[int, str, bytes]] = []
     for split in reversed(found.splits):  # a split must not need its neighbours
         mine = []
-        for batch in read(split, lambda p, r, e: bad.append((p, r, e))):
+        for batch in read(split, lambda p, r, e, **lost: bad.append((p, r, e))):
             batch.validate(full=True)
             assert batch.schema.metadata[b"path"].decode() == split.path
             assert batch.schema.names[-1] == ("text" if found.kind == "text" else "ids")
@@ -372,14 +372,14 @@ def test_truncated_compression_keeps_what_came_before(
     got = read_all(tmp_path)
     assert got.bodies == texts[: len(got.bodies)]
     assert len(texts) * share * 0.9 - 500 < len(got.bodies) < len(texts)
-    assert len(got.bad) == 1 and "compressed data is broken" in got.bad[0][1]
+    assert len(got.bad) == 1 and "the compressed data ends early" in got.bad[0][1]
 
 
 def test_garbage_after_the_last_frame_is_reported(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl.zst").write_bytes(zstd(json_lines([{"text": "one"}, {"text": "two"}])) + b"garbage")
     got = read_all(tmp_path)
     assert got.bodies == ["one", "two"]
-    assert len(got.bad) == 1 and "compressed data is broken" in got.bad[0][1]
+    assert len(got.bad) == 1 and "the compressed data ends early" in got.bad[0][1]
 
 
 @pytest.mark.parametrize("name", ["a.jsonl.gz", "a.jsonl.zst", "a.txt.gz", "a.txt.zst"])
@@ -388,7 +388,7 @@ def test_a_file_that_is_not_compressed_at_all_is_unreadable(tmp_path: Path, name
     (tmp_path / "good.jsonl").write_bytes(b'{"text": "plain"}\n')
     found = plan([str(tmp_path)])
     bad: list[Any] = []
-    rows = [b for s in found.splits for batch in read(s, lambda *a: bad.append(a)) for b in batch.column(3).to_pylist()]
+    rows = [b for s in found.splits for batch in read(s, lambda *a, **lost: bad.append(a)) for b in batch.column(3).to_pylist()]
     assert rows == ["plain"]
     assert len(bad) + len(found.unreadable) == 1
 
@@ -512,8 +512,8 @@ def test_truncated_parquet_is_unreadable_and_the_rest_read(tmp_path: Path) -> No
     (tmp_path / "b.parquet").write_bytes(whole[:-20])
     (tmp_path / "c.parquet").write_bytes(b"PAR1 and no more")
     found = plan([str(tmp_path)])
-    assert {Path(p).name for p, _ in found.unreadable} == {"b.parquet", "c.parquet"}
-    assert all(reason for _, reason in found.unreadable)
+    assert [Path(u.path).name for u in found.unreadable] == ["b.parquet", "c.parquet"]
+    assert all(u.bytes == Path(u.path).stat().st_size and u.reason for u in found.unreadable)
     assert [Path(s.path).name for s in found.splits] == ["a.parquet"]
     with pytest.raises(TinydataError, match="nothing to read: 1 of 1 files unreadable") as e:
         plan([str(tmp_path / "b.parquet")])
@@ -656,7 +656,7 @@ def unreadable(path: Path) -> str:
     internevo_file(path.parent / "good.bin", [b'{"tokens": [1]}\n'])
     found = plan([str(path.parent)])
     assert [Path(s.path).name for s in found.splits] == ["good.bin"]
-    ((where, reason),) = found.unreadable
+    ((where, _, reason, *_),) = found.unreadable
     assert Path(where).name == path.name
     return reason
 
@@ -901,7 +901,8 @@ def test_text_and_ids_do_not_mix(tree: Path) -> None:
 
 def test_a_file_without_any_json_object_is_unreadable(tree: Path) -> None:
     (tree / "bad.jsonl").write_bytes(b"1\n2\n3\n")
-    assert plan([str(tree)]).unreadable == [(str(tree / "bad.jsonl"), "no line here is a JSON object")]
+    (bad,) = plan([str(tree)]).unreadable
+    assert (bad.path, bad.reason) == (str(tree / "bad.jsonl"), "no line here is a JSON object")
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,7 @@ def read_all(path: Path | str, **wanted: Any) -> Got:
     bad: list[tuple[int, str]] = []
     for split in reversed(found.splits):
         mine: list[list[Any]] = []
-        for batch in read(split, lambda p, r, e: bad.append((p, r))):
+        for batch in read(split, lambda p, r, e, **lost: bad.append((p, r))):
             batch.validate(full=True)
             body = batch.column("text" if found.kind == "text" else "ids").to_pylist()
             masks = batch.column("mask").to_pylist() if "mask" in batch.schema.names else [[]] * len(body)
@@ -72,7 +72,7 @@ def unreadable(path: Path, **wanted: Any) -> str:
     good = path.parent / "good.jsonl"
     good.write_text('{"ids": [1]}\n')
     found = plan([str(path), str(good)], Wanted(**wanted))
-    ((where, reason),) = found.unreadable
+    ((where, _, reason, *_),) = found.unreadable
     assert where.startswith(str(path))
     assert all(s.path == str(good) for s in found.splits if s.path == where)
     return reason
@@ -438,10 +438,10 @@ def test_a_compressed_mds_shard_that_ends_early_is_quarantined(tmp_path: Path) -
     shard.write_bytes(shard.read_bytes()[:-1000])
     mds(tmp_path, {"text": "str"}, [{"text": b"whole"}], "zstd", 1)
     found = plan([str(tmp_path)])
-    bad = list(found.unreadable)
+    bad = [(u.path, u.reason) for u in found.unreadable]
     bodies = []
     for split in found.splits:
-        for batch in read(split, lambda p, r, e: bad.append((split.path, r))):  # noqa: B023
+        for batch in read(split, lambda p, r, e, **lost: bad.append((split.path, r))):  # noqa: B023
             bodies += batch.column("text").to_pylist()
     assert bodies == ["whole"]
     assert [(where, "compressed" in reason) for where, reason in bad] == [(str(shard), True)]
@@ -611,7 +611,7 @@ def test_a_file_that_shrinks_after_planning_is_quarantined(tmp_path: Path, write
     (split,) = plan([str(file)], Wanted(dtype="uint16")).splits
     file.write_bytes(file.read_bytes()[:-10])
     bad: list[Any] = []
-    batches = list(read(split, lambda *a: bad.append(a)))
+    batches = list(read(split, lambda *a, **lost: bad.append(a)))
     assert write is nanogpt or (batches == [] and "ends early" in bad[0][1])
 
 

@@ -341,7 +341,7 @@ def test_more_bad_documents_than_allowed(broken: Path, path: str) -> None:
 def test_bad_documents_as_many_as_allowed(broken: Path, path: str, tok: Tokenizer) -> None:
     """Exactly two in a hundred; each is in the table with its place and its first 80 characters."""
     manifest, out = count(broken, path, Settings(heldout=0, max_bad=0.02))
-    assert manifest["quarantined"] == {"documents": 2, "reasons": {"broken JSON line": 2}}
+    assert manifest["quarantined"] == {"documents": 2, "reasons": {"broken JSON line": 2}, "unread_bytes": {}}
     data = broken.read_bytes()
     rows = table(out, "quarantine")
     assert [data[r["position"] :][:12] for r in rows] == [b'{"id": "40",', b'{"id": "99",']

@@ -442,7 +442,7 @@ def test_copied_in_any_format(to: str, scored: Path, tmp_path: Path) -> None:
         if where.name.endswith((".docs.parquet", ".meta")):
             continue
         for split in plan([str(where)]).splits:
-            for batch in read(split, lambda p, r, e: pytest.fail(r)):
+            for batch in read(split, lambda p, r, e, **lost: pytest.fail(r)):
                 ids += np.abs(batch.column("ids").flatten().to_numpy()).tolist()
                 if "mask" in batch.schema.names:
                     masks += batch.column("mask").flatten().to_pylist()

@@ -28,10 +28,11 @@ class TokenizerFacts(TypedDict):
 
 
 class Quarantined(TypedDict):
-    """How many documents could not be used, in total and by reason."""
+    """What could not be used: documents in total and by reason, and bytes on disk by file."""
 
     documents: int
     reasons: dict[str, int]
+    unread_bytes: dict[str, int]  # path -> bytes that were not read
 
 
 class Base(TypedDict):

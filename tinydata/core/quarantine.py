@@ -5,22 +5,40 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 
 from tinydata.core import schema
 
 
-def reasons(bad: pa.Table) -> dict[str, Any]:
-    """QUARANTINE table -> {documents, reasons: {reason without details: documents}} for the manifest."""
+def weights(bad: pa.Table, good: int, read: int) -> np.ndarray:
+    """QUARANTINE -> documents that each row stands for, int64[rows]; where unknown, estimated from its bytes.
+
+    The estimate is the average over the corpus, of which `good` documents were read from `read` bytes on disk.
+    """
+    documents, size = (bad[c].to_numpy().astype(np.int64) for c in ("documents", "bytes"))
+    estimated = np.maximum(np.ceil(size * (good / max(read, 1))).astype(np.int64), 1)
+    return np.where(documents > 0, documents, estimated)
+
+
+def reasons(bad: pa.Table, weight: np.ndarray) -> dict[str, Any]:
+    """QUARANTINE and the `weights` of its rows -> what the manifest says about it, in documents and bytes."""
     counts: dict[str, int] = {}
-    for reason in bad["reason"].to_pylist():
-        counts[reason.split(":")[0]] = counts.get(reason.split(":")[0], 0) + 1
-    return {"documents": len(bad), "reasons": counts}
+    unread: dict[str, int] = {}
+    columns = (bad["reason"].to_pylist(), bad["path"].to_pylist(), bad["bytes"].to_pylist(), weight.tolist())
+    for reason, path, size, documents in zip(*columns, strict=True):
+        kind = reason.split(":")[0]
+        counts[kind] = counts.get(kind, 0) + documents
+        if size:
+            unread[path] = unread.get(path, 0) + size
+    return {"documents": int(weight.sum()), "reasons": counts, "unread_bytes": unread}
 
 
-def note(bad: list[Unusable], path: str, position: int, reason: str, start: bytes) -> None:
+def note(
+    bad: list[Unusable], path: str, position: int, reason: str, start: bytes, *, documents: int = 1, size: int = 0
+) -> None:
     """Appends one unusable piece to `bad`; with the list and the path bound, it is the `bad` callback of a reader."""
-    bad.append(Unusable(path, position, reason, excerpt(start)))
+    bad.append(Unusable(path, position, reason, excerpt(start), None, documents, size))
 
 
 def excerpt(start: bytes) -> str:
@@ -51,6 +69,8 @@ class Unusable(NamedTuple):
     reason: str
     excerpt: str = ""
     doc_id: str | None = None
+    documents: int = 1  # that are lost with it; 0: unknown
+    bytes: int = 0  # on disk that were not read
 
 
 def quarantined(bad: Iterable[Unusable]) -> pa.Table:

@@ -56,6 +56,11 @@ QUARANTINE = pa.schema(
         ("doc_id", pa.string()),
         ("reason", pa.string()),
         ("excerpt", pa.string()),  # first 80 characters
+        (
+            "documents",
+            pa.int64(),
+        ),  # that the row stands for, known or estimated by the reader; 0: unknown
+        ("bytes", pa.int64()),  # bytes on disk that were not read; 0 for a document among others that were
     ]
 )
 

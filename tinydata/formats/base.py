@@ -6,7 +6,7 @@ depend only on the data, never on the engine or the number of workers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple, Protocol
 
 import pyarrow as pa
@@ -16,12 +16,21 @@ from tinydata.core.errors import UNREADABLE, TinydataError
 from tinydata.core.location import Location
 
 SPLIT_BYTES = 64 << 20
-Bad = Callable[[int, str, bytes], None]  # position, reason, first bytes of a document that cannot be used
 
 TEXT_NAMES = ("text", "content")
 IDS_NAMES = ("input_ids", "tokens", "token_ids", "ids")
 ID_NAMES = ("doc_id", "id")
 DOMAIN_NAMES = ("domain",)
+
+
+class Bad(Protocol):
+    """Is called for input that cannot be used."""
+
+    def __call__(self, position: int, reason: str, start: bytes, /, *, documents: int = 1, size: int = 0) -> None:
+        """Position and first bytes of the input, and what is lost with it: documents, and `size` bytes on disk.
+
+        documents: 0 if their number is unknown; it is then estimated from `size`.
+        """
 
 
 class Wanted(NamedTuple):

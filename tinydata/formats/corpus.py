@@ -6,12 +6,15 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from tinydata.core.errors import FIXABLE, UNREADABLE, TinydataError
 from tinydata.core.expand import expand
 from tinydata.core.location import Location
 from tinydata.core.output import MANIFEST
+from tinydata.core.quarantine import Unusable, weights
 from tinydata.formats.base import USUAL, Bad, Split, Wanted
 from tinydata.formats.domain import domain_of
 from tinydata.formats.registry import READERS
@@ -28,7 +31,7 @@ class CorpusPlan(NamedTuple):
 
     splits: list[Split]
     files: list[Location]
-    unreadable: list[tuple[str, str]]  # (path, reason) of files that are quarantined entirely
+    unreadable: list[Unusable]  # files that are quarantined entirely
     skipped: list[str]  # files of an unknown format
     said: list[str]  # files that were left out because they are read already, and what looks like a mistake
 
@@ -52,13 +55,18 @@ def plan(paths: list[str], wanted: Wanted = USUAL) -> CorpusPlan:
     corpus = CorpusPlan(
         splits=[split for i in known for split in i.splits],
         files=[i.file for i in known],
-        unreadable=unlisted + [(i.file.path, i.unreadable) for i in known if i.unreadable is not None],
+        unreadable=[Unusable(path, 0, reason, documents=1) for path, reason in unlisted]
+        + [_unusable(i.file, i.unreadable) for i in known if i.unreadable is not None],
         skipped=[i.file.path for i in inspected if not i.known and not _accompanies_data(i.file, i.name, names)],
         said=said,
     )
     _check_readable(corpus, paths)
     _check_one_kind(corpus)
     return corpus
+
+
+def _unusable(file: Location, reason: str) -> Unusable:
+    return Unusable(file.path, 0, reason, documents=0, bytes=file.size)
 
 
 class _Inspected(NamedTuple):
@@ -121,7 +129,7 @@ def _check_readable(corpus: CorpusPlan, paths: list[str]) -> None:
         return
     what, where = "the corpus is empty: all of its files are empty", ", ".join(paths)
     if corpus.unreadable:
-        where, reason = corpus.unreadable[0]
+        where, reason = corpus.unreadable[0].path, corpus.unreadable[0].reason
         count = f"{len(corpus.unreadable)} of {len(corpus.files)} files unreadable"
         what = f"nothing to read: {count}, the rest empty ({reason})"
     fix = "check that the files were written or downloaded completely"
@@ -150,13 +158,19 @@ def check_bad(bad: pa.Table, good: int, max_bad: float, corpus: CorpusPlan) -> N
 
     Also raised if there is no document at all.
     """
-    if len(bad) and len(bad) > max_bad * (good + len(bad)):
-        first = bad.slice(0, 1).to_pylist()[0]
-        outside = "outside the vocabulary" in first["reason"]
+    weight = weigh(bad, good, corpus)
+    lost = int(weight.sum())
+    if lost and lost > max_bad * (good + lost):
+        row = int(np.argmax(weight))
+        worst = bad.slice(row, 1).to_pylist()[0]
+        outside = "outside the vocabulary" in worst["reason"]
+        about = "about " if pc.max(bad["bytes"]).as_py() else ""
+        most = (
+            f"; most of them, {_share_of_file(worst, corpus)}" if len(bad) > 1 else f": {_share_of_file(worst, corpus)}"
+        )
         raise TinydataError(
-            f"{len(bad)} of {good + len(bad)} documents cannot be used, more than --max-bad {max_bad:g};"
-            f" the first: {first['reason']}",
-            where=_place(first, corpus),
+            f"{about}{lost:,} of {good + lost:,} documents cannot be used, more than --max-bad {max_bad:g}{most}",
+            where=_place(worst, corpus),
             fix=(
                 "the corpus was tokenized with a different tokenizer; pass that one with --tokenizer"
                 if outside
@@ -171,6 +185,21 @@ def check_bad(bad: pa.Table, good: int, max_bad: float, corpus: CorpusPlan) -> N
             fix="check that the files were written or downloaded completely",
             code=UNREADABLE,
         )
+
+
+def weigh(bad: pa.Table, good: int, corpus: CorpusPlan) -> np.ndarray:
+    """QUARANTINE -> documents that each row stands for, int64[rows], estimated where their number is unknown."""
+    size = sum(s.bytes for s in corpus.splits) + sum(u.bytes for u in corpus.unreadable)
+    return weights(bad, good, max(size - sum(bad["bytes"].to_pylist()), size // 10))
+
+
+def _share_of_file(bad: dict[str, Any], corpus: CorpusPlan) -> str:
+    """A row of QUARANTINE -> its reason and, if it stands for a part of a file, how large a part."""
+    sizes = [s.bytes for s in corpus.splits if s.path == bad["path"]]
+    whole = sum(sizes) or bad["bytes"]
+    share = f", {min(bad['bytes'] / whole, 1):.0%} of the file" if bad["bytes"] and whole else ""
+    documents = f", {bad['documents']:,} documents" if bad["documents"] > 1 else ""
+    return bad["reason"] + documents + share
 
 
 def _place(bad: dict[str, Any], corpus: CorpusPlan) -> str:
@@ -202,6 +231,10 @@ def notes(corpus: CorpusPlan) -> list[str]:
     ] + [f"note: {text}" for text in corpus.said]
 
 
+def _ignore(position: int, reason: str, start: bytes, /, *, documents: int = 1, size: int = 0) -> None:
+    """A `bad` for samples: the run itself reports what cannot be used."""
+
+
 def sample_batches(corpus: CorpusPlan) -> tuple[list[Any], float]:
     """CorpusPlan -> (batches of a few splits spread over the corpus, the bytes on disk that they represent).
 
@@ -213,7 +246,7 @@ def sample_batches(corpus: CorpusPlan) -> tuple[list[Any], float]:
     memory, disk = 0, 0.0
     for split in corpus.splits[::step]:
         before = memory
-        for batch in read(split, lambda p, r, e: None):
+        for batch in read(split, _ignore):
             sample.append(batch)
             memory += batch.nbytes
             if memory >= SAMPLE_BYTES:

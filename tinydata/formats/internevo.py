@@ -64,7 +64,7 @@ def _check_against_meta(file: Location) -> None:
 
 
 def read(split: Split, bad: Bad) -> Iterator[pa.RecordBatch]:
-    for piece in text_lines.lines(Location.of(split.path), split.start, split.stop):
+    for piece in text_lines.readable_lines(split, bad):
         starts = line_starts(piece.data)
         if not len(starts):
             continue

@@ -66,7 +66,7 @@ def read(split: Split, bad: Bad) -> Iterator[pa.RecordBatch]:
     """One row group at a time: faster than iter_batches with small batches, and a broken one does not affect others."""
     names = [n for n, _ in split.columns.types]
     with Location.of(split.path).open() as f:
-        file = pq.ParquetFile(f)
+        file = pq.ParquetFile(f, page_checksum_verification=True)
         meta = file.metadata
         row = sum(meta.row_group(i).num_rows for i in range(split.start))
         for group in range(split.start, split.stop):
@@ -77,8 +77,11 @@ def read(split: Split, bad: Bad) -> Iterator[pa.RecordBatch]:
                     yield from _batch(split, part, row, bad)
                     row += len(part)
             except (pa.ArrowInvalid, OSError) as e:
-                bad(row, f"row group {group} cannot be read: {' '.join(str(e).split())[:200]}", b"")
-                row = sum(meta.row_group(i).num_rows for i in range(group + 1))
+                end = sum(meta.row_group(i).num_rows for i in range(group + 1))
+                size = meta.row_group(group).total_byte_size
+                reason = f"row group {group} cannot be read: {' '.join(str(e).split())[:200]}"
+                bad(row, reason, b"", documents=end - row, size=size)
+                row = end
 
 
 def _batch(split: Split, part: pa.RecordBatch, row: int, bad: Bad) -> Iterator[pa.RecordBatch]:

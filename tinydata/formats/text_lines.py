@@ -8,9 +8,10 @@ also owns the line at 0. So every line has exactly one owner, wherever the bound
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import posixpath
+from collections.abc import Callable, Iterator
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
@@ -19,6 +20,8 @@ from tinydata.formats.base import SPLIT_BYTES, Bad, Split, SplitRange
 
 CHUNK = 4 << 20  # bytes read at once
 DECOMPRESSED = 1 << 18  # bytes decompressed at once: up to so many good ones are lost where a stream breaks
+READ_AHEAD = 1 << 16  # compressed bytes that Arrow reads at once
+ARROW_WINDOW = 1 << 27  # largest window of a zstd frame that Arrow decompresses
 _ZSTD = b"\x28\xb5\x2f\xfd"
 
 
@@ -29,15 +32,24 @@ class Piece(NamedTuple):
     position: int  # of the first byte in the decompressed text; of zstd: frame << 40 | byte in the decompressed frame
 
 
+_CODECS = {".gz": "gzip", ".zst": "zstd", ".zstd": "zstd", ".bz2": "bz2", ".xz": "xz"}
+
+
 def codec(name: str) -> str:
-    """File name -> "gzip", "zstd" or ""."""
-    return "gzip" if name.endswith(".gz") else "zstd" if name.endswith((".zst", ".zstd")) else ""
+    """File name -> "gzip", "zstd", "bz2", "xz" or ""."""
+    return _CODECS.get(posixpath.splitext(name)[1].lower(), "")
+
+
+def plain_name(name: str) -> str:
+    """File name in lower case, without the ending of its compression: `A.JSONL.gz` -> `a.jsonl`."""
+    stem, ending = posixpath.splitext(name.lower())
+    return stem if ending in _CODECS else name.lower()
 
 
 def splits(file: Location) -> list[SplitRange]:
     """File -> ranges of bytes, ranges of frames, or (0, 1) for a file that cannot be divided."""
     kind = codec(file.name)
-    if kind == "gzip" or (kind and not file.local):
+    if kind and (kind != "zstd" or not file.local):
         return [SplitRange(0, 1, file.size)]
     if kind == "zstd":
         frames = zstd_frames(file)
@@ -53,34 +65,55 @@ def splits(file: Location) -> list[SplitRange]:
     return [SplitRange(a, b, b - a) for a, b in pairwise(edges)]
 
 
-def readable_lines(split: Split, bad: Bad) -> Iterator[Piece]:
-    """The `lines` of a split; if its compressed data is broken, calls `bad` and leaves out the rest."""
+def readable_lines(
+    split: Split, bad: Bad, documents: Callable[[bytes], float] = lambda data: data.count(b"\n")
+) -> Iterator[Piece]:
+    """The `lines` of a split; if its compressed data is broken, calls `bad` and leaves out the rest.
+
+    The number of lost documents is estimated from those that were read, of which a piece has `documents(data)`.
+    """
     last = split.start << 40 if codec(split.path) == "zstd" else split.start
+    consumed, read = Consumed(), 0.0
     try:
-        for piece in lines(Location.of(split.path), split.start, split.stop):
+        for piece in lines(Location.of(split.path), split.start, split.stop, consumed):
             last = piece.position + len(piece.data)
+            if codec(split.path):
+                read += documents(piece.data)
             yield piece
-    except OSError as e:
-        bad(last, f"the compressed data is broken: {' '.join(str(e).split())}", b"")
+    except (OSError, EOFError) as e:
+        reason, left = "the compressed data is broken", split.bytes - consumed.bytes
+        if isinstance(e, EOFError) or "runcated" in str(e):
+            reason = "the compressed data ends early, and how much is missing is unknown"
+            left = consumed.bytes  # a cut file does not say how much is missing: as much as was read, for all we know
+        left = max(left, min(split.bytes, READ_AHEAD))
+        lost = max(round(read * left / consumed.bytes), 1) if consumed.bytes and read else 0
+        bad(last, f"{reason}: {' '.join(str(e).split())}", b"", documents=lost, size=left)
 
 
-def lines(file: Location, start: int, stop: int) -> Iterator[Piece]:
+class Consumed:
+    """How many bytes on disk of a split a reader has used so far, READ_AHEAD too many at most."""
+
+    bytes = 0
+
+
+def lines(file: Location, start: int, stop: int, consumed: Consumed | None = None) -> Iterator[Piece]:
     """The complete lines that a split owns, some MB at a time; every piece but the last of a file ends with a newline.
 
-    Raises OSError where the compressed data is broken, after yielding what comes before.
+    Raises OSError or EOFError where the compressed data is broken, after yielding what comes before.
     """
     skipping = start > 0
-    carry, at = b"", 0
-    source = _bytes(file, start, stop)
+    carry: list[bytes] = []  # the unfinished line and lines before it, joined once: a long line takes linear time
+    held, at = 0, 0  # bytes in carry, and where it begins
+    source = _bytes(file, start, stop, consumed or Consumed())
     while True:
         try:
             data, position, past = next(source)
         except StopIteration:
             break
-        except OSError:
-            whole = carry.rfind(b"\n") + 1
-            if whole:  # what was read before is good
-                yield Piece(carry[:whole], at)
+        except (OSError, EOFError):
+            before = b"".join(carry)
+            if whole := before.rfind(b"\n") + 1:  # what was read before is good
+                yield Piece(before[:whole], at)
             raise
         if skipping:
             if past:  # no line begins in this split
@@ -89,27 +122,26 @@ def lines(file: Location, start: int, stop: int) -> Iterator[Piece]:
             if not cut:
                 continue
             data, position, skipping = data[cut:], position + cut, False
+        if not carry:
+            at = position
         if past:  # complete the unfinished line, or take the one that begins exactly at the end
             cut = data.find(b"\n") + 1
-            if not carry:
-                at = position
-            carry += data[:cut] if cut else data
+            carry.append(data[:cut] if cut else data)
             if cut:
                 break
             continue
-        if not carry:
-            at = position
-        carry += data
-        cut = carry.rfind(b"\n") + 1
-        if cut and cut >= CHUNK // 2:
-            yield Piece(carry[:cut], at)
-            carry = carry[cut:]
-            at = position + len(data) - len(carry)
+        cut = data.rfind(b"\n") + 1
+        if cut and held + cut >= CHUNK // 2:
+            yield Piece(b"".join([*carry, data[:cut]]), at)
+            carry, held, at, data = [], 0, position + cut, data[cut:]
+        if data:
+            carry.append(data)
+            held += len(data)
     if carry:
-        yield Piece(carry, at)
+        yield Piece(b"".join(carry), at)
 
 
-def _bytes(file: Location, start: int, stop: int) -> Iterator[tuple[bytes, int, bool]]:
+def _bytes(file: Location, start: int, stop: int, consumed: Consumed) -> Iterator[tuple[bytes, int, bool]]:
     """(bytes, position, whether they are after the end of the split), up to the end of the file.
 
     The caller stops when its last line is complete.
@@ -121,9 +153,13 @@ def _bytes(file: Location, start: int, stop: int) -> Iterator[tuple[bytes, int, 
             for k in range(start, len(frames)):
                 f.seek(frames[k][0])
                 frame = pa.BufferReader(f.read_buffer(frames[k][1] - frames[k][0]))
-                yield from _stream(pa.CompressedInputStream(frame, "zstd"), k << 40, k >= stop)
+                for data, at in _stream(_decompressed(frame, kind), k << 40):
+                    consumed.bytes = frames[k][0] - frames[start][0] + frame.tell()
+                    yield data, at, k >= stop
         elif kind:
-            yield from _stream(pa.CompressedInputStream(f, kind), 0, False)
+            for data, at in _stream(_decompressed(f, kind), 0):
+                consumed.bytes = f.tell()
+                yield data, at, False
         else:
             f.seek(start)
             at = start
@@ -132,9 +168,42 @@ def _bytes(file: Location, start: int, stop: int) -> Iterator[tuple[bytes, int, 
                 at += len(data)
 
 
-def _stream(stream: pa.NativeFile, at: int, past: bool) -> Iterator[tuple[bytes, int, bool]]:
+def _decompressed(f: pa.NativeFile, kind: str) -> Any:
+    """A file -> the same decompressed, as an object with `read`."""
+    if kind == "xz":
+        import lzma
+
+        return lzma.open(f)
+    if kind == "zstd" and _window(f.read(18)) > ARROW_WINDOW:
+        f.seek(0)
+        return _long_window(f)
+    f.seek(0)
+    return pa.CompressedInputStream(f, kind)
+
+
+def _long_window(f: pa.NativeFile) -> Any:
+    """A zstd stream whose window is larger than Arrow's decoder accepts."""
+    import zstandard
+
+    decompressor = zstandard.ZstdDecompressor(max_window_size=1 << 31)
+    return decompressor.stream_reader(f, read_across_frames=True, closefd=False)
+
+
+def _window(head: bytes) -> int:
+    """First bytes of a zstd frame -> bytes of its window (RFC 8878 section 3.1.1.1.2); 0 if it is not one."""
+    if len(head) < 6 or head[:4] != _ZSTD:
+        return 0
+    if head[4] >> 5 & 1:  # a single segment: the window is the content
+        at = 5 + (0, 1, 2, 4)[head[4] & 3]
+        size = (1, 2, 4, 8)[head[4] >> 6]
+        return int.from_bytes(head[at : at + size], "little")
+    base = 1 << 10 + (head[5] >> 3)
+    return base + (base >> 3) * (head[5] & 7)
+
+
+def _stream(stream: Any, at: int) -> Iterator[tuple[bytes, int]]:
     while data := stream.read(DECOMPRESSED):
-        yield data, at, past
+        yield data, at
         at += len(data)
 
 

@@ -61,7 +61,8 @@ def documents(
             data = read_buffer_at(f, header + at * size, count * size)
             flags = read_buffer_at(g, at, count) if g else None
             if data.size < count * size or (flags is not None and flags.size < count):
-                bad(a, "the file ends early", b"")
+                left = int(first[split.stop] - first[a]) * size
+                bad(a, "the file ends early", b"", documents=split.stop - a, size=left)
                 return
             offsets = pa.array((first[a : b + 1] - first[a]).astype(np.int32))
             ids = pa.Array.from_buffers(pa.from_numpy_dtype(dtype), count, [None, data])
@@ -110,7 +111,7 @@ def cut(
             before = int(at > 0)
             data = read_buffer_at(f, header + (at - before) * dtype.itemsize, (count + before) * dtype.itemsize)
             if data.size < (count + before) * dtype.itemsize:
-                bad(at, "the file ends early", b"")
+                bad(at, "the file ends early", b"", documents=0, size=(stop - at) * dtype.itemsize)
                 return
             ids = np.frombuffer(data, dtype)
             marks = _first_tokens(ids, before, eos, cell, leads) + at

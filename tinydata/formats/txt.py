@@ -19,7 +19,7 @@ DOCUMENT = 1 << 16
 
 
 def matches(file: Location) -> bool:
-    return file.name.removesuffix(".gz").removesuffix(".zst").removesuffix(".zstd").endswith(".txt")
+    return text_lines.plain_name(file.name).endswith(".txt")
 
 
 def columns(file: Location, wanted: Wanted) -> Columns:
@@ -31,7 +31,7 @@ def splits(file: Location) -> list[SplitRange]:
 
 
 def read(split: Split, bad: Bad) -> Iterator[pa.RecordBatch]:
-    for piece in text_lines.readable_lines(split, bad):
+    for piece in text_lines.readable_lines(split, bad, lambda data: len(data) / DOCUMENT):
         starts, texts = [], []
         for a, b in documents(piece):
             try:

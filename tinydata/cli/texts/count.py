@@ -25,8 +25,10 @@ def warnings_text(manifest: dict[str, Any]) -> list[str]:
     out = []
     bad = manifest["quarantined"]
     if bad["documents"]:
-        why = "; ".join(f"{n} x {r}" for r, n in bad["reasons"].items())
-        out.append(f"warning: {many(bad['documents'], 'document')} quarantined ({why}); see quarantine.parquet")
+        why = "; ".join(f"{n:,} x {r}" for r, n in bad["reasons"].items())
+        about = "about " if bad["unread_bytes"] else ""
+        out.append(f"warning: {about}{many(bad['documents'], 'document')} quarantined ({why}); see quarantine.parquet")
+        out += [f"warning: {size(n)} of {path} were not read" for path, n in list(bad["unread_bytes"].items())[:5]]
     if manifest["options"].get("heldout") and not manifest["totals"]["heldout_documents"]:
         share = manifest["options"]["heldout"]
         out.append(

@@ -18,9 +18,9 @@ from tinydata import __version__
 from tinydata.core import schema
 from tinydata.core.location import fingerprint, table_bytes
 from tinydata.core.output import Output
-from tinydata.core.quarantine import Unusable, quarantined, reasons
+from tinydata.core.quarantine import quarantined, reasons
 from tinydata.engines.base import Engine, reduce
-from tinydata.formats.corpus import CorpusPlan, check_bad, plan
+from tinydata.formats.corpus import CorpusPlan, check_bad, plan, weigh
 from tinydata.tokenizers.base import Tokenizer
 from tinydata.tokenizers.open import describe, loaded, read_tokenizer
 from tinydata.tokenizers.special_tokens import id_facts
@@ -61,7 +61,7 @@ def count(
         partitions=partitions,
         label=f"tinydata count {', '.join(corpus)}",
     )
-    partials = pa.concat_tables([partials, quarantined([Unusable(p, 0, r) for p, r in corpus_plan.unreadable])])
+    partials = pa.concat_tables([partials, quarantined(corpus_plan.unreadable)])
     tables = split_parts(partials)
     whole = sorted(set(partials.filter(pc.equal(partials["part"], "check"))["path"].to_pylist()))
     _check(tables, settings, corpus_plan)
@@ -106,7 +106,7 @@ def summary(tables: dict[str, pa.Table], corpus_plan: CorpusPlan) -> dict[str, A
             "domains": len(domains),
             "distinct_tokens": pc.count_distinct(tables["counts"]["token_id"]).as_py(),
         },
-        "quarantined": reasons(tables["quarantine"]),
+        "quarantined": reasons(tables["quarantine"], weigh(tables["quarantine"], total["documents"] or 0, corpus_plan)),
         "skipped_files": corpus_plan.skipped,
     }
 

@@ -14,7 +14,7 @@ from tinydata.core.location import table_bytes
 from tinydata.core.output import Output
 from tinydata.core.quarantine import Unusable, reasons
 from tinydata.engines.base import Engine, Stage, Unit, map, silent
-from tinydata.formats.corpus import CorpusPlan, check_bad, plan
+from tinydata.formats.corpus import CorpusPlan, check_bad, plan, weigh
 from tinydata.tokenizers.base import CONTROL, Tokenizer
 from tinydata.tokenizers.special_tokens import end_of_text
 from tinydata.verbs.encode.assemble import Tidy, arrange, write_shard
@@ -68,7 +68,8 @@ def encode(
     with stage("encode", sum(u.bytes for u in units)) as progress:
         done = map(engine, units, partial(encode_unit, job), kind="part", progress=progress, **ways)
     bad = _quarantine(done, corpus_plan)
-    check_bad(bad, sum(d["documents"] for d in done), settings.max_bad, corpus_plan)
+    good = sum(d["documents"] for d in done)
+    check_bad(bad, good, settings.max_bad, corpus_plan)
     _check_old(done, corpus)
     shards = arrange(done, settings.shard_tokens, settings.seed)
     todo = [Unit(s.number, s, s.tokens * job.dtype.itemsize) for s in shards]
@@ -79,7 +80,10 @@ def encode(
     files = {"quarantine.parquet": table_bytes(bad)} if len(bad) else {}
     if settings.to == "megatron":  # lets the trainer compute bits per byte without the tokenizer
         files["pieces.parquet"] = table_bytes(pieces(target.tok))
-    result = {**summary(done, written, target, job, corpus_plan), "quarantined": reasons(bad)}
+    result = {
+        **summary(done, written, target, job, corpus_plan),
+        "quarantined": reasons(bad, weigh(bad, good, corpus_plan)),
+    }
     return output.publish(result, files, {n: s for m in written for n, s in m["files"].items()})
 
 
@@ -98,12 +102,8 @@ def _check_old(done: list[dict[str, Any]], corpus: list[str]) -> None:
 
 def _quarantine(done: list[dict[str, Any]], corpus_plan: CorpusPlan) -> pa.Table:
     """Sums of all parts -> QUARANTINE."""
-    bad = [Unusable(p, 0, r) for p, r in corpus_plan.unreadable]
-    bad += [Unusable(*row) for d in done for row in d["bad"]]
-    rows = [
-        dict(zip(schema.QUARANTINE.names, (b.path, b.position, b.doc_id, b.reason, b.excerpt), strict=True))
-        for b in bad
-    ]
+    bad = [*corpus_plan.unreadable, *(Unusable(*row) for d in done for row in d["bad"])]
+    rows = [b._asdict() for b in bad]
     return pa.Table.from_pylist(rows, schema.QUARANTINE).sort_by([("path", "ascending"), ("position", "ascending")])
 
 
