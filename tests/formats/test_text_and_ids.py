@@ -388,7 +388,12 @@ def test_a_file_that_is_not_compressed_at_all_is_unreadable(tmp_path: Path, name
     (tmp_path / "good.jsonl").write_bytes(b'{"text": "plain"}\n')
     found = plan([str(tmp_path)])
     bad: list[Any] = []
-    rows = [b for s in found.splits for batch in read(s, lambda *a, **lost: bad.append(a)) for b in batch.column(3).to_pylist()]
+    rows = [
+        b
+        for s in found.splits
+        for batch in read(s, lambda *a, **lost: bad.append(a))
+        for b in batch.column(3).to_pylist()
+    ]
     assert rows == ["plain"]
     assert len(bad) + len(found.unreadable) == 1
 

@@ -33,6 +33,14 @@ class Bad(Protocol):
         """
 
 
+class NoDocuments(Exception):
+    """A file of a known format that has no documents: it is empty."""
+
+
+class NotData(Exception):
+    """A file that describes data, or is something else: it is named, and does not count as lost."""
+
+
 class Wanted(NamedTuple):
     """Column names that the user gave (empty: use the conventional ones), and facts about the tokenizer that help to
     determine the type of token ids in files that do not declare it."""
@@ -96,8 +104,9 @@ class Split(NamedTuple):
 class Format(Protocol):
     """A corpus format: a module of this package that defines these functions, listed in `formats.registry`.
 
-    A file that cannot be read raises OSError or pyarrow.ArrowInvalid in `columns` or `splits`; it is quarantined. What
-    only the user can decide raises TinydataError.
+    A file that cannot be read raises OSError or pyarrow.ArrowInvalid in `columns` or `splits`; it is quarantined. One
+    that has no documents raises NoDocuments, one that is no data NotData. What only the user can decide raises
+    TinydataError: it ends the run if it holds for all files of a corpus, otherwise the file is quarantined.
     """
 
     def matches(self, file: Location) -> bool:
@@ -111,6 +120,24 @@ class Format(Protocol):
 
     def read(self, split: Split, bad: Bad) -> Iterator[pa.RecordBatch]:
         """Batches of TEXT or TOKENS, as `batch` makes them; calls `bad` for each document that cannot be used."""
+
+
+_AS_TEXT = ("text", "binary")  # kinds of columns that can be read as text
+_LABELS = ("text", "integer", "null")  # kinds of columns whose values are labels as they are
+_ABOUT = {
+    *ID_NAMES,
+    *DOMAIN_NAMES,
+    "source",
+    "url",
+    "added",
+    "created",
+    "version",
+    "date",
+    "license",
+    "lang",
+    "language",
+}
+_CHAT = {"messages", "conversations", "conversation"}
 
 
 def pick(names: list[str], asked: str, usual: tuple[str, ...], option: str, where: Location) -> str:
@@ -131,36 +158,39 @@ def pick(names: list[str], asked: str, usual: tuple[str, ...], option: str, wher
 
 
 def choose(types: dict[str, str], wanted: Wanted, where: Location) -> Columns:
-    """{column: "text" | "ids" | "integer" | other type} -> the Columns to read.
+    """{column: "text" | "binary" | "ids" | "integer" | "null" | other type} -> the Columns to read.
 
-    Raises TinydataError (exit 3), which lists the columns, if none has text or token ids.
+    A column of nulls may be either. Raises TinydataError (exit 3), which lists the columns, if none has text or token
+    ids, and NotData if none could have.
     """
     names = list(types)
     text = pick(names, wanted.text, TEXT_NAMES, "--text-column", where) if not wanted.ids else ""
     ids = pick(names, wanted.ids, IDS_NAMES, "--ids-column", where) if not wanted.text else ""
-    if text and not wanted.text and types[text] != "text":
+    if text and not wanted.text and types[text] not in _AS_TEXT and (ids or types[text] != "null"):
         text = ""
     if text:
         ids = ""
-    for column, kind in ((text, "text"), (ids, "ids")):
-        if column and types[column] != kind:
+    for column, kinds in ((text, (*_AS_TEXT, "null")), (ids, ("ids", "null"))):
+        if column and types[column] not in kinds:
             raise TinydataError(
-                f"column {column!r} contains {types[column]}, not {'text' if kind == 'text' else 'lists of integers'}",
+                f"column {column!r} contains {types[column]}, not {'text' if column == text else 'lists of integers'}",
                 where=str(where),
                 fix=f"the columns are {_listed(types)}; choose another with --text-column or --ids-column",
                 code=UNREADABLE,
             )
     if not text and not ids:
-        raise TinydataError(
-            "no column with text or token ids",
-            where=str(where),
-            fix=f"the columns are {_listed(types)}; choose one with --text-column or --ids-column",
-            code=UNREADABLE,
-        )
+        if not any(t in _AS_TEXT and n not in _ABOUT for n, t in types.items()) and not _CHAT & set(names):
+            raise NotData(f"it has no column that could be text or token ids, only {_listed(types)}")
+        advice = f"the columns are {_listed(types)}; choose one with --text-column or --ids-column"
+        if chat := sorted(_CHAT & set(names)):
+            advice = f"{chat[0]!r} has conversations: write them as text first, with the chat template of the tokenizer"
+            advice += " (apply_chat_template in transformers)"
+        raise TinydataError("no column with text or token ids", where=str(where), fix=advice, code=UNREADABLE)
     domain = pick(names, wanted.domain, DOMAIN_NAMES, "--domain-column", where)
     doc_id = pick(names, wanted.doc_id, ID_NAMES, "--id-column", where)
     used = tuple((n, types[n]) for n in (text, ids, domain, doc_id) if n)
-    return Columns(text, ids, domain, doc_id, used)
+    odd = [f"{n!r} has values of type {types[n]}" for n in (domain, doc_id) if n and types[n] not in _LABELS]
+    return Columns(text, ids, domain, doc_id, used, note="; ".join(odd) + ", taken as text" if odd else "")
 
 
 def _listed(types: dict[str, str]) -> str:

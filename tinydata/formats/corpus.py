@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
+from urllib.parse import unquote
 
 import numpy as np
 import pyarrow as pa
@@ -15,7 +16,7 @@ from tinydata.core.expand import expand
 from tinydata.core.location import Location
 from tinydata.core.output import MANIFEST
 from tinydata.core.quarantine import Unusable, weights
-from tinydata.formats.base import USUAL, Bad, Split, Wanted
+from tinydata.formats.base import USUAL, Bad, NoDocuments, NotData, Split, Wanted
 from tinydata.formats.domain import domain_of
 from tinydata.formats.registry import READERS
 from tinydata.formats.text_lines import codec
@@ -50,7 +51,11 @@ def plan(paths: list[str], wanted: Wanted = USUAL) -> CorpusPlan:
     named, unlisted, said = expand(paths)
     with ThreadPoolExecutor(16) as pool:  # on object stores each inspection is a round trip
         inspected = list(pool.map(lambda pair: _inspect(*pair, wanted), named))
-    known = [i for i in inspected if i.known]
+    known = _of_one_kind([i for i in inspected if i.known])
+    if errors := [i.error for i in known if i.error]:
+        if not any(i.splits for i in known):
+            raise errors[0]
+    strangers = [f"{i.file.path} is left out: {i.stranger}" for i in inspected if i.stranger]
     names = {name for _, name in named}
     corpus = CorpusPlan(
         splits=[split for i in known for split in i.splits],
@@ -58,10 +63,9 @@ def plan(paths: list[str], wanted: Wanted = USUAL) -> CorpusPlan:
         unreadable=[Unusable(path, 0, reason, documents=1) for path, reason in unlisted]
         + [_unusable(i.file, i.unreadable) for i in known if i.unreadable is not None],
         skipped=[i.file.path for i in inspected if not i.known and not _accompanies_data(i.file, i.name, names)],
-        said=said,
+        said=said + strangers,
     )
     _check_readable(corpus, paths)
-    _check_one_kind(corpus)
     return corpus
 
 
@@ -77,6 +81,8 @@ class _Inspected(NamedTuple):
     known: bool  # whether its format is known
     splits: tuple[Split, ...] = ()
     unreadable: str | None = None  # the reason, if it cannot be read
+    error: TinydataError | None = None  # what the user can do about it
+    stranger: str = ""  # why it is not data, though its format is known
 
 
 def _inspect(file: Location, name: str, wanted: Wanted) -> _Inspected:
@@ -85,12 +91,19 @@ def _inspect(file: Location, name: str, wanted: Wanted) -> _Inspected:
         return _Inspected(file, name, known=False)
     if file.size == 0:
         return _Inspected(file, name, known=True)
+    hive = dict(part.split("=", 1) for part in file.path.split("/")[:-1] if "=" in part)  # as Spark partitions tables
+    domain = unquote(hive[wanted.domain]) if wanted.domain in hive else domain_of(name, file.parent.name)
     try:
-        columns = READERS[form].columns(file, wanted)
+        columns = READERS[form].columns(file, wanted._replace(domain="") if wanted.domain in hive else wanted)
         ranges = READERS[form].splits(file)
+    except NoDocuments:
+        return _Inspected(file, name, known=True)
+    except NotData as e:
+        return _Inspected(file, name, known=False, stranger=str(e))
     except (pa.ArrowInvalid, OSError) as e:
         return _Inspected(file, name, known=True, unreadable=" ".join(str(e).split())[:200])
-    domain = domain_of(name, file.parent.name)
+    except TinydataError as e:
+        return _Inspected(file, name, known=True, unreadable=e.what, error=e)
     splits = [Split(file.absolute, name, domain, form, r.start, r.stop, r.bytes, columns) for r in ranges]
     return _Inspected(file, name, known=True, splits=tuple(splits))
 
@@ -136,16 +149,33 @@ def _check_readable(corpus: CorpusPlan, paths: list[str]) -> None:
     raise TinydataError(what, where=where, fix=fix, code=UNREADABLE)
 
 
-def _check_one_kind(corpus: CorpusPlan) -> None:
-    """Raises TinydataError (exit 3) if some files have text and others token ids."""
-    first = {split.columns.kind: split.path for split in reversed(corpus.splits)}
-    if len(first) > 1:
+def _of_one_kind(inspected: list[_Inspected]) -> list[_Inspected]:
+    """The files of a corpus, those of the rarer kind (text among token ids, or the reverse) marked as unreadable.
+
+    Raises TinydataError (exit 3) if the rarer kind has a tenth of the bytes or more: then neither can be meant.
+    """
+    size = {"text": 0, "ids": 0}
+    first: dict[str, str] = {}
+    for file in inspected:
+        for split in file.splits:
+            size[split.columns.kind] += split.bytes
+            first.setdefault(split.columns.kind, split.path)
+    rarer, other = sorted(size, key=size.__getitem__)
+    if not size[rarer]:
+        return inspected
+    if 10 * size[rarer] >= size[other]:
         raise TinydataError(
             "the corpus mixes text and token ids",
             where=f"text: {first['text']}; ids: {first['ids']}",
             fix="process the two separately, or choose the column with --text-column or --ids-column",
             code=UNREADABLE,
         )
+    reason = f"it has {_KINDS[rarer]}, and most files of the corpus have {_KINDS[other]}"
+    odd = [bool(i.splits) and i.splits[0].columns.kind == rarer for i in inspected]
+    return [i._replace(splits=(), unreadable=reason) if o else i for i, o in zip(inspected, odd, strict=True)]
+
+
+_KINDS = {"text": "text", "ids": "token ids"}
 
 
 def read(split: Split, bad: Bad) -> Iterator[pa.RecordBatch]:

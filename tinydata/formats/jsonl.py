@@ -1,4 +1,4 @@
-"""JSON lines of text or token ids: .jsonl .json .ndjson, plain, .gz or .zst."""
+"""JSON lines of text or token ids: .jsonl .json .ndjson, plain or compressed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pyarrow.json as pj
 
 from tinydata.core.location import Location
 from tinydata.formats import text_lines
-from tinydata.formats.base import Bad, Columns, Split, SplitRange, Wanted, batch, choose
+from tinydata.formats.base import Bad, Columns, NoDocuments, Split, SplitRange, Wanted, batch, choose
 
 INSPECTED = 20  # first objects, whose keys are the columns: a single one may lack some, or have nulls
 _ENDINGS = (".jsonl", ".json", ".ndjson")
@@ -31,29 +31,74 @@ def splits(file: Location) -> list[SplitRange]:
 
 def columns(file: Location, wanted: Wanted) -> Columns:
     """The keys of the first lines that are JSON objects. Raises OSError if there are no such lines."""
+    return choose(types_of(_objects(file), wanted), wanted, file)
+
+
+def types_of(objects: list[dict[str, Any]], wanted: Wanted) -> dict[str, str]:
+    """{key: type} of some objects, nested keys as `data.text`: text or ids if any of them has such a value there."""
     types: dict[str, str] = {}
-    for row in _objects(file):
-        types.update({k: _type(v) for k, v in row.items() if types.get(k, "null") == "null"})
-    if not types:
-        raise OSError("no line here is a JSON object")
-    return choose(types, wanted, file)
+    for row in objects:
+        for key, value in flat(row, wanted):
+            kind = _type(value)
+            if types.get(key, "null") == "null" or (kind in ("text", "ids") and types[key] not in ("text", "ids")):
+                types[key] = kind
+    return types
+
+
+def flat(row: dict[str, Any], wanted: Wanted) -> Iterator[tuple[str, Any]]:
+    """The keys of an object, and the nested ones that the user named with dots."""
+    yield from row.items()
+    for name in (wanted.text, wanted.ids, wanted.domain, wanted.doc_id):
+        if "." in name and name not in row and (value := at_path(row, name)) is not None:
+            yield name, value
+
+
+def at_path(row: Any, name: str) -> Any:
+    """The value of key `name`, or, if there is none, of the path that its dots make; None if neither exists."""
+    if name in row:
+        return row[name]
+    for key in name.split("."):
+        row = row.get(key) if isinstance(row, dict) else None
+    return row
 
 
 def _objects(file: Location) -> list[dict[str, Any]]:
-    """The first INSPECTED objects near the beginning of the file. Other lines are skipped: `read` reports them."""
+    """The first INSPECTED objects near the beginning of the file. Other lines are skipped: `read` reports them.
+
+    Raises NoDocuments if all lines are blank, and OSError if none is an object.
+    """
     objects: list[dict[str, Any]] = []
+    blank = True
     try:
         for piece in text_lines.lines(file, 0, 1 if text_lines.codec(file.name) else 1 << 16):
+            blank = blank and not piece.data.strip()
             for line in piece.data.split(b"\n"):
                 row = _loads(line) if len(objects) < INSPECTED else None
                 if isinstance(row, dict):
                     objects.append(row)
             if objects:
                 break
-    except OSError:
+    except (OSError, EOFError) as e:
         if not objects:
-            raise
+            raise OSError(str(e)) from None
+    if blank and not text_lines.codec(file.name) and file.size > 1 << 16:
+        return _objects_anywhere(file)
+    if blank:
+        raise NoDocuments
+    if not objects:
+        raise OSError("no line here is a JSON object")
     return objects
+
+
+def _objects_anywhere(file: Location) -> list[dict[str, Any]]:
+    """The first objects of a file that begins with 64 KiB of blank lines."""
+    for piece in text_lines.lines(file, 0, file.size):
+        rows = [row for line in piece.data.split(b"\n")[:INSPECTED] if isinstance(row := _loads(line), dict)]
+        if rows:
+            return rows
+        if piece.data.strip():
+            raise OSError("no line here is a JSON object")
+    raise NoDocuments
 
 
 def _loads(line: bytes) -> Any:
@@ -78,15 +123,20 @@ def _type(value: Any) -> str:
 
 def read(split: Split, bad: Bad) -> Iterator[pa.RecordBatch]:
     """Parses all lines of a piece at once; if one of them is broken, parses that piece line by line."""
-    types = dict(split.columns.types)
-    wanted = pa.schema([(n, _TYPES.get(t, pa.string())) for n, t in types.items()])
+    wanted = schema_of(split.columns)
     for piece in text_lines.readable_lines(split, bad):
         starts = line_starts(piece.data)
         table = _parse(piece.data, wanted)
         if table is None or len(table) != len(starts) or _nulls(table[_body(split)]):
             table, starts = _parse_each(piece, starts, wanted, _body(split), bad)
         if len(table):
-            yield _batch(split, table, starts + piece.position)
+            yield batch_of(split, table, starts + piece.position)
+
+
+def schema_of(columns: Columns) -> pa.Schema:
+    """The columns to read -> their Arrow types."""
+    ids = columns.ids
+    return pa.schema([(n, pa.list_(pa.int64()) if n == ids else _TYPES.get(t, pa.string())) for n, t in columns.types])
 
 
 def _body(split: Split) -> str:
@@ -116,6 +166,8 @@ def line_starts(data: bytes) -> np.ndarray:
 
 def _parse(data: bytes, wanted: pa.Schema) -> pa.Table | None:
     """All lines at once, 550 MB/s; None if any of them does not match the schema."""
+    if any("." in name for name in wanted.names):  # nested keys: line by line
+        return None
     try:
         table = pj.read_json(
             pa.BufferReader(data),
@@ -141,16 +193,26 @@ def _parse_each(
             continue
         try:
             row = json.loads(line)
-            value = {f.name: row.get(f.name) for f in wanted}
-            if value[body] is None:
-                raise ValueError(f"no value for {body!r}")
-            rows.append({n: _checked(v, wanted.field(n).type) if n == body else label(v) for n, v in value.items()})
+            rows.append(document(row, wanted, body))
             good.append(a)
         except (ValueError, AttributeError, RecursionError) as e:
             what = str(e) if isinstance(e, ValueError) else _REASON[type(e)]
             bad(piece.position + a, f"broken JSON line: {what}", line[:400])
+    return table_of(rows, wanted, body), np.array(good, np.int64)
+
+
+def document(row: Any, wanted: pa.Schema, body: str) -> dict[str, Any]:
+    """A JSON value -> the document's columns, labels as text; raises ValueError or AttributeError if it is not one."""
+    value = {f.name: at_path(row, f.name) if "." in f.name else row.get(f.name) for f in wanted}
+    if value[body] is None:
+        raise ValueError(f"no value for {body!r}")
+    return {n: _checked(v, wanted.field(n).type) if n == body else label(v) for n, v in value.items()}
+
+
+def table_of(rows: list[dict[str, Any]], wanted: pa.Schema, body: str) -> pa.Table:
+    """Columns of documents -> table, labels as text."""
     labels_as_text = pa.schema([f if f.name == body else pa.field(f.name, pa.string()) for f in wanted])
-    return pa.Table.from_pylist(rows, schema=labels_as_text), np.array(good, np.int64)
+    return pa.Table.from_pylist(rows, schema=labels_as_text)
 
 
 def label(value: Any) -> str | None:
@@ -173,7 +235,9 @@ def _checked(value: Any, kind: pa.DataType) -> Any:
     return value
 
 
-def _batch(split: Split, table: pa.Table, positions: np.ndarray) -> pa.RecordBatch:
+def batch_of(split: Split, table: pa.Table, positions: np.ndarray) -> pa.RecordBatch:
+    """Rows as `table_of` makes them, and where they begin -> batch of documents."""
+
     def column(name: str) -> pa.Array | None:
         return table[name].combine_chunks() if name else None
 
