@@ -23,6 +23,7 @@ from numba import njit
 from tinydata.tokenizers.base import BYTE, NORMAL, Tokenizer
 from tinydata.tokenizers.kernels.bpe import encode
 from tinydata.tokenizers.kernels.cutters import LETTER, NUMBER, OTHER, SPACE
+from tinydata.tokenizers.kernels.merge_tree import scratch_for
 from tinydata.verbs.compact.pair_heap import (
     BASE,
     BREAK,
@@ -63,26 +64,22 @@ def spelled(words: Collected, tokenizer: Tokenizer) -> tuple[np.ndarray, np.ndar
     """-> (ids of all words, BREAK behind each; int32[n]: which word each belongs to)."""
     cutter = tokenizer.cutter
     prefix = cutter.prefix if cutter else -1
-    longest = int(np.diff(words.offsets).max(initial=0)) + 2
-    return _spelled(words.data, words.offsets, words.first, prefix, tokenizer.symbols, tokenizer.pairs, longest)
+    return _spelled(words.data, words.offsets, words.first, prefix, tokenizer.bpe, scratch_for(words.offsets))
 
 
 @njit(cache=True)
-def _spelled(data, offsets, first, prefix, symbols, pairs, longest):
-    sym = np.empty(4 * longest, np.int32)
-    value = np.empty(4 * longest, np.int64)
-    chars = np.empty(4 * longest, np.int32)
-    out = np.empty(len(data) // 2 + 2 * len(first) + 16 * longest, np.int32)
+def _spelled(data, offsets, first, prefix, bpe, scratch):
+    out = np.empty(len(data) // 2 + 2 * len(first) + 4 * len(scratch.sym), np.int32)
     word = np.empty(len(out), np.int32)
     at = 0
     for w in range(len(first)):
         lead = prefix if first[w] else -1
-        n = encode(data, offsets[w], offsets[w + 1], lead, symbols, pairs, sym, value, chars, -1)
+        n = encode(data, offsets[w], offsets[w + 1], lead, bpe, scratch, -1)
         if at + n + 1 > len(out):
             out = np.concatenate((out, np.empty(len(out), np.int32)))
             word = np.concatenate((word, np.empty(len(word), np.int32)))
         for k in range(n):
-            out[at] = sym[k]
+            out[at] = scratch.sym[k]
             word[at] = w
             at += 1
         out[at] = BREAK
@@ -132,7 +129,7 @@ def symbols_of(tokenizer: Tokenizer) -> Symbols:
 
 def merges_are_implied(tokenizer: Tokenizer) -> bool:
     """Whether two symbols merge because their concatenation is a piece (SentencePiece), not by a list."""
-    return len(tokenizer.symbols.by_char) > 0
+    return len(tokenizer.bpe.symbols.by_char) > 0
 
 
 @njit(cache=True)

@@ -68,7 +68,7 @@ def _whole(tok: Tokenizer) -> str:
 def _rewriter(tok: Tokenizer, idmap: bytes, taught: bytes, dtype: np.dtype) -> Rewriter:
     if not idmap:
         return Rewriter(identity(tok.size), dtype)
-    merges = learned(_parquet(taught), tok.pairs) if taught else None
+    merges = learned(_parquet(taught), tok.bpe.pairs) if taught else None
     try:
         return Rewriter(id_map(_parquet(idmap), tok.size), dtype, merges)
     except ValueError as e:
