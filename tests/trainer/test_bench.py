@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +14,7 @@ pytest.importorskip("tyro", reason="the trainer's programs need tyro: pip instal
 
 import torch
 
+from tests.trainer.processes import completed
 from trainer.bench import OURS, Config, Setting, head, random_ids, random_shards, row, settings, table, timed, train
 from trainer.errors import TrainerError
 from trainer.evaluation.baselines import Plain, loop
@@ -26,7 +24,6 @@ from trainer.model.init import random_weights
 from trainer.model.transformer import Model, ModelConfig
 from trainer.training.metrics import Meter
 
-ROOT = Path(__file__).resolve().parents[2]
 TINY = ModelConfig(64, width=32, depth=2, heads=4, kv_heads=2, head_dim=8, ffn=64, seq_len=16)
 
 
@@ -177,13 +174,7 @@ def test_both_heads_compute_the_same() -> None:
 def test_the_program(tmp_path: Path) -> None:
     """One row, in a process of its own, from a directory that has nothing to do with it."""
     asked = ["--shapes", "tiny-1m", "--beside", "none", "--seq-len", "16", "--micro-batch", "1", "--steps", "1"]
-    done = subprocess.run(
-        [sys.executable, "-m", "trainer.bench", *asked, "--device", "cpu", "--json"],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-    )
+    done = completed("trainer.bench", *asked, "--device", "cpu", "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     [got] = found["rows"]

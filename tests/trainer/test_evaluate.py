@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ pytest.importorskip("tyro", reason="the trainer's programs need tyro: pip instal
 
 import torch
 
+from tests.trainer.processes import completed
 from tinydata.engines.local import LocalEngine
 from tinydata.tokenizers.open import open_tokenizer
 from tinydata.verbs.encode import verb as encode
@@ -40,7 +39,6 @@ from trainer.model.init import random_weights
 from trainer.model.transformer import Model, ModelConfig
 from trainer.training.validation import measured
 
-ROOT = Path(__file__).resolve().parents[2]
 T = 64
 
 
@@ -193,13 +191,7 @@ def test_the_program_says_what_the_run_said(shards: Path, tmp_path: Path, byte_b
 
 
 def spoken(where: Path, module: str, *args: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", module, *args],
-        cwd=where,
-        env={"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PATH": ""},
-        capture_output=True,
-        text=True,
-    )
+    done = completed(module, *args, cwd=where)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

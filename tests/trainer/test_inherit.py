@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from tests.trainer.processes import ROOT, environment
+from tests.trainer.processes import completed, environment
 from trainer import inherit
 from trainer.errors import TrainerError
 from trainer.huggingface import architecture
@@ -496,16 +496,16 @@ print(most[0] - start)
 
 
 def test_the_program(tmp_path: Path, shards: Path, byte_bpe: Path):
-    """SOURCE TARGET -o init, and training goes on from there."""
+    """SOURCE TARGET -o init, and training continues from there."""
     tokenizer = json.loads((shards / "manifest.json").read_text())["tokenizer"]
     source = write(tmp_path / "big", replace(BIG, vocab=tokenizer["size"], head_dim=32, heads=4, kv_heads=2, ffn=512))
     for file in (byte_bpe / "gpt2").iterdir():
         (source / file.name).write_bytes(file.read_bytes())
     init = tmp_path / "init"
-    line = ["trainer.inherit", source, "tiny-1m", "-o", init, "--width", "32", "--heads", "1", "--depth", "2"]
+    line = [source, "tiny-1m", "-o", init, "--width", "32", "--heads", "1", "--depth", "2"]
     line += ["--tie", "head", "--method", "taylor", "--data", shards, "--seq-len", "32", "--samples", "8"]
     line += ["--series", "2", "--shortcut", "8", "--device", "cpu"]
-    done = program(*line)
+    done = completed("trainer.inherit", *line, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     for said in ("layers                    6 ->         2", "the source's head", "starts without effect", "inherited"):
         assert said in done.stdout
@@ -516,27 +516,11 @@ def test_the_program(tmp_path: Path, shards: Path, byte_bpe: Path):
     }
     report = json.loads((init / "inherit.json").read_text())
     assert report["kept"]["layers"] == [0, 5] and len(report["kept"]["hidden"]) == 32
-    again = program("trainer.inherit", source, "tiny-1m", "-o", init)
+    again = completed("trainer.inherit", source, "tiny-1m", "-o", init, cwd=tmp_path)
     assert again.returncode == 1 and "already exists" in again.stderr
-    trained = [
-        "trainer.run",
-        "--data",
-        shards,
-        "--init",
-        init,
-        "-o",
-        tmp_path / "run",
-        "--steps",
-        "1",
-        "--seq-len",
-        "32",
-    ]
-    done = program(*trained, "--batch-tokens", "256", "--device", "cpu", "--holdout", "16")
+    flags = ["--data", shards, "--init", init, "-o", tmp_path / "run", "--steps", 1, "--seq-len", 32]
+    flags += ["--batch-tokens", 256, "--device", "cpu", "--holdout", 16]
+    done = completed("trainer.run", *flags, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     first = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[0])
     assert abs(first["validation"]["loss"] - report["losses"]["inherited"]) < 0.2  # other sequences, the same model
-
-
-def program(*args: Any) -> subprocess.CompletedProcess[str]:
-    line = [sys.executable, "-m", *map(str, args)]
-    return subprocess.run(line, env=environment(), cwd=ROOT, capture_output=True, text=True)

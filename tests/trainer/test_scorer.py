@@ -15,6 +15,7 @@ transformers = pytest.importorskip("transformers", reason="transformers is not i
 
 import torch.nn.functional as F
 
+from tests.trainer.processes import command, completed
 from trainer import export
 from trainer.data.order import Sequences
 from trainer.data.shards import Shards
@@ -35,13 +36,9 @@ def theirs(path, ids):
 @pytest.fixture(scope="module")
 def run(shards, tmp_path_factory):
     """A run with masked documents, its losses logged."""
-    import subprocess
-
-    from tests.trainer.processes import command, environment
-
     out = tmp_path_factory.mktemp("scored") / "run"
-    line = [sys.executable, *command(shards, out, "--steps", "4", "--save-every", "2", "--mask-documents")]
-    done = subprocess.run([*line, "--series", "2", "--log-sequence-loss"], env=environment(), capture_output=True)
+    flags = ["--steps", "4", "--save-every", "2", "--mask-documents", "--series", "2", "--log-sequence-loss"]
+    done = completed("trainer.run", *command(shards, out, *flags), cwd=out.parent)
     assert done.returncode == 0, done.stderr
     return out
 
