@@ -32,7 +32,7 @@ WIDTH, HEIGHT = 420, 240
 
 
 @dataclass(frozen=True)
-class Config:
+class CurveConfig:
     """Draws the training curves of one or more runs in one chart."""
 
     runs: Annotated[tuple[str, ...], tyro.conf.Positional]
@@ -42,7 +42,7 @@ class Config:
 
 
 def program() -> None:
-    config = tyro.cli(Config, prog="python -m trainer.curve")
+    config = tyro.cli(CurveConfig, prog="python -m trainer.curve")
     if not config.runs:
         raise TrainerError("no run was given", fix="python -m trainer.curve RUN ...")
     charts.check(config.out)

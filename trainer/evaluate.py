@@ -36,7 +36,7 @@ AT_ONCE = {"cpu": 8_192, "cuda": 65_536}  # tokens in one forward pass
 
 
 @dataclass(frozen=True)
-class Config:
+class EvaluateConfig:
     """Measures bits per byte on shards, accuracy on multiple-choice files, and diagnostics of the layers.
     Without --data and --tasks, it uses the sequences that the model's training run held out.
     """
@@ -66,7 +66,7 @@ class Config:
 
 
 def program() -> None:
-    config = tyro.cli(Config, prog="python -m trainer.evaluate")
+    config = tyro.cli(EvaluateConfig, prog="python -m trainer.evaluate")
     cuda = torch.cuda.is_available() if config.device == "auto" else config.device == "cuda"
     low = cuda if config.precision == "auto" else config.precision == "bf16"
     model, facts = load_model(config.model, torch.bfloat16 if low else torch.float32)
@@ -87,7 +87,7 @@ def program() -> None:
     print(json.dumps(result, indent=1) if config.json else text(result))
 
 
-def on_data(model: Model, facts: dict[str, Any], data: str, config: Config) -> dict[str, Any]:
+def on_data(model: Model, facts: dict[str, Any], data: str, config: EvaluateConfig) -> dict[str, Any]:
     """-> {data: what was read; validation: loss and bits per byte; diagnostics: rows, if requested}"""
     shards, _ = opened(data)  # for a round, its base shards: the held-out sequences are defined on them
     _same_tokenizer(shards, facts, model, config.model)
@@ -147,7 +147,7 @@ def chosen(shards: Shards, facts: dict[str, Any], length: int, tokens: int) -> t
     return sequences, numbers, what + (", some of which the model may have been trained on" if own else "")
 
 
-def on_tasks(model: Model, facts: dict[str, Any], config: Config) -> dict[str, dict[str, float]]:
+def on_tasks(model: Model, facts: dict[str, Any], config: EvaluateConfig) -> dict[str, dict[str, float]]:
     """-> {file name without extension: accuracy}"""
     items = {Path(path).stem: read_items(path) for path in config.tasks}
     if len(items) < len(config.tasks):

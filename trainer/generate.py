@@ -20,7 +20,7 @@ from trainer.training.origin import origin
 
 
 @dataclass(frozen=True)
-class Config:
+class GenerateConfig:
     """Continues a text with a model and prints the result to standard output as it is generated."""
 
     model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
@@ -42,7 +42,7 @@ class Config:
 
 
 def program() -> None:
-    config = tyro.cli(Config, prog="python -m trainer.generate")
+    config = tyro.cli(GenerateConfig, prog="python -m trainer.generate")
     model, facts = load_model(config.model)
     known = origin(config.model, facts, model.config.vocab, config.tokenizer)
     if known.tokenizer is None:

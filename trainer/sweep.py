@@ -38,7 +38,7 @@ BATCH, PROMPT, NEW = 20, 2, 62  # of the speed: the paper's batch and prefix; it
 
 
 @dataclass(frozen=True)
-class Config:
+class SweepConfig:
     """Trains many models of one size but different shapes, each briefly, and ranks the shapes.
     It also prints the correlation of depth, width, expansion and speed with the result.
     """
@@ -83,7 +83,7 @@ class Shape(NamedTuple):
 
 
 def program() -> None:
-    config = tyro.cli(Config, prog="python -m trainer.sweep")
+    config = tyro.cli(SweepConfig, prog="python -m trainer.sweep")
     charts.check(config.picture)
     wanted, vocab, out = count(config.params), Shards.open(config.data).vocab, Path(config.out)
     base = replace(preset(config.preset or nearest(wanted, vocab)).model, vocab=vocab)
@@ -164,7 +164,7 @@ def size(base: ModelConfig, width: int, ffn: int) -> tuple[int, int]:
     return (1 if c.tied else 2) * c.vocab * width + width, layer
 
 
-def remember(path: Path, config: Config, shapes: list[Shape]) -> None:
+def remember(path: Path, config: SweepConfig, shapes: list[Shape]) -> None:
     """Writes sweep.json; raises TrainerError if the directory contains a sweep with other settings."""
     settings = {k: v for k, v in vars(config).items() if k not in ("out", "picture", "device", "draws")}
     record = {"sweep": settings, "shapes": [list(s) for s in shapes]}
@@ -184,7 +184,7 @@ def remember(path: Path, config: Config, shapes: list[Shape]) -> None:
 # -- one shape ---------------------------------------------------------------------------------
 
 
-def result(config: Config, shape: Shape, run: Path) -> dict[str, Any]:
+def result(config: SweepConfig, shape: Shape, run: Path) -> dict[str, Any]:
     """Trains the shape and measures its speed, unless that is already done; returns its row of the table."""
     done = run / "result.json"
     if done.exists():
@@ -197,7 +197,7 @@ def result(config: Config, shape: Shape, run: Path) -> dict[str, Any]:
     return row
 
 
-def train(config: Config, shape: Shape, run: Path) -> None:
+def train(config: SweepConfig, shape: Shape, run: Path) -> None:
     flags = {
         "--data": config.data, "--out": run, "--preset": config.preset, "--depth": shape.depth, "--width": shape.width,
         "--expand": shape.expand, "--steps": config.steps, "--seed": config.seed, "--device": config.device,
@@ -275,7 +275,7 @@ def text(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines + [f"  {d.replace('_', ' '):<14}{v:>+7.3f}" for d, v in rho.items()])
 
 
-def picture(rows: list[dict[str, Any]], config: Config) -> dict[str, Any]:
+def picture(rows: list[dict[str, Any]], config: SweepConfig) -> dict[str, Any]:
     by, rho = score(rows), correlations(rows)
     unit = {"bits_per_byte": "bits per byte", "loss": "loss, nats per token"}[by]
     titles = {

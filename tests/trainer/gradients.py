@@ -15,11 +15,9 @@ from torch import nn
 from trainer.data.order import Batch
 from trainer.model.init import random_weights
 from trainer.model.transformer import Model, ModelConfig
-from trainer.training.config import Config
 from trainer.training.optim import Guard, adamw
 from trainer.training.parallel import fill, sharded, world
-from trainer.training.signals import Stopped
-from trainer.training.step import take_step
+from trainer.training.step import Stepper
 
 
 def program() -> None:
@@ -44,9 +42,8 @@ def program() -> None:
             return clip(model.parameters(), largest)
 
         nn.utils.clip_grad_norm_ = kept
-        told = Config(micro_batch=options["micro"], clip=1.0)
-        values = take_step(model, optimizer, batch, 1e-3, told, Guard(), w, Stopped())
+        result = Stepper(model, optimizer, Guard(), w, options["micro"], clip=1.0).step(batch, 1e-3)
         if w.first:
-            gradients["loss"] = torch.tensor(values["loss"], dtype=torch.float64)
-            gradients["norm"] = torch.tensor(values["grad_norm"], dtype=torch.float64)
+            gradients["loss"] = torch.tensor(result.loss, dtype=torch.float64)
+            gradients["norm"] = torch.tensor(result.grad_norm, dtype=torch.float64)
             save_file(gradients, options["out"])

@@ -15,7 +15,19 @@ pytest.importorskip("tyro", reason="the trainer's programs need tyro: pip instal
 import torch
 
 from tests.trainer.processes import completed
-from trainer.bench import OURS, Config, Setting, head, random_ids, random_shards, row, settings, table, timed, train
+from trainer.bench import (
+    OURS,
+    BenchConfig,
+    Setting,
+    head,
+    random_ids,
+    random_shards,
+    row,
+    settings,
+    table,
+    timed,
+    train,
+)
 from trainer.errors import TrainerError
 from trainer.evaluation.baselines import Plain, loop
 from trainer.evaluation.cached_decode import decode
@@ -88,7 +100,7 @@ def test_first_steps_are_not_timed() -> None:
 
 
 def test_beside_others_pi_is_also_measured_without_its_parts() -> None:
-    found = settings(Config(("pi-1b-pro", "tiny-1m"), beside=("plain",)), "cpu")
+    found = settings(BenchConfig(("pi-1b-pro", "tiny-1m"), beside=("plain",)), "cpu")
     assert [(s.shape, s.loop, s.model.series, s.model.shortcut) for s in found] == [
         ("pi-1b-pro", OURS, 2, 32),
         ("pi-1b-pro without π", OURS, 1, 0),
@@ -96,9 +108,9 @@ def test_beside_others_pi_is_also_measured_without_its_parts() -> None:
         ("tiny-1m", OURS, 1, 0),
         ("tiny-1m", "plain", 1, 0),
     ]
-    assert [s.loop for s in settings(Config(("pi-1b",), beside=("none",)), "cpu")] == [OURS]
+    assert [s.loop for s in settings(BenchConfig(("pi-1b",), beside=("none",)), "cpu")] == [OURS]
     with pytest.raises(TrainerError, match="unknown training loop"):
-        settings(Config(beside=("megatron",)), "cpu")
+        settings(BenchConfig(beside=("megatron",)), "cpu")
 
 
 # -- what is measured --------------------------------------------------------------------------
@@ -166,7 +178,7 @@ def test_steps_are_the_trainers() -> None:
 
 
 def test_both_heads_compute_the_same() -> None:
-    config = Config(head_tokens=300, head_vocab=500, head_width=16, steps=1)
+    config = BenchConfig(head_tokens=300, head_vocab=500, head_width=16, steps=1)
     by_chunks, at_once = (head(kind, config, "cpu") for kind in ("by chunks", "all at once"))
     assert by_chunks["loss"] == pytest.approx(at_once["loss"], rel=1e-5)
 

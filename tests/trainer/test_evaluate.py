@@ -22,7 +22,7 @@ from tinydata.verbs.encode import verb as encode
 from trainer.data.order import Sequences
 from trainer.data.shards import Shards
 from trainer.errors import TrainerError
-from trainer.evaluate import Config, chosen, on_data
+from trainer.evaluate import EvaluateConfig, chosen, on_data
 from trainer.evaluation.multiple_choice import (
     SAID,
     Item,
@@ -164,10 +164,10 @@ def test_ids_of_another_tokenizer_are_refused(shards: Path) -> None:
     data = Shards.open(shards)
     other = {"tokenizer": {"family": "wordpiece", "size": 7, "fingerprint": "00ff"}}
     with pytest.raises(TrainerError, match=r"different tokenizer.*00ff") as e:
-        on_data(uniform(data.vocab), other, str(shards), Config("model"))
+        on_data(uniform(data.vocab), other, str(shards), EvaluateConfig("model"))
     assert data.tokenizer["fingerprint"] in e.value.where
     with pytest.raises(TrainerError, match="the model has only 9"):
-        on_data(uniform(9), {}, str(shards), Config("model"))
+        on_data(uniform(9), {}, str(shards), EvaluateConfig("model"))
 
 
 def test_the_program_says_what_the_run_said(shards: Path, tmp_path: Path, byte_bpe: Path) -> None:

@@ -23,7 +23,7 @@ from trainer import sweep
 from trainer.errors import TrainerError
 from trainer.model.cost import parameters
 from trainer.model.presets import preset, reshaped
-from trainer.sweep import EXPANSION, Config, correlations, count, drawn, nearest, remember, score, size, spearman
+from trainer.sweep import EXPANSION, SweepConfig, correlations, count, drawn, nearest, remember, score, size, spearman
 
 
 def test_sizes_as_said() -> None:
@@ -159,7 +159,7 @@ def test_a_sweep_and_its_resumption(shards: Path, tmp_path: Path, swept: Any) ->
 
 
 def test_another_sweep_is_not_mixed_in(tmp_path: Path) -> None:
-    config = Config("shards", "1M", str(tmp_path))
+    config = SweepConfig("shards", "1M", str(tmp_path))
     remember(tmp_path / "sweep.json", config, [])
     remember(tmp_path / "sweep.json", replace(config, draws=9, picture="a.png"), [])  # neither changes a shape's run
     with pytest.raises(TrainerError, match="other settings: --seed: 0 -> 7"):

@@ -52,6 +52,16 @@ class Batch(NamedTuple):
     documents: Tensor | None  # int32 [B, T]: numbers, for masking
     weights: Tensor | None = None  # float32 [B]: of each row's loss
 
+    def rows(self, start: int, stop: int) -> Batch:
+        return Batch(*(None if x is None else x[start:stop] for x in self))  # type: ignore[arg-type]
+
+    def to(self, device: torch.device) -> Batch:
+        return Batch(*(None if x is None else x.to(device, non_blocking=True) for x in self))  # type: ignore[arg-type]
+
+    def pinned(self) -> Batch:
+        """In page-locked memory."""
+        return Batch(*(None if x is None else x.pin_memory() for x in self))  # type: ignore[arg-type]
+
 
 @dataclass(frozen=True)
 class Sequences:

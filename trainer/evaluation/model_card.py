@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from trainer.huggingface.architecture import CUSTOM, architecture
-from trainer.model import cost as plan
+from trainer.model import cost
 from trainer.model.transformer import ModelConfig
 from trainer.training.origin import Origin
 
@@ -72,7 +72,7 @@ def text(name: str, trained: ModelConfig, written: ModelConfig, dtype: torch.dty
 
 
 def _model(trained: ModelConfig, written: ModelConfig, dtype: torch.dtype) -> str:
-    count = sum(plan.parameters(written).values())
+    count = sum(cost.parameters(written).values())
     switches = {
         "tied embeddings": trained.tied,
         "query and key norms": trained.qk_norm,

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from trainer.inheritance.selection import Scores, Units
-from trainer.inheritance.source import SITES, Source, axes, passages, sizes
+from trainer.inheritance.source import SITES, Source, axes, layer_passes, sizes
 from trainer.model.transformer import Layer, ModelConfig
 
 METHODS = ("l1", "l2", "taylor", "activation", "mask", "uniform", "random")
@@ -95,21 +95,21 @@ def activations(source: Source, layers: list[int], tokens: Tensor, device: str) 
     """tokens int64 [n, T] -> Scores by mean |activation|."""
     c, units = source.config, [_zeros(source.config) for _ in layers]
     hidden = torch.zeros(c.width)
-    for passage in passages(source, tokens, device):
-        if passage.index in layers:
-            own = units[layers.index(passage.index)]
-            with watched(passage.layer, own, c) as of_norms:
-                passage.run()
+    for layer_pass in layer_passes(source, tokens, device):
+        if layer_pass.index in layers:
+            own = units[layers.index(layer_pass.index)]
+            with watched(layer_pass.layer, own, c) as of_norms:
+                layer_pass.run()
             hidden += sum(of_norms.values(), torch.zeros(c.width)).sqrt()
             own["groups"] = own["heads"].view(c.kv_heads, -1).sum(1)
         else:
-            passage.run()
-        _tell(f"measured activations of layer {passage.index + 1} of {c.depth}")
+            layer_pass.run()
+        _tell(f"measured activations of layer {layer_pass.index + 1} of {c.depth}")
     for u in units:
         for axis in u:
             u[axis].sqrt_()
     norm, final = source.read("norm.weight").float(), torch.zeros(c.width)
-    for x in passage.outputs:
+    for x in layer_pass.outputs:
         rms = x.square().mean(-1, keepdim=True).add(c.norm_eps).sqrt()
         final += _over_sequence(x / rms * norm.to(device))
     return Scores(hidden + final.sqrt(), units)
@@ -152,8 +152,8 @@ def _over_sequence(x: Tensor) -> Tensor:
 def block_influence(source: Source, tokens: Tensor, device: str) -> Tensor:
     """ShortGPT's: 1 - mean cosine between the residual before and behind a layer -> float32 [depth]."""
     out = torch.zeros(source.config.depth)
-    for passage in passages(source, tokens, device):
-        passage.run()
-        pairs = zip(passage.inputs, passage.outputs, strict=True)
-        out[passage.index] = 1 - torch.cat([nn.functional.cosine_similarity(a, b, dim=-1) for a, b in pairs]).mean()
+    for layer_pass in layer_passes(source, tokens, device):
+        layer_pass.run()
+        pairs = zip(layer_pass.inputs, layer_pass.outputs, strict=True)
+        out[layer_pass.index] = 1 - torch.cat([nn.functional.cosine_similarity(a, b, dim=-1) for a, b in pairs]).mean()
     return out

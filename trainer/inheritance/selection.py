@@ -1,4 +1,4 @@
-"""Chooses the units to keep (Plan), and cuts the small model's tensors out of the large model's.
+"""Chooses the units to keep (Selection), and cuts the small model's tensors out of the large model's.
 
 One set of hidden indices for the whole residual stream; heads whole, equally many in each kept key-value
 group; the rest layer by layer. Norms and output projections are rescaled to correct for the cut (Corrections).
@@ -29,7 +29,7 @@ class Scores:
 
 
 @dataclass(frozen=True)
-class Plan:
+class Selection:
     """Sorted indices into the source."""
 
     layers: list[int]
@@ -46,7 +46,7 @@ class Corrections:
     spread: bool = False  # scale so that sums over fewer terms keep their variance
 
 
-def choose(scores: Scores, layers: list[int], source: ModelConfig, target: ModelConfig) -> Plan:
+def choose(scores: Scores, layers: list[int], source: ModelConfig, target: ModelConfig) -> Selection:
     """The highest scores fill the target's shape exactly; of equal ones the first."""
     want, per, keep = sizes(target), source.heads // source.kv_heads, target.heads // target.kv_heads
     units = []
@@ -57,7 +57,7 @@ def choose(scores: Scores, layers: list[int], source: ModelConfig, target: Model
         if "shortcut" in s:
             found["shortcut"] = top(s["shortcut"], want["shortcut"])
         units.append(found)
-    return Plan(layers, top(scores.hidden, target.width), units)
+    return Selection(layers, top(scores.hidden, target.width), units)
 
 
 def top(scores: Tensor, n: int) -> Tensor:
@@ -69,7 +69,7 @@ def expand(index: Tensor, width: int) -> Tensor:
     return (index.unsqueeze(1) * width + torch.arange(width)).flatten()
 
 
-def elements(plan: Plan, layer: int, axis: str, c: ModelConfig) -> Tensor | None:
+def elements(selection: Selection, layer: int, axis: str, c: ModelConfig) -> Tensor | None:
     """Indices along a tensor's dimension, of the kept layer number `layer`; None: all of it stays.
 
     c: the source's.
@@ -77,24 +77,24 @@ def elements(plan: Plan, layer: int, axis: str, c: ModelConfig) -> Tensor | None
     if axis in ("vocab", "head_dim"):
         return None
     if axis == "hidden":
-        return plan.hidden
-    units = plan.units[layer]
+        return selection.hidden
+    units = selection.units[layer]
     if axis == "terms":
         return torch.cat([i * c.ffn + units["ffn"] for i in range(c.series)])
     return expand(units[axis], c.head_dim) if axis in ("heads", "groups") else units[axis]
 
 
-def cut(tensor: Tensor, name: str, plan: Plan, layer: int, c: ModelConfig) -> Tensor:
+def cut(tensor: Tensor, name: str, selection: Selection, layer: int, c: ModelConfig) -> Tensor:
     """A tensor of the source, by its name, without the units that go."""
     for dim, axis in enumerate(axes(name)):
-        index = elements(plan, layer, axis, c)
+        index = elements(selection, layer, axis, c)
         if index is not None and len(index) != tensor.shape[dim]:
             tensor = tensor.index_select(dim, index)
     return tensor
 
 
 def sliced(
-    source: Source, target: ModelConfig, plan: Plan, corrections: Corrections, *, tie: str = "", seed: int = 0
+    source: Source, target: ModelConfig, selection: Selection, corrections: Corrections, *, tie: str = "", seed: int = 0
 ) -> Iterator[tuple[str, Tensor]]:
     """(name, tensor in the source's type) of every parameter of the target, in order; one is in memory at a time.
 
@@ -104,7 +104,7 @@ def sliced(
     with torch.device("meta"):
         names = list(Model(target).state_dict())
     own = {*source.names(), "lm_head.weight"}
-    added = {n for n in names if _there(n, plan) not in own}
+    added = {n for n in names if _there(n, selection) not in own}
     fresh = {n: t for n, t in random_weights(target, seed) if n in added} if added else {}
     for name in names:
         done = fresh.get(name, corrections.projections.get(name))
@@ -115,20 +115,20 @@ def sliced(
         if name == "embed_tokens.weight" and tie in ("head", "mean"):
             tensor = _tied_rows(source, tie)
         else:
-            tensor = source.read(_there(name, plan))
-        kept = cut(tensor, name, plan, layer, source.config)
+            tensor = source.read(_there(name, selection))
+        kept = cut(tensor, name, selection, layer, source.config)
         if name.endswith(("series.scale", "series.shift")) and target.series > source.config.series:
             kept = torch.cat([kept, kept.new_zeros((target.series - source.config.series) * target.ffn)])
         factor = _factor(name, source.config, target, corrections)
         yield name, kept if factor == 1.0 else (kept.float() * factor).to(kept.dtype)
 
 
-def _there(name: str, plan: Plan) -> str:
+def _there(name: str, selection: Selection) -> str:
     """The target's name -> the source's."""
     if not name.startswith("layers."):
         return name
     _, i, rest = name.split(".", 2)
-    return f"layers.{plan.layers[int(i)]}.{rest}"
+    return f"layers.{selection.layers[int(i)]}.{rest}"
 
 
 def _tied_rows(source: Source, tie: str) -> Tensor:

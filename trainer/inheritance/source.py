@@ -116,7 +116,7 @@ class Source:
 
 
 @dataclass
-class Passage:
+class LayerPass:
     """One layer, and the residual before it: batches float32 [B, T, d]. After run(), the residual behind it."""
 
     index: int
@@ -130,7 +130,7 @@ class Passage:
         self.outputs = [self.layer(x, self.cos, self.sin) for x in self.inputs]
 
 
-def passages(source: Source, tokens: Tensor, device: str = "cpu") -> Iterator[Passage]:
+def layer_passes(source: Source, tokens: Tensor, device: str = "cpu") -> Iterator[LayerPass]:
     """tokens int64 [n, T] -> each layer of the source in turn, with what goes into it: one layer in memory.
 
     Whoever looks at it may put hooks on the layer and run it; else it is run here.
@@ -141,21 +141,21 @@ def passages(source: Source, tokens: Tensor, device: str = "cpu") -> Iterator[Pa
     del embedding
     cos, sin = angles(inverse_frequencies(source.config).to(device), tokens.shape[1])
     for i in range(source.config.depth):
-        passage = Passage(i, source.layer(i, device), xs, cos, sin)
-        yield passage
-        if not passage.outputs:
+        layer_pass = LayerPass(i, source.layer(i, device), xs, cos, sin)
+        yield layer_pass
+        if not layer_pass.outputs:
             with torch.no_grad():
-                passage.run()
-        xs = passage.outputs
+                layer_pass.run()
+        xs = layer_pass.outputs
 
 
 @torch.no_grad()
 def source_loss(source: Source, tokens: Tensor, targets: Tensor, device: str = "cpu") -> float:
     """tokens, targets int64 [n, T] -> nats per token, a layer in memory at a time."""
     outputs: list[Tensor] = []
-    for passage in passages(source, tokens, device):
-        passage.run()
-        outputs = passage.outputs
+    for layer_pass in layer_passes(source, tokens, device):
+        layer_pass.run()
+        outputs = layer_pass.outputs
     norm = Norm(source.config.width, source.config.norm_eps)
     norm.weight.copy_(source.read("norm.weight"))
     x = norm.to(device)(torch.cat(outputs)).flatten(0, 1)

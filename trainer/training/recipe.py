@@ -15,7 +15,7 @@ from trainer.data.rounds import number
 from trainer.errors import TrainerError
 from trainer.model.cost import parameters
 from trainer.model.transformer import ModelConfig
-from trainer.training.config import Config
+from trainer.training.config import RunConfig
 from trainer.training.identity import of_model, of_recipe
 from trainer.training.optim import LARGEST_BATCH
 
@@ -30,7 +30,7 @@ _DATA = {  # keys of the recipe's data that must not change -> what an error mes
 FIXED = ("preset", "init", "kept", "seed", "mask_documents", "init_scheme", "unbias")
 
 
-def recipe(config: Config, model: ModelConfig, sequences: Sequences) -> dict[str, Any]:
+def recipe(config: RunConfig, model: ModelConfig, sequences: Sequences) -> dict[str, Any]:
     """Everything that determines the run's result, as JSON."""
     s = sequences.shards
     data = {"fingerprint": s.fingerprint, "tokens": s.tokens, "documents": s.manifest["totals"].get("documents")}
@@ -70,7 +70,7 @@ def check_resume(old: dict[str, Any], new: dict[str, Any], where: Path) -> list[
     for key, what in _DATA.items():
         if old["data"].get(key) != new["data"].get(key):
             fatal.append(f"{what}: {old['data'].get(key)} -> {new['data'].get(key)}")
-    before = {**dataclasses.asdict(Config()), **old["train"]}  # options that were not there yet
+    before = {**dataclasses.asdict(RunConfig()), **old["train"]}  # options that were not there yet
     changed = [(k, before[k], v) for k, v in new["train"].items() if before[k] != v]
     fatal += [f"--{k.replace('_', '-')}: {a} -> {b}" for k, a, b in changed if k in FIXED]
     if fatal:
@@ -87,7 +87,7 @@ def tokenizer_text(tokenizer: dict[str, Any]) -> str:
     return f"{tokenizer.get('path')} ({tokenizer['size']:,} ids, fingerprint {tokenizer['fingerprint']})"
 
 
-def introduction(config: Config, made: dict[str, Any], step: int) -> str:
+def introduction(config: RunConfig, made: dict[str, Any], step: int) -> str:
     """The lines printed before training: size of the model, number of steps and tokens, learning rate."""
     n = sum(parameters(ModelConfig(**made["model"])).values())
     seen, there = config.steps * config.batch_tokens, made["data"]["sequences"] * config.seq_len

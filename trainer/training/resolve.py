@@ -17,7 +17,7 @@ from trainer.huggingface.tokenizer import read_tokenizer
 from trainer.model.presets import ffn_width, preset, reshaped
 from trainer.model.transformer import ModelConfig
 from trainer.training.checkpoint import about
-from trainer.training.config import Config
+from trainer.training.config import RunConfig
 from trainer.training.optim import scaled_lr
 from trainer.training.recipe import tokenizer_text
 
@@ -46,7 +46,7 @@ def _is_run(init: str) -> bool:
     return not (Path(init) / "config.json").exists()
 
 
-def model_config(config: Config, shards: Shards | None) -> ModelConfig:
+def model_config(config: RunConfig, shards: Shards | None) -> ModelConfig:
     """The shape of the preset or of --init's model, changed by the options; the vocabulary is that of the data."""
     changes: dict[str, Any] = {"width": config.width, "depth": config.depth, "expand": config.expand}
     changes |= {"heads": config.heads, "kv_heads": config.kv_heads}
@@ -91,7 +91,7 @@ def _check_vocabulary(init: str, model: ModelConfig, facts: dict[str, Any], shar
         )
 
 
-def resolve(config: Config, model: ModelConfig, sequences: Sequences | None, world: int) -> Config:
+def resolve(config: RunConfig, model: ModelConfig, sequences: Sequences | None, world: int) -> RunConfig:
     """Replaces every 0 and -1 by the value it stands for. Raises TrainerError for contradictory options."""
     base = preset(config.preset)
     T = model.seq_len
@@ -134,7 +134,7 @@ class Data(NamedTuple):
     round: Round | None = None  # the selection of sequences to train on; None: all
 
 
-def open_data(config: Config) -> tuple[Config, Data | None]:
+def open_data(config: RunConfig) -> tuple[RunConfig, Data | None]:
     """Opens the data; returns the configuration with the sequence length and the holdout that the data prescribe."""
     if not config.data and config.plan:
         return config, None
@@ -153,14 +153,14 @@ def open_data(config: Config) -> tuple[Config, Data | None]:
     return replace(config, holdout=_holdout(config, data.shards)), data
 
 
-def _holdout(config: Config, shards: Shards) -> int:
+def _holdout(config: RunConfig, shards: Shards) -> int:
     """If --holdout is not given: that of --init's run on the same shards, whose held-out sequences are still unseen."""
     facts = about(config.init)[1] if config.init and config.holdout < 0 else {}
     same = facts.get("data", {}).get("fingerprint") == shards.fingerprint
     return facts["train"]["holdout"] if same and "train" in facts else config.holdout
 
 
-def sequences_of(config: Config, data: Data, length: int) -> Sequences:
+def sequences_of(config: RunConfig, data: Data, length: int) -> Sequences:
     total = max(0, (data.shards.tokens - 1) // length)
     kept, inclusion = None, None
     if data.round and config.kept:
