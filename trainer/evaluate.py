@@ -116,11 +116,11 @@ def on_data(model: Model, facts: dict[str, Any], data: str, config: EvaluateConf
 
 
 def _same_tokenizer(shards: Shards, facts: dict[str, Any], model: Model, name: str) -> None:
-    made = facts.get("tokenizer") or {}
-    if made.get("fingerprint", shards.tokenizer["fingerprint"]) != shards.tokenizer["fingerprint"]:
+    trained = facts.get("tokenizer") or {}
+    if trained.get("fingerprint", shards.tokenizer["fingerprint"]) != shards.tokenizer["fingerprint"]:
         raise TrainerError(
-            f"the model was trained with a different tokenizer: {made.get('family')}, {made.get('size', 0):,} ids, "
-            f"fingerprint {made['fingerprint']}",
+            f"the model was trained with a different tokenizer: {trained.get('family')}, "
+            f"{trained.get('size', 0):,} ids, fingerprint {trained['fingerprint']}",
             where=f"{shards.directory}: {shards.tokenizer['family']}, {shards.vocab:,} ids, "
             f"fingerprint {shards.tokenizer['fingerprint']}",
             fix="encode the text with the model's tokenizer",

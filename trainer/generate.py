@@ -53,7 +53,7 @@ def program() -> None:
         raise TrainerError(
             "the prompt is empty, and the tokenizer has no beginning-of-text token to start with", fix="pass a prompt"
         )
-    made = continuation(
+    new = continuation(
         model.to(config.device),
         ids,
         config.tokens,
@@ -62,7 +62,7 @@ def program() -> None:
         top_k=config.top_k,
         seed=config.seed,
     )
-    for text in streamed(known.tokenizer.decode, ids[len(begin) :], made):
+    for text in streamed(known.tokenizer.decode, ids[len(begin) :], new):
         print(text, end="", flush=True)
     print()
 

@@ -108,7 +108,7 @@ class InheritConfig:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Sequences to fit on and to measure losses on, alternating in the data; int64 [n, T]."""
+    """Sequences to fit on and sequences to measure losses on, alternating in the data; int64 [n, T]."""
 
     fit: Tensor
     fit_targets: Tensor
@@ -203,15 +203,15 @@ def calibration(config: InheritConfig, source: Source) -> Calibration | None:
 
 def check_tokenizer(config: InheritConfig, source: Source, shards: Shards) -> None:
     """Raises TrainerError if the data are not encoded with the target's vocabulary."""
-    made, where = shards.tokenizer, config.vocab or config.source
+    data, where = shards.tokenizer, config.vocab or config.source
     try:
         own = read_tokenizer(where)
     except TrainerError:
         own = None
     name = f"{own.family}, {own.size:,} ids, {own.fingerprint}" if own else f"{source.config.vocab:,} ids"
-    if (own and own.fingerprint != made["fingerprint"]) or (not own and shards.vocab > source.config.vocab):
+    if (own and own.fingerprint != data["fingerprint"]) or (not own and shards.vocab > source.config.vocab):
         raise TrainerError(
-            f"the data have a different vocabulary: {made['family']}, {made['size']:,} ids, {made['fingerprint']}",
+            f"the data have a different vocabulary: {data['family']}, {data['size']:,} ids, {data['fingerprint']}",
             where=f"{where} ({name})",
             fix="encode the data with the target's tokenizer: the one in --vocab if given, otherwise the source's",
         )
@@ -266,7 +266,8 @@ def model_loss(model: Model, data: Calibration, device: str, rows: int = 8) -> f
     model.to(device)
     total = 0.0
     for x, y in zip(data.held_out.split(rows), data.held_out_targets.split(rows), strict=True):
-        total += float(model(x.to(device), y.to(device))[0])
+        loss, _, _ = model(x.to(device), y.to(device))
+        total += float(loss)
     return total / int((data.held_out_targets != IGNORE).sum())
 
 
@@ -291,10 +292,10 @@ def how_tied(config: InheritConfig, source: ModelConfig, target: ModelConfig) ->
 
 def special_ids(config: InheritConfig, source: Source) -> dict[str, int | None]:
     """bos_token_id and eos_token_id of the source, by the target's ids; None if the token was removed."""
-    there = json.loads((Path(config.source) / "config.json").read_text())
+    original = json.loads((Path(config.source) / "config.json").read_text())
     out: dict[str, int | None] = {}
     for key in ("bos_token_id", "eos_token_id"):
-        old = there.get(key)
+        old = original.get(key)
         old = old[0] if isinstance(old, list) and old else old
         out[key] = source.rows.new(old) if source.rows and isinstance(old, int) else old
     return out

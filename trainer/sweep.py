@@ -114,7 +114,7 @@ def count(given: str) -> int:
 
 
 def nearest(wanted: int, vocab: int) -> str:
-    """The largest tiny-* of not more than `wanted` parameters with this vocabulary, else the smallest."""
+    """The largest tiny-* preset with at most `wanted` parameters with this vocabulary, else the smallest."""
     sizes = {
         name: sum(parameters(replace(p.model, vocab=vocab)).values())
         for name, p in PRESETS.items()
@@ -128,10 +128,10 @@ def nearest(wanted: int, vocab: int) -> str:
 
 
 def drawn(base: ModelConfig, wanted: int, tolerance: float, draws: int, seed: int) -> list[Shape]:
-    """At most `draws` different shapes with parameters within the tolerance, at random among all that there are.
+    """At most `draws` different shapes with parameters within the tolerance, chosen at random among all of them.
 
-    There are fewer in small models: a width is a multiple of a head's, an ffn one of 256. Raises TrainerError
-    where there are not three, which is the least that a correlation says anything of.
+    Small models have few: a width is a multiple of the head width, an ffn a multiple of 256. Raises TrainerError for
+    fewer than three, which is the minimum for a correlation.
     """
     found = []
     for width in range(2 * base.head_dim, wanted // base.vocab + base.head_dim, base.head_dim):
@@ -215,9 +215,9 @@ def train(config: SweepConfig, shape: Shape, run: Path) -> None:
 
 
 def speed(run: Path, device: str) -> float:
-    """Tokens per second of greedy decoding, by BATCH texts at once: the second time, as the first warms up."""
+    """Tokens per second of greedy decoding of BATCH texts at once; a first, shorter pass warms up."""
     cuda = torch.cuda.is_available() if device == "auto" else device == "cuda"
-    model, _ = load_model(run, torch.bfloat16 if cuda else torch.float32)
+    model = load_model(run, torch.bfloat16 if cuda else torch.float32).model
     model.to("cuda" if cuda else "cpu")
     prompt = torch.zeros(BATCH, PROMPT, dtype=torch.int64, device=model.embed_tokens.weight.device)
     decode(model, prompt, NEW // 4)
@@ -230,7 +230,7 @@ def speed(run: Path, device: str) -> float:
 
 
 def spearman(x: list[float], y: list[float]) -> float:
-    """Correlation of the ranks; equal values share the mean of theirs. nan where one of them does not vary."""
+    """Correlation of the ranks; equal values share the mean rank. nan if x or y does not vary."""
     a, b = (torch.tensor([_rank(v, values) for v in values], dtype=torch.float64) for values in (x, y))
     a, b = a - a.mean(), b - b.mean()
     return float((a @ b) / (a.norm() * b.norm()))

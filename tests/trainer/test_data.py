@@ -98,7 +98,7 @@ def test_kept_sequences_are_a_round_without_a_copy(shards, tmp_path):
     s = Sequences(Shards.open(shards), 64, 20)
     keep = np.arange(1, s.total, 3)
     pq.write_table(pa.table({"sequence": keep}), tmp_path / "keep.parquet")
-    round1 = Sequences(s.shards, 64, 20, read_kept(tmp_path / "keep.parquet", s.total)[0])
+    round1 = Sequences(s.shards, 64, 20, read_kept(tmp_path / "keep.parquet", s.total).numbers)
     assert (round1.held_out == s.held_out).all()
     seen = round1.order(np.arange(round1.size), seed=0)
     assert sorted(seen.tolist()) == sorted(set(keep.tolist()) - set(s.held_out.tolist()))

@@ -24,7 +24,7 @@ from trainer.data.shards import Shards
 from trainer.errors import TrainerError
 from trainer.evaluate import EvaluateConfig, chosen, on_data
 from trainer.evaluation.multiple_choice import (
-    SAID,
+    GREEDY,
     Item,
     Request,
     accuracy,
@@ -215,7 +215,7 @@ SHAPES: list[tuple[dict[str, Any], list[tuple[str, str]], int]] = [
         [("The cup fell because the cup", " was loose."), ("The cup fell because the shelf", " was loose.")],
         1,
     ),
-    ({"context": "once upon a", "continuation": "time"}, [("once upon a", " time")], SAID),
+    ({"context": "once upon a", "continuation": "time"}, [("once upon a", " time")], GREEDY),
     (
         {"premise": "It rained.", "choice1": "He slept.", "choice2": "He got wet.", "question": "effect", "label": 1},
         [("It rained.", " He slept."), ("It rained.", " He got wet.")],
@@ -244,7 +244,7 @@ SHAPES: list[tuple[dict[str, Any], list[tuple[str, str]], int]] = [
      [("Question: 1 + 1?\nAnswer:", " 1"), ("Question: 1 + 1?\nAnswer:", " 2")], 1),
     ({"context": "The cat is Tom. ", "question": "Who?", "answers": ["Tom", "Tom", "the cat"]},
      [("The cat is Tom.\nQuestion: Who?\nAnswer:", " Tom"), ("The cat is Tom.\nQuestion: Who?\nAnswer:", " the cat")],
-     SAID),
+     GREEDY),
 ]  # fmt: skip
 
 
@@ -354,7 +354,7 @@ def test_a_uniform_model_prefers_few_tokens_and_shares_the_point(tokenizer: Toke
 
 def test_accuracy_by_hand() -> None:
     two = [("c", " ab"), ("c", " abcdef")]  # 3 and 7 bytes
-    items = [Item(two, 0), Item(two, 1), Item(two, 1), Item([("c", " x")], SAID)]
+    items = [Item(two, 0), Item(two, 1), Item(two, 1), Item([("c", " x")], GREEDY)]
     nll = np.array([3.0, 4.0, 3.0, 4.0, 9.0, 8.0, 5.0])
     found = accuracy(items, nll, np.array([False] * 6 + [True]))
     assert found["accuracy"] == 3 / 4  # right, wrong, right, said

@@ -111,7 +111,7 @@ def test_it_starts_from_a_run_bit_for_bit(workspace):
     flags = ["--round", "1", "--steps", "1", "--lr", "1e-30", "--warmup", "0", "--weight-decay", "0"]
     done = trained(workspace, *flags, "--init", str(before), "-o", "there")
     assert done.returncode == 0, done.stderr
-    first, got = (dict(load_model(p)[0].named_parameters()) for p in (before, workspace / "there"))
+    first, got = (dict(load_model(p).model.named_parameters()) for p in (before, workspace / "there"))
     assert first.keys() == got.keys()
     for name, p in got.items():
         torch.testing.assert_close(p, first[name], rtol=0, atol=2e-30)
@@ -240,7 +240,7 @@ def test_logged_losses_are_those_of_the_weights_before_each_step(workspace, shar
     assert table["sequence"].to_numpy().tolist() == s.order(np.arange(60), 0).tolist()
     batch = s.read(table["sequence"].to_numpy()[:12], s.shards.vocab)
     with torch.no_grad():
-        logits = load_model(workspace / "run")[0](batch.tokens)
+        logits = load_model(workspace / "run").model(batch.tokens)
     nll = F.cross_entropy(logits.transpose(1, 2), batch.targets, reduction="none")
     np.testing.assert_allclose(table["nll"].to_numpy()[:12], nll.sum(1), rtol=1e-5)
     np.testing.assert_allclose(table["max"].to_numpy()[:12], nll.amax(1), rtol=1e-5)

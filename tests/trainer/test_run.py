@@ -21,7 +21,7 @@ from trainer.training.checkpoint import latest, load_model
 
 
 def weights(run):
-    return load_model(run)[0].state_dict()
+    return load_model(run).model.state_dict()
 
 
 def same(a, b):
@@ -261,7 +261,7 @@ def test_it_starts_from_another_model_bit_for_bit(shards, byte_bpe, tmp_path):
 
     done = run("--steps", "1", "--lr", "1e-30", "--warmup", "0")
     assert done.returncode == 0, done.stderr
-    trained = load_model(tmp_path / "run")[0]
+    trained = load_model(tmp_path / "run").model
     for name, p in trained.named_parameters():  # one step of 1e-30 moves only what was zero
         torch.testing.assert_close(p.data, weights[name], rtol=0, atol=2e-30)
     assert "cannot change the shape of the existing model" in run("--depth", "3").stderr

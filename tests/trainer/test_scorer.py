@@ -63,7 +63,7 @@ def test_a_model_of_ours_in_all_its_forms(run, shards, tmp_path, monkeypatch):
     first = load(str(run / "checkpoints" / "step-00000002"))
     assert abs(first(ids[:4]) - got[:4]).max() > 1e-3
     assert first.facts["step"] == 2 and scorer.facts["step"] == 4 and scorer.facts["precision"] == "float32"
-    expected = sum(p.numel() for p in load_model(run)[0].parameters())
+    expected = sum(p.numel() for p in load_model(run).model.parameters())
     assert scorer.facts["parameters"] == expected < exported.facts["parameters"], "the series is folded there"
     json.dumps([scorer.facts, exported.facts])
     assert scorer.tokenizer["fingerprint"] == exported.tokenizer["fingerprint"] == s.shards.tokenizer["fingerprint"]
@@ -86,7 +86,7 @@ def test_documents_and_targets_without_a_loss(run, shards):
     bears = np.random.default_rng(0).random((3, 32)) < 0.7
     got = load(str(run))(ids, bears, batch.documents.numpy())
     with torch.no_grad():
-        _, nll, _ = load_model(run)[0](batch.tokens, batch.targets, batch.documents)
+        _, nll, _ = load_model(run).model(batch.tokens, batch.targets, batch.documents)
     assert (got[~bears] == 0).all() and bears.sum() < bears.size
     np.testing.assert_allclose(got[bears], nll.numpy()[bears], atol=1e-5)
     alone = load(str(run))(ids)

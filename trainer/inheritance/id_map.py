@@ -19,7 +19,7 @@ from trainer.errors import UNREADABLE, TrainerError
 
 @dataclass(frozen=True)
 class Rows:
-    """The map, by new id."""
+    """The rows of the large embedding for each new id."""
 
     directory: Path
     old: int  # ids of the big tokenizer

@@ -1,8 +1,9 @@
 """Corrects the scale after a cut: norms of the narrower residual, output projections with fewer terms.
 
-A norm divides by the rms over all that it sees. x_k g / rms_all = x_k g' / rms_kept with g' = g E[rms_kept] /
-E[rms_all]: measured on data, or else estimated from weights. An output projection M that reads k of n inputs
-is the best for what comes in, in the source, on the data: M' = M S[:,k] (S[k,k] + r I)^-1, S = X^T X (ridge).
+A norm divides by the rms over all dimensions of its input. x_k g / rms_all = x_k g' / rms_kept with g' = g
+E[rms_kept] / E[rms_all]: measured on data, otherwise estimated from weights. An output projection M that keeps k of n
+inputs is fitted by ridge regression to the inputs that it has in the source: M' = M S[:,k] (S[k,k] + r I)^-1,
+S = X^T X.
 """
 
 from __future__ import annotations
@@ -20,14 +21,14 @@ from trainer.inheritance.source import SITES, LayerPass, Source, layer_passes, s
 from trainer.model.transformer import Layer
 
 Rescale = Literal["none", "std", "lstsq"]
-RIDGE = 1e-2  # of the mean diagonal: data are fewer than inputs in large models
+RIDGE = 1e-2  # fraction of the mean diagonal; large models have more inputs than calibration tokens
 NORMS = ("input_layernorm", "post_attention_layernorm")
 
 
 def corrected(
     source: Source, selection: Selection, tokens: Tensor | None, rescale: Rescale, device: str
 ) -> Corrections:
-    """tokens int64 [n, T], or None: norms by the weights alone."""
+    """tokens int64 [n, T]; None: norms are estimated from the weights."""
     narrower = len(selection.hidden) < source.config.width
     if tokens is None:
         return Corrections(estimated_norms(source, selection) if narrower else {}, {}, rescale == "std")
@@ -126,8 +127,11 @@ def observed(
 
 
 def estimated_norms(source: Source, selection: Selection) -> dict[str, float]:
-    """Factors as if every output projection had white inputs: a dimension's energy is that of the embedding's
-    column and of the rows that write it, summed up to the norm. By the target's names."""
+    """Factors by the target's names, on the assumption that every output projection has white inputs.
+
+    The energy of a dimension at a norm is then that of its column of the embedding and of the rows that write to it
+    before the norm.
+    """
     energy = source.read("embed_tokens.weight").float().square().mean(0)
     out: dict[str, float] = {}
 

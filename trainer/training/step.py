@@ -52,7 +52,7 @@ class StepResult(NamedTuple):
     lr: float
     grad_norm: float  # before clipping
     targets: int  # of all ranks
-    bits_per_byte: float | None  # None: no target stands for text, or the bytes of the ids are unknown
+    bits_per_byte: float | None  # None: no target encodes text, or the bytes of the ids are unknown
     skipped: str | None  # why the weights were not changed
     stop: bool  # a rank was asked to stop, so all stop after this step
     rows: Tensor | None  # by_sequence of this rank's rows, unweighted, if requested
@@ -67,7 +67,7 @@ class StepResult(NamedTuple):
 class Sums(NamedTuple):
     """This rank's sums over a batch."""
 
-    values: Tensor  # float64 [3]: nll; nll of targets that stand for text; bytes of that text
+    values: Tensor  # float64 [3]: nll; nll of targets that encode text; bytes of that text
     rows: Tensor | None  # float64 [B, 3]: by_sequence
 
 
@@ -115,7 +115,7 @@ class Stepper:
         return Sums(values, torch.cat(rows) if by_row else None)
 
     def _text(self, nll: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Sums over the targets that stand for text: nll, bytes."""
+        """Sums over the targets that encode text: nll, bytes."""
         if self.piece_bytes is None:
             return nll.new_zeros((), dtype=torch.float64), nll.new_zeros((), dtype=torch.float64)
         size = self.piece_bytes[batch.targets.clamp(min=0)] * (batch.targets >= 0)
