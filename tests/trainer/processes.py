@@ -23,14 +23,11 @@ TINY = ["--preset", "tiny-1m", "--width", "64", "--depth", "2", "--expand", "2",
 TINY += ["--batch-tokens", "384", "--holdout", "24"]  # 12 sequences a step: 1, 2 and 3 ranks share them
 
 FORKS = multiprocessing.get_context("forkserver")
-PROGRAMS = [
-    "trainer.training.loop",
-    "trainer.training.resolve",
-    "trainer.inherit",
-    "trainer.evaluate",
-    "trainer.export",
-]
-FORKS.set_forkserver_preload([*PROGRAMS, "torch._dynamo", "torch.distributed.checkpoint.state_dict"])
+FORKS.set_forkserver_preload(
+    ["trainer.training.loop", "trainer.training.resolve", "trainer.inherit", "trainer.evaluate", "trainer.export"]
+    + ["torch._dynamo", "torch.distributed.checkpoint.state_dict"]
+)
+os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")  # with more, each process that compiles starts another one
 
 
 def environment() -> dict[str, str]:

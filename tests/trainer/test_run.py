@@ -63,7 +63,7 @@ def test_stopped_at_random_and_resumed_it_is_the_same_to_the_last_bit(signals, t
         process = started("trainer.run", *command(shards, run, *flags), cwd=tmp_path)
         at = rng.randrange(1, 12)
         for text in process.stderr:
-            at -= text.startswith("step")
+            at -= text.startswith("step") and "held out" not in text
             if at == 0:
                 time.sleep(rng.random() * 0.05)
                 process.send_signal(number)
@@ -72,6 +72,7 @@ def test_stopped_at_random_and_resumed_it_is_the_same_to_the_last_bit(signals, t
         if number == signal.SIGTERM:  # finishes the step and saves
             assert done.returncode == REQUEUE and "stopped at step" in done.stderr
             assert latest(run).name == f"step-{curve(run)[-1][0]:08d}"
+    (run / "losses").mkdir(exist_ok=True)
     (run / "losses" / "step-00000059.parquet").write_bytes(b"of steps that no checkpoint has")
     train("stopped", *flags)
     assert curve(run) == curve(tmp_path / "whole")
