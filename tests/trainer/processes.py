@@ -24,8 +24,7 @@ TINY += ["--batch-tokens", "384", "--holdout", "24"]  # 12 sequences a step: 1, 
 
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(
-    ["trainer.training.loop", "trainer.training.resolve", "trainer.inherit", "trainer.evaluate", "trainer.export"]
-    + ["torch._dynamo", "torch.distributed.checkpoint.state_dict"]
+    [f"trainer.{name}" for name in ("training.loop", "training.resolve", "inherit", "evaluate", "export")]
 )
 os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")  # with more, each process that compiles starts another one
 
