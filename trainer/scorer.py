@@ -134,8 +134,8 @@ class Scorer:
         if data.get("fingerprint") != fingerprint or "seq_len" not in trained:
             return np.empty(0, np.int64)
         T = trained["seq_len"]
-        held = held_out(max(0, (data["tokens"] - 1) // T), trained["holdout"])
-        first, last = held * T // self.seq_len, ((held + 1) * T - 1) // self.seq_len
+        excluded = held_out(max(0, (data["tokens"] - 1) // T), trained["holdout"])
+        first, last = excluded * T // self.seq_len, ((excluded + 1) * T - 1) // self.seq_len
         spans = [np.arange(a, b + 1) for a, b in zip(first.tolist(), last.tolist(), strict=True)]
         numbers = np.unique(np.concatenate([np.empty(0, np.int64), *spans]))
         return numbers[numbers < total]

@@ -64,10 +64,10 @@ def _item(line: str, where: str) -> Item:
     known = "; ".join(", ".join(keys) for keys in SHAPES)
     try:
         x = json.loads(line)
-        made = next((make for keys, make in SHAPES.items() if x.keys() >= set(keys)), None)
-        if made is None:
+        convert = next((make for keys, make in SHAPES.items() if x.keys() >= set(keys)), None)
+        if convert is None:
             raise ValueError(f"its keys are {', '.join(x)}")
-        item = made(x)
+        item = convert(x)
         if not -1 <= item.gold < len(item.pairs) or not all(c.strip() for _, c in item.pairs):
             raise ValueError(f"the answer is number {item.gold + 1} of {len(item.pairs)} choices, or a choice is empty")
     except (ValueError, KeyError, TypeError, AttributeError, IndexError) as e:

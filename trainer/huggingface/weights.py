@@ -77,9 +77,9 @@ class Weights:
                 fix="download the model again; its index lists files that do not exist",
                 code=UNREADABLE,
             )
-        found = cls(directory, config, files, kind == "internlm2")
-        found._check()
-        return found
+        weights = cls(directory, config, files, kind == "internlm2")
+        weights._check()
+        return weights
 
     def names(self) -> list[str]:
         """Names of all parameters, in the order of this trainer's model."""

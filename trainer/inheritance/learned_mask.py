@@ -155,8 +155,8 @@ def learned(
         optimizer.step()
         if step % max(1, steps // 10) == 0 or step == steps - 1:
             print(f"mask: step {step + 1} of {steps}, loss {loss.item():.4f}", file=sys.stderr)
-    found = [{a: m.logits.detach().cpu() for a, m in own.items()} for own in layers]
-    return Scores(hidden.logits.detach().cpu(), found)
+    layer_logits = [{a: m.logits.detach().cpu() for a, m in own.items()} for own in layers]
+    return Scores(hidden.logits.detach().cpu(), layer_logits)
 
 
 def _gates(

@@ -69,10 +69,10 @@ def _of_layer(
         layer_pass.run()
     for axis, site in sites.items():
         index = elements(selection, at, axis, source.config)
-        there = source.read(f"layers.{layer_pass.index}.{site}.weight")
+        weight = source.read(f"layers.{layer_pass.index}.{site}.weight")
         assert index is not None
-        fitted = fit(there.to(device), grams[axis], index.to(device))[selection.hidden.to(device)]
-        projections[f"layers.{at}.{site}.weight"] = fitted.to("cpu", there.dtype)
+        fitted = fit(weight.to(device), grams[axis], index.to(device))[selection.hidden.to(device)]
+        projections[f"layers.{at}.{site}.weight"] = fitted.to("cpu", weight.dtype)
     return {f"layers.{at}.{name}.weight": r.value for name, r in ratios.items()}
 
 

@@ -18,8 +18,8 @@ CONVENTION = "PaLM: 6 x (parameters without the embedding, with the head) + 12 x
 
 def peak_flops(device_name: str) -> float | None:
     """Peak FLOP/s of a GPU by its name; None if it is not in the table, so that no wrong MFU is printed."""
-    found = [name for name in PEAK if name in device_name]
-    return PEAK[max(found, key=len)] if found else None
+    names = [name for name in PEAK if name in device_name]
+    return PEAK[max(names, key=len)] if names else None
 
 
 def parameters(c: ModelConfig) -> dict[str, int]:

@@ -142,15 +142,15 @@ def about(path: str | Path) -> Known:
 
 def checkpoint_of(path: Path) -> Path:
     """The newest checkpoint of a run; a checkpoint itself is returned as it is."""
-    found = path if (path / STATE).exists() else latest(path)
-    if found is None:
+    checkpoint = path if (path / STATE).exists() else latest(path)
+    if checkpoint is None:
         raise TrainerError(
             "this is neither a run, nor a checkpoint, nor a Hugging Face directory",
             where=str(path),
             fix="pass the directory that was given to `python -m trainer.run -o`",
             code=UNREADABLE,
         )
-    return found
+    return checkpoint
 
 
 def load_model(path: str | Path, dtype: torch.dtype = torch.float32) -> LoadedModel:

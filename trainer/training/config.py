@@ -161,10 +161,10 @@ def _defaults() -> RunConfig:
         return RunConfig()
     try:
         with open(FILE, "rb") as f:
-            found = tomllib.load(f)
+            content = tomllib.load(f)
     except tomllib.TOMLDecodeError as e:
         raise TrainerError(f"the file is not valid TOML: {e}", where=FILE, fix="correct the line") from None
-    table = found.get("train", {})
+    table = content.get("train", {})
     names = {f.name for f in dataclasses.fields(RunConfig)}
     for name in table:
         if name not in names:
@@ -173,7 +173,7 @@ def _defaults() -> RunConfig:
                 where=f"{FILE}, table [train]",
                 fix=f"use one of {', '.join(sorted(names))}",
             )
-    table.setdefault("data", found.get("encode", {}).get("out", ""))
+    table.setdefault("data", content.get("encode", {}).get("out", ""))
     if isinstance(table.get("track"), list):
         table["track"] = tuple(table["track"])
     return RunConfig(**table)

@@ -110,7 +110,7 @@ def resolve(config: RunConfig, model: ModelConfig, sequences: Sequences | None, 
             f"the data has only {sequences.size} sequences, fewer than one batch of {rows}",
             fix="use a smaller --batch-tokens, or set --steps",
         )
-    held = len(sequences.held_out) * T if sequences else 0  # tokens; validating one costs a third of training on it
+    held_out = len(sequences.held_out) * T if sequences else 0  # tokens; validating one costs a third of training on it
     cuda = torch.cuda.is_available() if config.device == "auto" else config.device == "cuda"
     return replace(
         config,
@@ -120,7 +120,7 @@ def resolve(config: RunConfig, model: ModelConfig, sequences: Sequences | None, 
         steps=steps,
         lr=config.lr or scaled_lr(base.lr, batch, base.batch_tokens),
         warmup=config.warmup if config.warmup >= 0 else min(2000, max(1, round(0.03 * steps))),
-        validate_every=config.validate_every or max(1, steps // 20, math.ceil(10 / 3 * held / batch)),
+        validate_every=config.validate_every or max(1, steps // 20, math.ceil(10 / 3 * held_out / batch)),
         save_every=config.save_every or max(1, steps // 10),
         log_every=config.log_every or max(1, steps // 30),
         device="cuda" if cuda else "cpu",
