@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ import tyro
 
 import trainer
 from tests.trainer.options import PROGRAMS, config_of, option_helps
+from tests.trainer.processes import environment
 
 SOURCES = sorted(Path(trainer.__file__).parent.glob("*.py"))
 
@@ -49,3 +52,10 @@ def test_the_help_is_shown(program: str, capsys: pytest.CaptureFixture[str]) -> 
     assert end.value.code == 0
     for text in option_helps(config_of(program)).values():
         assert " ".join(text.split()[:3]) in shown
+
+
+def test_the_training_program_reads_its_options_without_torch() -> None:
+    """Importing torch takes seconds, which --help and a mistyped option should not cost."""
+    code = "import sys, trainer.run; trainer.run.parse([]); sys.exit('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

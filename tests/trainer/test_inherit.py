@@ -108,7 +108,7 @@ def cut(tmp_path: Path) -> Any:
 
 @contextmanager
 def zeroed(big: Model, report: Report) -> Iterator[None]:
-    """The big model's kept layers, units that went times 0, norms over what stayed. Written anew."""
+    """The large model with only the kept layers, removed units times 0, and norms over the kept dimensions."""
     selection, c = report.selection, big.config
     keep = torch.zeros(c.width).index_fill(0, selection.hidden, 1.0)
     big.layers = torch.nn.ModuleList(big.layers[i] for i in selection.layers)
