@@ -23,9 +23,7 @@ TINY = ["--preset", "tiny-1m", "--width", "64", "--depth", "2", "--expand", "2",
 TINY += ["--batch-tokens", "384", "--holdout", "24"]  # 12 sequences a step: 1, 2 and 3 ranks share them
 
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(
-    [f"trainer.{name}" for name in ("training.loop", "training.resolve", "inherit", "evaluate", "export")]
-)
+FORKS.set_forkserver_preload(["tests.trainer.warm"])
 os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")  # with more, each process that compiles starts another one
 
 

@@ -55,13 +55,13 @@ def test_a_run_learns_and_leaves_what_it_says(train, tmp_path):
     ids=lambda signals: " ".join(s.name for s in signals),
 )
 def test_stopped_at_random_and_resumed_it_is_the_same_to_the_last_bit(signals, train, shards, tmp_path):
-    flags = ["--steps", "60", "--save-every", "4", "--lr", "0.005", "--mask-documents"]
+    flags = ["--steps", "36", "--save-every", "5", "--lr", "0.005", "--mask-documents"]
     flags += ["--log-every", "1", "--log-sequence-loss"]
     train("whole", *flags)
     run, rng = tmp_path / "stopped", random.Random(time.time_ns())
     for number in signals:
         process = started("trainer.run", *command(shards, run, *flags), cwd=tmp_path)
-        at = rng.randrange(1, 12)
+        at = rng.randrange(1, 9)
         for text in process.stderr:
             at -= text.startswith("step") and "held out" not in text
             if at == 0:
@@ -73,7 +73,7 @@ def test_stopped_at_random_and_resumed_it_is_the_same_to_the_last_bit(signals, t
             assert done.returncode == REQUEUE and "stopped at step" in done.stderr
             assert latest(run).name == f"step-{curve(run)[-1][0]:08d}"
     (run / "losses").mkdir(exist_ok=True)
-    (run / "losses" / "step-00000059.parquet").write_bytes(b"of steps that no checkpoint has")
+    (run / "losses" / "step-00000035.parquet").write_bytes(b"of steps that no checkpoint has")
     train("stopped", *flags)
     assert curve(run) == curve(tmp_path / "whole")
     assert same(weights(run), weights(tmp_path / "whole"))
@@ -81,7 +81,7 @@ def test_stopped_at_random_and_resumed_it_is_the_same_to_the_last_bit(signals, t
 
 
 def test_saved_on_two_processes_and_resumed_on_one_and_three(train, shards, tmp_path):
-    flags = ["--steps", "18", "--save-every", "6", "--keep", "0"]
+    flags = ["--steps", "9", "--save-every", "3", "--keep", "0"]
     train("one", *flags)
     line = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "trainer.run"]
     line += command(shards, tmp_path / "two", *flags)
@@ -92,10 +92,10 @@ def test_saved_on_two_processes_and_resumed_on_one_and_three(train, shards, tmp_
     for ranks in (1, 3):
         run = tmp_path / f"then {ranks}"
         shutil.copytree(tmp_path / "two", run)
-        for step in (12, 18):
+        for step in (6, 9):
             shutil.rmtree(run / "checkpoints" / f"step-{step:08d}")
         done = train(run.name, *flags, ranks=ranks)
-        assert "resuming from step 6" in done.stderr
+        assert "resuming from step 3" in done.stderr
         assert_near(curve(run), reference)
 
 
