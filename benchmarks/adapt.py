@@ -146,15 +146,9 @@ def _learned(big: Any, words: Any, weights: Any, sizes: list[int]) -> list[Any]:
 
     from tinydata.tokenizers.base import places
     from tinydata.tokenizers.families.merging import build_tree
-    from tinydata.verbs.compact.bpe_training import (
-        TrainingSymbols,
-        learn,
-        merges_are_implied,
-        spelled,
-        symbols_of,
-        tally,
-    )
+    from tinydata.verbs.compact.bpe_training import learn
     from tinydata.verbs.compact.prune import kept, removal_order
+    from tinydata.verbs.compact.training_text import TrainingSymbols, merges_are_implied, spelled, symbols_of, tally
 
     implied = merges_are_implied(big)
     single = np.array([len(p.decode("utf-8", "ignore")) == 1 for p in big.pieces])

@@ -26,12 +26,13 @@ from tinydata.engines.local import LocalEngine
 from tinydata.formats.corpus import plan, read
 from tinydata.tokenizers.open import open_tokenizer
 from tinydata.tokenizers.probe import PROBE, agrees
-from tinydata.verbs.compact import adapt, bpe_training, card, corpus_words, domain_guard
-from tinydata.verbs.compact.bpe_training import TrainingSymbols, learn, spelled, tally
+from tinydata.verbs.compact import adapt, card, corpus_words, domain_guard
+from tinydata.verbs.compact.bpe_training import learn
 from tinydata.verbs.compact.domain_guard import TracedTokenizer
 from tinydata.verbs.compact.pair_index import LONGEST
 from tinydata.verbs.compact.plan import Goal, choose, open_counts
 from tinydata.verbs.compact.tradeoff import Heldout
+from tinydata.verbs.compact.training_text import TrainingSymbols, spelled, symbols_of, tally
 from tinydata.verbs.compact.verb import compact
 from tinydata.verbs.compact.word_collector import WordCollector
 from tinydata.verbs.count import verb as count_verb
@@ -184,7 +185,7 @@ def test_scratch(text: list[str], byte_bpe: Path) -> None:
     words = collector.words()
     ids, word = spelled(words, bytes_only)
     count = words.weighted(np.ones(1))
-    found = learn(ids, word, count, bpe_training.symbols_of(bytes_only), np.ones(big.size - bytes_only.size, np.int64))
+    found = learn(ids, word, count, symbols_of(bytes_only), np.ones(big.size - bytes_only.size, np.int64))
     ours = int(tally(ids, word, count, big.size).sum())
     theirs = sum(map(len, big.encode(text)))
     assert len(found.left) == big.size - bytes_only.size

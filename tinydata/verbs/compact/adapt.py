@@ -24,11 +24,12 @@ from tinydata.tokenizers.base import NORMAL, Tokenizer, places
 from tinydata.tokenizers.families.merging import build_tree, spell
 from tinydata.tokenizers.kernels.merge_tree import Tree
 from tinydata.tokenizers.probe import PROBE, agrees
-from tinydata.verbs.compact.bpe_training import Spelling, learn, merges_are_implied, spelled, symbols_of, tally
+from tinydata.verbs.compact.bpe_training import learn
 from tinydata.verbs.compact.corpus_words import corpus_words
 from tinydata.verbs.compact.domain_guard import MERGES, PRIOR, Emphasis, TracedTokenizer, guarded
 from tinydata.verbs.compact.prune import Order, kept, merge_uses, removal_order
 from tinydata.verbs.compact.tradeoff import Heldout
+from tinydata.verbs.compact.training_text import Spelling, merges_are_implied, spelled, symbols_of, tally
 from tinydata.verbs.compact.word_collector import Words
 
 SHOWN = 20  # learned tokens in the manifest and on the console

@@ -4,8 +4,7 @@ The most frequent adjacent pair becomes a symbol, repeatedly, until no pair is w
 of every pair and a list of the positions where it may occur; the heap may contain outdated counts, so what is taken
 from it is compared with the current count. A merge visits only the positions of its pair.
 
-Two bit sets say which symbols must not merge: `ends` of the left one and `begins` of the right one have a bit in
-common. If two pairs give the same bytes, only the first is learned, since a vocabulary contains a piece once; where
+If two pairs give the same bytes, only the first is learned, since a vocabulary contains a piece once; where
 merges are implied by the pieces (SentencePiece), the second one gives the same piece.
 
 Source: Sennrich et al. 2016, "Neural Machine Translation of Rare Words with Subword Units".
@@ -13,46 +12,31 @@ Source: Sennrich et al. 2016, "Neural Machine Translation of Rare Words with Sub
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 from numba import njit
 
-from tinydata.core.kernels import inlined
-from tinydata.tokenizers.base import BYTE, NORMAL, Tokenizer
-from tinydata.tokenizers.kernels.bpe import encode
-from tinydata.tokenizers.kernels.cutters import LETTER, NUMBER, OTHER, SPACE
+from tinydata.core.kernels import compiled, inlined
 from tinydata.verbs.compact.pair_heap import Heap, pop, push
 from tinydata.verbs.compact.pair_index import (
     EMPTY,
     LONGEST,
+    add_position,
     count_pairs,
     find_slot,
+    forget,
     frequent_pairs,
+    is_full,
+    lacks_nodes,
     pair_key,
     positions_of,
+    slot_of,
     symbols_of_pair,
-    with_pair,
-    with_position,
     with_positions,
-    without_positions,
+    with_room,
 )
-from tinydata.verbs.compact.word_collector import Words, character_classes
-
-ALL = 0b1111  # one bit per class of characters
-BREAK = np.int32(-1)  # an id: the end of a word
-MERGED = np.int32(-2)  # an id: this position is now part of the symbol on its left
-BASE = np.uint64(0x5851F42D4C957F2D)  # of the polynomial hash of a piece's bytes
-
-
-class TrainingSymbols(NamedTuple):
-    """What may be merged; one entry per id."""
-
-    hashes: np.ndarray  # uint64[ids]: of the bytes
-    lengths: np.ndarray  # int64[ids], bytes; LONGEST + 1: never merges
-    begins: np.ndarray  # uint8[ids]: bits of the class of the first character
-    ends: np.ndarray  # uint8[ids]: bits of the classes that must not follow the last character
+from tinydata.verbs.compact.training_text import BASE, BREAK, MERGED, Text, TrainingSymbols
 
 
 class Merges(NamedTuple):
@@ -61,108 +45,6 @@ class Merges(NamedTuple):
     left: np.ndarray  # int32[m]
     right: np.ndarray  # int32[m]
     gain: np.ndarray  # int64[m]: how often the pair occurred
-
-
-class Spelling(NamedTuple):
-    """Words as ids, end to end."""
-
-    ids: np.ndarray  # int32[n]: the ids of each word, and a BREAK behind it
-    word: np.ndarray  # int32[n]: number of the word that each belongs to
-
-
-class Text(NamedTuple):
-    """A Spelling in which symbols are merged in place, and how often each word occurs."""
-
-    ids: np.ndarray  # int32[n]; MERGED in place of what became part of the symbol on its left
-    word: np.ndarray  # int32[n]
-    count: np.ndarray  # int64[words]
-
-
-def spelled(words: Words, tokenizer: Tokenizer) -> Spelling:
-    """Words -> their ids under the tokenizer."""
-    cutter = tokenizer.cutter
-    prefix = cutter.prefix if cutter else -1
-    longest = int(np.diff(words.offsets).max(initial=0)) + 2
-    return Spelling(
-        *_spelled(words.data, words.offsets, words.first, prefix, tokenizer.symbols, tokenizer.pairs, longest)
-    )
-
-
-@njit(cache=True)
-def _spelled(data, offsets, first, prefix, symbols, pairs, longest):
-    sym = np.empty(4 * longest, np.int32)
-    value = np.empty(4 * longest, np.int64)
-    chars = np.empty(4 * longest, np.int32)
-    out = np.empty(len(data) // 2 + 2 * len(first) + 16 * longest, np.int32)
-    word = np.empty(len(out), np.int32)
-    at = 0
-    for w in range(len(first)):
-        lead = prefix if first[w] else -1
-        n = encode(data, offsets[w], offsets[w + 1], lead, symbols, pairs, sym, value, chars, -1)
-        if at + n + 1 > len(out):
-            out = np.concatenate((out, np.empty(len(out), np.int32)))
-            word = np.concatenate((word, np.empty(len(word), np.int32)))
-        for k in range(n):
-            out[at] = sym[k]
-            word[at] = w
-            at += 1
-        out[at] = BREAK
-        word[at] = w
-        at += 1
-    return out[:at].copy(), word[:at].copy()
-
-
-@njit(cache=True)
-def tally(ids, word, count, size):
-    """ids, word as in Spelling, count int64[words] -> int64[size]: how often each id occurs."""
-    out = np.zeros(size, np.int64)
-    for i in range(len(ids)):
-        if ids[i] >= 0:
-            out[ids[i]] += count[word[i]]
-    return out
-
-
-def symbols_of(tokenizer: Tokenizer) -> TrainingSymbols:
-    """Which pieces may merge: with a pre-tokenizer all, within words; in SentencePiece what its trainer would merge.
-
-    Those are characters of the same class, and a blank with what follows it; digits only where an old piece contains
-    them in this way; bytes never.
-    """
-    n = tokenizer.size
-    hashes, begins, ends = np.zeros(n, np.uint64), np.zeros(n, np.uint8), np.zeros(n, np.uint8)
-    lengths = np.array([len(p) for p in tokenizer.pieces], np.int64)
-    data = np.frombuffer(b"".join(tokenizer.pieces), np.uint8)
-    _hash_all(data, np.concatenate([[0], np.cumsum(lengths)]), hashes)
-    implied = merges_are_implied(tokenizer)
-    may = tokenizer.kinds == NORMAL if implied else (tokenizer.kinds == NORMAL) | (tokenizer.kinds == BYTE)
-    if implied:
-        kinds = character_classes()
-        texts = {int(i): tokenizer.pieces[i].decode() for i in np.flatnonzero(may)}
-        pairs = {(a, b) for t in texts.values() for a, b in pairwise(t) if b.isdigit()}
-        behind = {k: ALL & ~(1 << k) for k in (OTHER, LETTER, NUMBER, SPACE)}  # what must not follow
-        if not any(a.isdigit() for a, _ in pairs):
-            behind[NUMBER] = ALL
-        blank = 0 if any(a == " " for a, _ in pairs) else 1 << NUMBER
-        for i, text in texts.items():
-            if text:
-                begins[i] = 1 << int(kinds[ord(text[0])])
-                ends[i] = blank if text[-1] == " " else behind[int(kinds[ord(text[-1])])]
-    lengths[~may] = LONGEST + 1
-    return TrainingSymbols(hashes, lengths, begins, ends)
-
-
-def merges_are_implied(tokenizer: Tokenizer) -> bool:
-    """Whether two symbols merge because their concatenation is a piece (SentencePiece), not by a list."""
-    return len(tokenizer.symbols.by_char) > 0
-
-
-@njit(cache=True)
-def _hash_all(data, offsets, out):
-    for i in range(len(out)):
-        h = np.uint64(0)
-        for k in range(offsets[i], offsets[i + 1]):
-            h = h * BASE + np.uint64(data[k]) + np.uint64(1)
-        out[i] = h
 
 
 def learn(
@@ -229,7 +111,7 @@ def _learn(text, symbols, size, index, price, least, implied, merges):
         whole = size + m
         known = pieces.ids[find_slot(pieces.hashes, _hash_of(left, right, pieces, symbols))]
         if known < 0:
-            _add(Merge(left, right, whole), pieces, symbols)
+            _add_symbol(Merge(left, right, whole), pieces, symbols)
             merges.left[m], merges.right[m], merges.gain[m] = left, right, top
             m += 1
         elif implied and symbols.lengths[known] <= LONGEST:
@@ -238,11 +120,14 @@ def _learn(text, symbols, size, index, price, least, implied, merges):
             index.counts[s] = 0
             continue
         positions = positions_of(index, s)
-        index = without_positions(index, s)
+        forget(index, s)
         if left == right:
             positions.sort()  # where they overlap, the left one is merged
-        index, new = _merge(text, symbols, index, Merge(left, right, whole), positions, least, implied)
-        index, heap = _queue(index, heap, new, least, implied)
+        merge, progress, new = Merge(left, right, whole), Progress(0, 0), np.empty(2 * len(positions), np.uint64)
+        while progress.done < len(positions):
+            index = with_room(index, least)
+            progress = _merge(text, symbols, index, merge, positions, progress, new, implied)
+        heap = _queue(index, heap, new[: progress.new], least, implied)
     return m
 
 
@@ -254,14 +139,25 @@ class Merge(NamedTuple):
     whole: int
 
 
-@njit(cache=True)
-def _merge(text, symbols, index, merge, positions, least, implied):
-    """Merges the pair at the given positions, where it still exists -> (Index, uint64[n]: new pairs for the heap)."""
+class Progress(NamedTuple):
+    """How far a merge is."""
+
+    done: int  # positions
+    new: int  # pairs that were added
+
+
+@compiled()
+def _merge(text, symbols, index, merge, positions, progress, new, implied):
+    """Merges the pair where it still exists, at positions from `progress` on -> Progress; it stops if index is full.
+
+    new uint64[...]: pairs that were added and need an entry in the heap.
+    """
     left, right, whole = merge
-    ids, merged = text.ids, pair_key(left, right, symbols)
-    new, n = np.empty(2 * len(positions), np.uint64), 0
-    for p in positions:
-        i = np.int64(p)
+    ids, merged, n = text.ids, pair_key(left, right, symbols), progress.new
+    for p in range(progress.done, len(positions)):
+        if is_full(index) or lacks_nodes(index):
+            return Progress(p, n)
+        i = np.int64(positions[p])
         if ids[i] != left:
             continue
         j = _next(ids, i)
@@ -271,44 +167,65 @@ def _merge(text, symbols, index, merge, positions, least, implied):
         h, k = _previous(ids, i), _next(ids, j)
         before, behind = np.int64(ids[h]) if h >= 0 else np.int64(BREAK), np.int64(ids[k])
         ids[i], ids[j] = whole, MERGED
-        for place, old, now in (
-            (h, pair_key(before, left, symbols), pair_key(before, whole, symbols)),
-            (i, pair_key(right, behind, symbols), pair_key(whole, behind, symbols)),
-        ):
-            if old != EMPTY and old != merged:
-                s = find_slot(index.keys, old)
-                if index.keys[s] != EMPTY:
-                    index.counts[s] -= count
-            if now != EMPTY:
-                index = with_pair(index, now, least)
-                s = find_slot(index.keys, now)
-                if index.counts[s] == 0 or implied:
-                    new[n] = now
-                    n += 1
-                index.counts[s] += count
-                index = with_position(index, s, place)
-    return index, new[:n]
+        _subtract(index, pair_key(before, left, symbols), merged, count)
+        n = _add(index, pair_key(before, whole, symbols), h, count, new, n, implied)
+        _subtract(index, pair_key(right, behind, symbols), merged, count)
+        n = _add(index, pair_key(whole, behind, symbols), i, count, new, n, implied)
+    return Progress(len(positions), n)
+
+
+@inlined()
+def _subtract(index, key, merged, count):
+    """A pair next to the merged one does not occur there any more."""
+    if key != EMPTY and key != merged:
+        s = find_slot(index.keys, key)
+        if index.keys[s] != EMPTY:
+            index.counts[s] -= count
+
+
+@inlined()
+def _add(index, key, position, count, new, n, implied):
+    """A pair occurs at a new position -> number of pairs in `new`."""
+    if key == EMPTY:
+        return n
+    s = slot_of(index, key)
+    if index.counts[s] == 0 or implied:
+        new[n] = key
+        n += 1
+    index.counts[s] += count
+    add_position(index, s, position)
+    return n
 
 
 @njit(cache=True)
 def _queue(index, heap, new, least, implied):
-    """Pairs uint64[n] that a merge added -> (Index, Heap): each gets an entry, or is forgotten if it is too rare."""
-    for key in new:
-        s = find_slot(index.keys, key)
-        if index.counts[s] > least:
-            heap = push(heap, index.counts[s], key)
-        elif not implied:
-            index = without_positions(index, s)
-    return index, heap
+    """Pairs uint64[n] that a merge added -> Heap: each gets an entry, or is forgotten if it is too rare."""
+    counts = np.empty(len(new), np.int64)
+    _current_counts(index, new, least, implied, counts)
+    for k in range(len(new)):
+        if counts[k] > least:
+            heap = push(heap, counts[k], new[k])
+    return heap
+
+
+@compiled()
+def _current_counts(index, new, least, implied, counts):
+    """-> counts int64[n] of the pairs; those of at most `least` are forgotten, unless merges are implied."""
+    for k in range(len(new)):
+        s = find_slot(index.keys, new[k])
+        counts[k] = index.counts[s]
+        if counts[k] <= least and not implied:
+            forget(index, s)
 
 
 @njit(cache=True)
 def _heap_of(index):
     """Index -> Heap with an entry for each pair."""
     heap = Heap(np.empty((1 << 12, 2), np.int64), 0)
-    for s in range(len(index.keys)):
-        if index.keys[s] != EMPTY:
-            heap = push(heap, index.counts[s], index.keys[s])
+    keys, counts = index.keys, index.counts
+    for s in range(len(keys)):
+        if keys[s] != EMPTY:
+            heap = push(heap, counts[s], keys[s])
     return heap
 
 
@@ -343,7 +260,7 @@ def _hash_of(left, right, pieces, symbols):
 
 
 @inlined()
-def _add(merge, pieces, symbols):
+def _add_symbol(merge, pieces, symbols):
     """Makes merge.whole a symbol and a piece."""
     left, right, whole = merge
     h = _hash_of(left, right, pieces, symbols)
