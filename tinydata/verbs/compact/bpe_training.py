@@ -163,7 +163,7 @@ def _merge(text, symbols, index, merge, positions, progress, new, implied):
         j = _next(ids, i)
         if ids[j] != right:
             continue
-        count = text.count[text.word[i]]
+        count = text.counts[text.word[i]]
         h, k = _previous(ids, i), _next(ids, j)
         before, behind = np.int64(ids[h]) if h >= 0 else np.int64(BREAK), np.int64(ids[k])
         ids[i], ids[j] = whole, MERGED

@@ -82,7 +82,7 @@ def _count(text, symbols, index, begin):
         if key != EMPTY:
             if is_full(index):
                 return i
-            index.counts[slot_of(index, key)] += text.count[text.word[i]]
+            index.counts[slot_of(index, key)] += text.counts[text.word[i]]
     return len(text.ids) - 1
 
 

@@ -45,7 +45,7 @@ class Text(NamedTuple):
 
     ids: np.ndarray  # int32[n]; MERGED in place of what became part of the symbol on its left
     word: np.ndarray  # int32[n]
-    count: np.ndarray  # int64[words]
+    counts: np.ndarray  # int64[words]: how often each word occurs
 
 
 def spelled(words: Words, tokenizer: Tokenizer) -> Spelling:

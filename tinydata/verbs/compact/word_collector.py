@@ -43,7 +43,7 @@ class _Keys(NamedTuple):
 
     keys: pa.Array  # large_binary[n]: a byte that says whether it is at the start of a document, and the word
     group: np.ndarray  # int32[n]
-    count: np.ndarray  # int64[n]
+    counts: np.ndarray  # int64[n]
 
 
 class WordCollector(TextCounter):
@@ -71,8 +71,9 @@ class WordCollector(TextCounter):
         starts = np.frombuffer(offsets, np.int64, len(sorted_keys) + 1)
         content = np.frombuffer(data, np.uint8) if data.size else np.zeros(1, np.uint8)
         first = content[starts[:-1]].astype(np.bool_)
+        words, ends = _without_flags(content, starts)
         word = rank[encoded.indices.to_numpy()]
-        return Words(*_without_flags(content, starts), first, word, np.concatenate(group), np.concatenate(count))
+        return Words(words, ends, first, word, np.concatenate(group), np.concatenate(count))
 
     def _encode(self, texts: list[str], groups: np.ndarray) -> None:
         """Documents that only the library can encode."""

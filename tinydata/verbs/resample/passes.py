@@ -68,7 +68,7 @@ class LossHistogram(NamedTuple):
 class Sparse(NamedTuple):
     """The entries of an array that are not 0."""
 
-    index: np.ndarray  # int64[n]: in the flat array
+    at: np.ndarray  # int64[n]: indices into the flat array
     values: np.ndarray  # int64[n]
 
 
@@ -86,7 +86,7 @@ def prior_limits(passes: Passes, source: Source) -> np.ndarray:
         return no_bounds(len(source.domains))
     counts = np.zeros((len(source.domains), 2, 65536), np.int64)
     for result in passes.run("priors", source, partial(count_priors, source)):
-        counts.ravel()[result.index] += result.values
+        counts.ravel()[result.at] += result.values
     return bounds(counts, source.limits["prior"])
 
 
@@ -103,7 +103,7 @@ def count_priors(source: Source, task: Units, tell: Tell) -> Sparse:
 def loss_histogram(passes: Passes, source: Source, limits: np.ndarray) -> LossHistogram:
     """Limits of the priors -> LossHistogram, in one pass."""
     results = passes.run("losses", source, partial(count_losses, source, limits))
-    bins = np.unique(np.concatenate([r.counts.index % BINS for r in results]))
+    bins = np.unique(np.concatenate([r.counts.at % BINS for r in results]))
     if not len(bins):
         bins = np.zeros(1, np.int64)
     counts = np.zeros((len(source.domains), len(bins)), np.int64)
