@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 from tinydata.core.text import Result, many, seconds, size
 from tinydata.formats.corpus import Plan, sample_batches
@@ -23,7 +24,7 @@ def estimate(corpus_plan: Plan, corpus: list[str], vocab: str, tokenizer: str, s
             part.add(batch)
     took, scale = time.time() - began, total / disk
     first: list[int] = next((i[:12].tolist() for i in part.ids if len(i)), [])
-    facts = {
+    facts: dict[str, Any] = {
         "kind": corpus_plan.kind,
         "files": len(corpus_plan.files),
         "splits": len(corpus_plan.splits),
