@@ -46,7 +46,7 @@ def plan(paths: list[str], wanted: Wanted = USUAL) -> CorpusPlan:
     """
     named, unlisted, said = expand(paths)
     with ThreadPoolExecutor(16) as pool:  # on object stores each inspection is a round trip
-        inspected = list(pool.map(lambda pair: _inspect(*pair, wanted), named))
+        inspected = list(pool.map(lambda pair: _inspect(pair[0], pair[1], wanted), named))
     known = [i for i in inspected if i.known]
     names = {name for _, name in named}
     corpus = CorpusPlan(
