@@ -128,10 +128,10 @@ def _texts(domain: str, step: int = 1) -> Any:
 
 def _scratch(opened: Any, big: Any, sizes: list[int]) -> list[float]:
     """Inflation on the held-out text of vocabularies that are learned from bytes and characters on."""
-    from tinydata.verbs.compact.adapt import corpus_words
+    from tinydata.verbs.compact.corpus_words import corpus_words
     from tinydata.verbs.compact.tradeoff import Heldout
 
-    words, weights = corpus_words(opened.manifest, opened.table, big, big)
+    words, weights = corpus_words(opened.manifest, opened.domain_table, big, big)
     held = Heldout(opened.heldout, big)
     made = _learned(big, words, weights, sizes)
     return [float(held.count(m).sum() / held.tokens.sum() - 1) for m in made]
@@ -146,14 +146,15 @@ def _learned(big: Any, words: Any, weights: Any, sizes: list[int]) -> list[Any]:
 
     from tinydata.tokenizers.base import places
     from tinydata.tokenizers.families.merging import build_tree
-    from tinydata.verbs.compact.bpe_training import Symbols, learn, merges_are_implied, spelled, symbols_of, tally
+    from tinydata.verbs.compact.bpe_training import learn
     from tinydata.verbs.compact.prune import kept, removal_order
+    from tinydata.verbs.compact.training_text import TrainingSymbols, merges_are_implied, spelled, symbols_of, tally
 
     implied = merges_are_implied(big)
     single = np.array([len(p.decode("utf-8", "ignore")) == 1 for p in big.pieces])
     first = np.flatnonzero(~big.removable() | (single & implied))
     base = big.subset(first)
-    symbols = Symbols(*(a[big.order(first)] for a in symbols_of(big)))
+    symbols = TrainingSymbols(*(a[big.order(first)] for a in symbols_of(big)))
     count = words.weighted(weights)
     ids, word = spelled(words, base)
     found = learn(ids, word, count, symbols, np.ones(max(sizes), np.int64), implied)
@@ -181,7 +182,7 @@ def library(folder: str, tok: str) -> list[int]:
     texts = texts.chunk(0) if isinstance(texts, pa.ChunkedArray) else texts
     collector = WordCollector(big)
     collector.add(texts, np.zeros(len(texts), np.int32))
-    ours = _learned(big, collector.collected(), np.ones(1), [size])[0]
+    ours = _learned(big, collector.words(), np.ones(1), [size])[0]
     theirs = Tokenizer(models.BPE())
     theirs.pre_tokenizer = Tokenizer.from_str(json.dumps(big.config)).pre_tokenizer
     alphabet = [t for t in big.config["model"]["vocab"] if len(t) == 1]

@@ -29,7 +29,7 @@ from trainer.huggingface import weights as hf
 from trainer.huggingface.tokenizer import read_tokenizer
 from trainer.model.init import random_weights
 from trainer.training import checkpoint
-from trainer.training.config import Config
+from trainer.training.config import RunConfig
 from trainer.training.metrics import read
 from trainer.training.optim import adamw, schedule
 from trainer.training.resolve import model_config, resolve
@@ -42,7 +42,7 @@ def ours(shards: Path, out: Path, flags: list[str], seed: int) -> float:
     return [x["validation"] for x in read(out) if "validation" in x][-1]["bits_per_byte"]
 
 
-def transformers(config: Config, sequences: Sequences, out: Path) -> float:
+def transformers(config: RunConfig, sequences: Sequences, out: Path) -> float:
     """The plain loop of the documentation: forward, backward, clip, step."""
     from transformers import AutoModelForCausalLM
 
@@ -77,7 +77,7 @@ def transformers(config: Config, sequences: Sequences, out: Path) -> float:
     return sums.result()["bits_per_byte"]
 
 
-def ngram(config: Config, sequences: Sequences, order: int, discount: float = 0.75) -> float:
+def ngram(config: RunConfig, sequences: Sequences, order: int, discount: float = 0.75) -> float:
     """P_n(w | c) = max(count(cw) - D, 0) / count(c) + D * distinct(c) / count(c) * P_{n-1}(w | c without its first)."""
     vocab, T = sequences.shards.vocab, sequences.length
     assert vocab ** (order) < 1 << 63
@@ -151,7 +151,7 @@ def main() -> None:
     for seed in range(told.seeds):
         rows[f"ours, seed {seed}"] = ours(told.shards, told.out / f"ours-{seed}", flags, seed)
         model, state = checkpoint.load_model(told.out / f"ours-{seed}")
-        config = Config(
+        config = RunConfig(
             **{**state["recipe"]["train"], "track": ()} if "recipe" in state else {**state["train"], "track": ()}
         )
         sequences = Sequences(Shards.open(told.shards), config.seq_len, config.holdout)

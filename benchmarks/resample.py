@@ -151,7 +151,7 @@ def sorting(folder: str, k: int) -> float:
 def copying(folder: str, n: int, order: str) -> float:
     """Half of n sequences to new shards -> M tokens per CPU-second, without the drawing."""
     from tinydata.engines.local import LocalEngine
-    from tinydata.verbs.resample.copy_shards import Target
+    from tinydata.verbs.resample.copy_shards import ShardLayout
     from tinydata.verbs.resample.plan import settings
     from tinydata.verbs.resample.verb import resample
 
@@ -160,13 +160,13 @@ def copying(folder: str, n: int, order: str) -> float:
     base = _shards(place / "shards", n * T + 1)
     scores(str(place / "scores"), n, base)
     spent = {}
-    for target in (Target(order=order), None, Target(order=order)):  # the first compiles
+    for target in (ShardLayout(order=order), None, ShardLayout(order=order)):  # the first compiles
         began = process.cpu()
         made = resample(str(place / "scores"), str(place / "round"), LocalEngine(1), settings(), target=target)
         spent[target] = process.cpu() - began
         shutil.rmtree(place / "round")
     shutil.rmtree(place)
-    return made["totals"]["tokens"] / (spent[Target(order=order)] - spent[None]) / 1e6
+    return made["totals"]["tokens"] / (spent[ShardLayout(order=order)] - spent[None]) / 1e6
 
 
 def _shards(where: Path, tokens: int) -> dict[str, Any]:

@@ -99,18 +99,18 @@ def model(folder: Path) -> str:
     return str(folder / "model")
 
 
-def guards(rounds: int) -> list[float]:
+def features(rounds: int) -> list[float]:
     """The kernel on ids in memory."""
     import numpy as np
 
-    from tinydata.verbs.score.features import guards, rarity
+    from tinydata.verbs.score.features import features, rarity
 
     ids = np.minimum(np.random.default_rng(0).zipf(1.2, (1 << 15, T + 1)) - 1, VOCAB - 1).astype(np.uint16)
     rare = rarity(np.bincount(ids.ravel(), minlength=VOCAB))
-    guards(ids[:2], rare, 3)
+    features(ids[:2], rare, 3)
 
     def work() -> int:
-        guards(ids, rare, 3)
+        features(ids, rare, 3)
         return ids.size
 
     return [process.speed(work) for _ in range(rounds)]

@@ -9,10 +9,9 @@ from __future__ import annotations
 import base64
 import json
 import os
-import subprocess
 import sys
 import sysconfig
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -299,20 +298,3 @@ def shards(text: list[str], byte_bpe: Path, tmp_path_factory: pytest.TempPathFac
         [str(root / "corpus.jsonl")], str(byte_bpe / "gpt2"), str(out), LocalEngine(1), Settings(shard_tokens=25_000)
     )
     return out
-
-
-@pytest.fixture
-def train(shards: Path, tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """train(out, flags…, ranks=1): trainer.run as a process of its own, or as several under torchrun."""
-    from tests.trainer.processes import command, environment
-
-    def run(out: str, *more: str, ranks: int = 1, code: int | None = 0) -> subprocess.CompletedProcess[str]:
-        line = [sys.executable]
-        if ranks > 1:
-            line += ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
-        line += command(shards, tmp_path / out, *more)
-        done = subprocess.run(line, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=300)
-        assert code is None or done.returncode == code, done.stderr[-3000:]
-        return done
-
-    return run

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import dataclasses
-import importlib
 import os
 import re
 import shlex
@@ -13,7 +12,7 @@ from pathlib import Path
 import click
 import pytest
 
-from tests.trainer.options import PROGRAMS, option_helps
+from tests.trainer.options import PROGRAMS, config_of, option_helps
 from tinydata.cli.main import cli
 
 ROOT = Path(__file__).parent.parent
@@ -45,8 +44,8 @@ def reference_of_trainer() -> str:
         "Each program is `python -m NAME`; `--help` says the same.",
         "",
     ]
-    for name, where in PROGRAMS.items():
-        config = importlib.import_module(where).Config
+    for name in PROGRAMS:
+        config = config_of(name)
         rows = []
         for field, text in option_helps(config).items():
             default = config.__dataclass_fields__[field].default
@@ -140,7 +139,7 @@ def trainer_commands() -> list[tuple[str, list[str]]]:
 @pytest.mark.parametrize(("page", "words"), trainer_commands(), ids=lambda v: v if isinstance(v, str) else " ".join(v))
 def test_shown_trainer_commands_exist(page: str, words: list[str]) -> None:
     pytest.importorskip("torch", reason="the trainer needs torch: pip install 'tinydata[train]'")
-    config = importlib.import_module(words[0]).Config
+    config = config_of(words[0])
     names = {f"--{f.name.replace('_', '-')}" for f in dataclasses.fields(config)}
     for word in words[1:]:
         if word.startswith("--"):

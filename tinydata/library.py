@@ -249,10 +249,10 @@ def encode(
     60
     """
     from tinydata.verbs.encode import verb
-    from tinydata.verbs.encode.plan import Settings, informed
+    from tinydata.verbs.encode.plan import Settings, with_id_facts
 
     small, big = _path(vocab), _path(tokenizer)
-    wanted = informed(Wanted(text_column, ids_column, domain_column, id_column, dtype), small, big)
+    wanted = with_id_facts(Wanted(text_column, ids_column, domain_column, id_column, dtype), small, big)
     seed = -1 if shuffle_seed is None else shuffle_seed
     settings = Settings(wanted, to, shard_tokens, seed, bos, eos, max_bad)
     with connect(engine, workers) as running:
@@ -268,8 +268,8 @@ def slice(model: Path, vocab: Path | Vocabulary, out: Path, *, multiple_of: int 
 
     Rows are copied from file to file; nothing is loaded. multiple_of: round the number of rows up to a multiple.
     """
+    from tinydata.verbs.slice.verb import slice_model
     from tinydata.verbs.slice.vocabulary_rows import Options
-    from tinydata.verbs.slice.write import slice_model
 
     options = Options(multiple_of=multiple_of)
     manifest = _result(slice_model, _path(model), _path(vocab), _path(out), options, force=force)

@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -27,30 +28,29 @@ import torch
 import torch.nn.functional as F
 import tyro
 
-from trainer.data.loader import steps
+from trainer.data.loader import Loader
 from trainer.data.order import Sequences
 from trainer.data.shards import Shards
 from trainer.errors import TrainerError, main
 from trainer.evaluation.baselines import PEERS, loop
-from trainer.model import cost as plan
+from trainer.model import cost
 from trainer.model.head_loss import head_loss
 from trainer.model.init import STD, random_weights
 from trainer.model.presets import preset
 from trainer.model.transformer import Model, ModelConfig
-from trainer.training.config import Config as RunConfig
+from trainer.training.config import RunConfig
 from trainer.training.metrics import memory_bytes
 from trainer.training.optim import Guard, adamw
 from trainer.training.parallel import fill, quiet_collector, sharded, world
 from trainer.training.resolve import resolve
-from trainer.training.signals import Stopped
-from trainer.training.step import take_step
+from trainer.training.step import Stepper
 
 OURS = "trainer"
 HEADS = ("by chunks", "all at once")
 
 
 @dataclass(frozen=True)
-class Config:
+class BenchConfig:
     """Measures the speed and memory of training steps on this machine, for several model shapes and training loops."""
 
     shapes: tuple[str, ...] = ()
@@ -100,7 +100,7 @@ class Setting(NamedTuple):
 
 
 def program() -> None:
-    config = tyro.cli(Config, prog="python -m trainer.bench")
+    config = tyro.cli(BenchConfig, prog="python -m trainer.bench")
     cuda = torch.cuda.is_available() if config.device == "auto" else config.device == "cuda"
     if config.head:
         heads = [measured(head, kind, config, "cuda" if cuda else "cpu") for kind in HEADS]
@@ -113,11 +113,11 @@ def program() -> None:
     for setting in found:
         print(f"{setting.shape}, {setting.loop} ...", file=sys.stderr, flush=True)
         rows.append(row(setting, machine, measured(train if setting.loop == OURS else beside, setting)))
-    result = {"machine": machine, "convention": plan.CONVENTION, "rows": rows}
+    result = {"machine": machine, "convention": cost.CONVENTION, "rows": rows}
     print(json.dumps(result, indent=1) if config.json else table(result))
 
 
-def settings(config: Config, device: str) -> list[Setting]:
+def settings(config: BenchConfig, device: str) -> list[Setting]:
     """The rows to measure: every shape, and also without π's parts where other loops, which lack them, are compared."""
     cuda = device == "cuda"
     others = [x for x in config.beside if x != "none"]
@@ -164,7 +164,7 @@ def measured(function: Callable[..., dict[str, Any]], *args: Any) -> dict[str, A
 def describe(device: str, bf16: bool) -> dict[str, Any]:
     name = torch.cuda.get_device_name() if device == "cuda" else "CPU"
     facts = {"device": name, "threads": torch.get_num_threads(), "torch": torch.__version__}
-    return {**facts, "peak": plan.peak_flops(name), "matrix_product": matrix_product(device, bf16)}
+    return {**facts, "peak": cost.peak_flops(name), "matrix_product": matrix_product(device, bf16)}
 
 
 def matrix_product(device: str, bf16: bool) -> float:
@@ -221,14 +221,10 @@ def train(s: Setting) -> dict[str, Any]:
         model = sharded(model, w, bf16=s.bf16, compile=s.compile)
         fill(model, w, random_weights(s.model, 0))
         optimizer = adamw(model, 1e-4, (0.9, 0.95), 0.1)
-        guard, stopped = Guard(), Stopped()
-        batches = steps(
-            sequences, seed=0, sample=0, batch=s.parts * s.rows, rank=0, world=1, vocab=s.model.vocab,
-            documents=False, pin=s.device == "cuda",
-        )  # fmt: skip
-        found = timed(lambda: take_step(model, optimizer, next(batches)[1], 1e-4, config, guard, w, stopped), s)
-        batches.close()
-    return found
+        stepper = Stepper(model, optimizer, Guard(), w, config.micro_batch, config.clip)
+        loader = Loader(sequences, seed=0, rows=s.parts * s.rows, vocab=s.model.vocab, pin=s.device == "cuda")
+        with closing(loader.batches(0)) as batches:
+            return timed(lambda: stepper.step(next(batches).batch, 1e-4), s)
 
 
 def beside(s: Setting) -> dict[str, Any]:
@@ -251,7 +247,7 @@ def random_shards(s: Setting) -> Shards:
     return Shards(Path("random"), {"dtype": ids.dtype.name, "shards": []}, [ids], [None], np.array([0, len(ids)]))
 
 
-def head(kind: str, config: Config, device: str) -> dict[str, Any]:
+def head(kind: str, config: BenchConfig, device: str) -> dict[str, Any]:
     """Forward and backward of head and loss, float32."""
     torch.manual_seed(0)
     weight = torch.randn(config.head_vocab, config.head_width, device=device)
@@ -283,10 +279,10 @@ def row(s: Setting, machine: dict[str, Any], found: dict[str, Any]) -> dict[str,
     if "error" in found:
         return out | found
     tokens = s.parts * s.rows * s.model.seq_len
-    flops = plan.flops_per_token(s.model, s.model.seq_len)
+    flops = cost.flops_per_token(s.model, s.model.seq_len)
     speed = tokens * len(found["seconds"]) / sum(found["seconds"])
     return out | {
-        "parameters": sum(plan.parameters(s.model).values()),
+        "parameters": sum(cost.parameters(s.model).values()),
         "seq_len": s.model.seq_len,
         "tokens_per_step": tokens,
         "flops_per_token": flops,
@@ -329,7 +325,7 @@ def table(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def head_table(rows: list[dict[str, Any]], config: Config) -> str:
+def head_table(rows: list[dict[str, Any]], config: BenchConfig) -> str:
     lines = [
         f"{config.head_tokens:,} tokens x {config.head_vocab:,} ids x {config.head_width:,}, float32, with gradients",
         "",

@@ -32,7 +32,7 @@ WIDTH, HEIGHT = 420, 240
 
 
 @dataclass(frozen=True)
-class Config:
+class CurveConfig:
     """Draws the training curves of one or more runs in one chart."""
 
     runs: Annotated[tuple[str, ...], tyro.conf.Positional]
@@ -42,7 +42,7 @@ class Config:
 
 
 def program() -> None:
-    config = tyro.cli(Config, prog="python -m trainer.curve")
+    config = tyro.cli(CurveConfig, prog="python -m trainer.curve")
     if not config.runs:
         raise TrainerError("no run was given", fix="python -m trainer.curve RUN ...")
     charts.check(config.out)
@@ -76,9 +76,9 @@ def picture(runs: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
     panels = []
     for key, (title, unit, form) in PANELS.items():
         trained = [p for name, found in runs.items() for p in stretches(name, found, key)]
-        held = [p for name, found in runs.items() for p in validations(name, found, key)]
-        if trained or held:
-            panels.append(_panel(title, unit, form, trained, held, list(runs)))
+        held_out = [p for name, found in runs.items() for p in validations(name, found, key)]
+        if trained or held_out:
+            panels.append(_panel(title, unit, form, trained, held_out, list(runs)))
     title = next(iter(runs)) if len(runs) == 1 else f"{len(runs)} runs"
     how = "line: training, mean over several steps; band: minimum to maximum of these steps; points: held-out sequences"
     return charts.page(title, how, panels)
@@ -106,12 +106,12 @@ def stretches(name: str, found: list[dict[str, Any]], key: str) -> list[dict[str
 
 def validations(name: str, found: list[dict[str, Any]], key: str) -> list[dict[str, Any]]:
     """What was measured on held-out sequences: run, tokens, value."""
-    held = [x for x in found if key in (x.get("validation") or {})]
-    return [{"run": name, "tokens": x["tokens"], "value": x["validation"][key]} for x in held]
+    held_out = [x for x in found if key in (x.get("validation") or {})]
+    return [{"run": name, "tokens": x["tokens"], "value": x["validation"][key]} for x in held_out]
 
 
 def _panel(
-    title: str, unit: str, form: str, trained: list[dict[str, Any]], held: list[dict[str, Any]], runs: list[str]
+    title: str, unit: str, form: str, trained: list[dict[str, Any]], held_out: list[dict[str, Any]], runs: list[str]
 ) -> dict[str, Any]:
     ticks = "datum.value == 0 ? '0' : format(datum.value, '~s')"
     x = {"field": "tokens", "type": "quantitative", "title": "tokens", "axis": {"labelExpr": ticks, "tickCount": 6}}
@@ -128,10 +128,10 @@ def _panel(
     every = {"x": x, "y": y, "color": color, "tooltip": tips}
     layers.append(_layer(trained, {"type": "line", "strokeWidth": 1.8}, every))
     if not trained:
-        layers.append(_layer(held, {"type": "line", "strokeWidth": 1.2, "strokeDash": [3, 3]}, every))
-    if held:
+        layers.append(_layer(held_out, {"type": "line", "strokeWidth": 1.2, "strokeDash": [3, 3]}, every))
+    if held_out:
         point = {"type": "point", "filled": True, "size": 46, "opacity": 1, "stroke": "white", "strokeWidth": 0.8}
-        layers.append(_layer(held, point, every))
+        layers.append(_layer(held_out, point, every))
     return {"title": title, "width": WIDTH, "height": HEIGHT, "layer": layers}
 
 

@@ -1,4 +1,4 @@
-"""TrainerError(what, where, fix): what a user sees, with an exit code. `assert` is for our own bugs."""
+"""TrainerError(what, where, fix): the message for the user, with an exit code. `assert` is for our own bugs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import NoReturn
 
 FIXABLE = 1
 UNREADABLE = 3
-REQUEUE = 75  # stopped by a signal with everything saved: the same command goes on (EX_TEMPFAIL of sysexits.h)
+REQUEUE = 75  # stopped by a signal after saving: the same command continues (EX_TEMPFAIL of sysexits.h)
 
 
 class TrainerError(Exception):
@@ -37,11 +37,11 @@ def main(program: Callable[[], int | None]) -> NoReturn:
 def leave(code: int) -> NoReturn:
     """Ends the process with this exit code, after exit handlers and buffers, without tearing the interpreter down.
 
-    The threads of torch's gloo backend outlive `destroy_process_group`. One that needs the interpreter while it is
-    being torn down is ended in the middle of C++, and the process aborts (exit code -6) instead of saying `code`.
+    The threads of torch's gloo backend outlive `destroy_process_group`. If one of them needs the interpreter while it
+    is being torn down, the process aborts (exit code -6) instead of returning `code`.
     """
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
-        with suppress(BrokenPipeError):  # whoever read it has left
+        with suppress(BrokenPipeError):  # the reader has closed the pipe
             stream.flush()
     os._exit(code)

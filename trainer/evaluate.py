@@ -36,7 +36,7 @@ AT_ONCE = {"cpu": 8_192, "cuda": 65_536}  # tokens in one forward pass
 
 
 @dataclass(frozen=True)
-class Config:
+class EvaluateConfig:
     """Measures bits per byte on shards, accuracy on multiple-choice files, and diagnostics of the layers.
     Without --data and --tasks, it uses the sequences that the model's training run held out.
     """
@@ -66,7 +66,7 @@ class Config:
 
 
 def program() -> None:
-    config = tyro.cli(Config, prog="python -m trainer.evaluate")
+    config = tyro.cli(EvaluateConfig, prog="python -m trainer.evaluate")
     cuda = torch.cuda.is_available() if config.device == "auto" else config.device == "cuda"
     low = cuda if config.precision == "auto" else config.precision == "bf16"
     model, facts = load_model(config.model, torch.bfloat16 if low else torch.float32)
@@ -87,7 +87,7 @@ def program() -> None:
     print(json.dumps(result, indent=1) if config.json else text(result))
 
 
-def on_data(model: Model, facts: dict[str, Any], data: str, config: Config) -> dict[str, Any]:
+def on_data(model: Model, facts: dict[str, Any], data: str, config: EvaluateConfig) -> dict[str, Any]:
     """-> {data: what was read; validation: loss and bits per byte; diagnostics: rows, if requested}"""
     shards, _ = opened(data)  # for a round, its base shards: the held-out sequences are defined on them
     _same_tokenizer(shards, facts, model, config.model)
@@ -116,11 +116,11 @@ def on_data(model: Model, facts: dict[str, Any], data: str, config: Config) -> d
 
 
 def _same_tokenizer(shards: Shards, facts: dict[str, Any], model: Model, name: str) -> None:
-    made = facts.get("tokenizer") or {}
-    if made.get("fingerprint", shards.tokenizer["fingerprint"]) != shards.tokenizer["fingerprint"]:
+    trained = facts.get("tokenizer") or {}
+    if trained.get("fingerprint", shards.tokenizer["fingerprint"]) != shards.tokenizer["fingerprint"]:
         raise TrainerError(
-            f"the model was trained with a different tokenizer: {made.get('family')}, {made.get('size', 0):,} ids, "
-            f"fingerprint {made['fingerprint']}",
+            f"the model was trained with a different tokenizer: {trained.get('family')}, "
+            f"{trained.get('size', 0):,} ids, fingerprint {trained['fingerprint']}",
             where=f"{shards.directory}: {shards.tokenizer['family']}, {shards.vocab:,} ids, "
             f"fingerprint {shards.tokenizer['fingerprint']}",
             fix="encode the text with the model's tokenizer",
@@ -147,7 +147,7 @@ def chosen(shards: Shards, facts: dict[str, Any], length: int, tokens: int) -> t
     return sequences, numbers, what + (", some of which the model may have been trained on" if own else "")
 
 
-def on_tasks(model: Model, facts: dict[str, Any], config: Config) -> dict[str, dict[str, float]]:
+def on_tasks(model: Model, facts: dict[str, Any], config: EvaluateConfig) -> dict[str, dict[str, float]]:
     """-> {file name without extension: accuracy}"""
     items = {Path(path).stem: read_items(path) for path in config.tasks}
     if len(items) < len(config.tasks):

@@ -23,7 +23,7 @@ from trainer.evaluation import model_card as card
 from trainer.huggingface import weights as hf
 from trainer.huggingface.architecture import CUSTOM, architecture, config_json
 from trainer.huggingface.tokenizer import Tokenizer
-from trainer.model import cost as plan
+from trainer.model import cost
 from trainer.model.transformer import Model, ModelConfig
 from trainer.training.checkpoint import load_model, write_json
 from trainer.training.origin import Origin, origin
@@ -32,7 +32,7 @@ _CODE = f"modeling_{CUSTOM}.py"
 
 
 @dataclass(frozen=True)
-class Config:
+class ExportConfig:
     """Converts a trained model to a Hugging Face directory."""
 
     checkpoint: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="CHECKPOINT")]
@@ -49,7 +49,7 @@ class Config:
 
 
 def program() -> None:
-    config = tyro.cli(Config, prog="python -m trainer.export")
+    config = tyro.cli(ExportConfig, prog="python -m trainer.export")
     _refuse_existing(Path(config.out))
     model, facts = load_model(config.checkpoint)
     known = origin(config.checkpoint, facts, model.config.vocab, config.tokenizer)
@@ -143,11 +143,11 @@ def _copy_tokenizer(tokenizer: Tokenizer, out: Path, seq_len: int) -> None:
     write_json(out / "tokenizer_config.json", config)
 
 
-def summary(trained: ModelConfig, written: ModelConfig, config: Config) -> str:
-    count = sum(plan.parameters(written).values())
+def summary(trained: ModelConfig, written: ModelConfig, config: ExportConfig) -> str:
+    count = sum(cost.parameters(written).values())
     lines = [f"{config.out}: {config_json(written, torch.float32)['architectures'][0]}, {count:,} parameters"]
     if written != trained:
-        before = sum(plan.parameters(trained).values())
+        before = sum(cost.parameters(trained).values())
         lines.append(
             f"folded exactly into plain Llama: FFN {trained.ffn:,} -> {written.ffn:,}, {count - before:+,} parameters "
             f"({count / before - 1:+.1%}); --no-fold keeps the size but needs custom code"

@@ -20,7 +20,7 @@ from trainer.training.origin import origin
 
 
 @dataclass(frozen=True)
-class Config:
+class GenerateConfig:
     """Continues a text with a model and prints the result to standard output as it is generated."""
 
     model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
@@ -42,7 +42,7 @@ class Config:
 
 
 def program() -> None:
-    config = tyro.cli(Config, prog="python -m trainer.generate")
+    config = tyro.cli(GenerateConfig, prog="python -m trainer.generate")
     model, facts = load_model(config.model)
     known = origin(config.model, facts, model.config.vocab, config.tokenizer)
     if known.tokenizer is None:
@@ -53,7 +53,7 @@ def program() -> None:
         raise TrainerError(
             "the prompt is empty, and the tokenizer has no beginning-of-text token to start with", fix="pass a prompt"
         )
-    made = continuation(
+    new = continuation(
         model.to(config.device),
         ids,
         config.tokens,
@@ -62,7 +62,7 @@ def program() -> None:
         top_k=config.top_k,
         seed=config.seed,
     )
-    for text in streamed(known.tokenizer.decode, ids[len(begin) :], made):
+    for text in streamed(known.tokenizer.decode, ids[len(begin) :], new):
         print(text, end="", flush=True)
     print()
 

@@ -47,7 +47,7 @@ Method = Literal["l1", "l2", "taylor", "activation", "mask", "uniform", "random"
 
 
 @dataclass(frozen=True)
-class Config:
+class InheritConfig:
     """Cuts a small model out of a large one, as initial weights for training."""
 
     source: tyro.conf.Positional[str]
@@ -108,7 +108,7 @@ class Config:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Sequences to fit on and to measure losses on, alternating in the data; int64 [n, T]."""
+    """Sequences to fit on and sequences to measure losses on, alternating in the data; int64 [n, T]."""
 
     fit: Tensor
     fit_targets: Tensor
@@ -117,11 +117,11 @@ class Calibration:
 
 
 def program() -> None:
-    config = tyro.cli(Config, prog="python -m trainer.inherit")
+    config = tyro.cli(InheritConfig, prog="python -m trainer.inherit")
     print(inherit(config).text())
 
 
-def inherit(config: Config) -> Report:
+def inherit(config: InheritConfig) -> Report:
     """Writes the directory, whole or not at all. Raises TrainerError before anything large is read."""
     started, out = time.monotonic(), Path(config.out)
     if out.exists():
@@ -132,9 +132,9 @@ def inherit(config: Config) -> Report:
     device = "cuda" if config.device != "cpu" and torch.cuda.is_available() else "cpu"
     layers = choose_layers(config.layers, target.depth, source, data.fit if data else None, device)
     scores = scored(config, source, target, layers, data, device)
-    plan = choose(scores, layers, source.config, target)
-    corrections = corrected(source, plan, data.fit if data else None, config.rescale, device)
-    tensors = sliced(source, target, plan, corrections, tie=config.tie, seed=config.seed)
+    selection = choose(scores, layers, source.config, target)
+    corrections = corrected(source, selection, data.fit if data else None, config.rescale, device)
+    tensors = sliced(source, target, selection, corrections, tie=config.tie, seed=config.seed)
     part = out.parent / f".{out.name}.part"
     shutil.rmtree(part, ignore_errors=True)  # left by a run that was killed
     try:
@@ -149,8 +149,8 @@ def inherit(config: Config) -> Report:
             inputs=inputs(config),
             source=asdict(source.config),
             target=asdict(target),
-            plan=plan,
-            quantiles=quantiles(scores, plan),
+            selection=selection,
+            quantiles=quantiles(scores, selection),
             norms=corrections.norms,
             losses=losses(source, part, target, data, config.seed, device) if data else {},
             tied=how_tied(config, source.config, target),
@@ -165,7 +165,7 @@ def inherit(config: Config) -> Report:
     return report
 
 
-def target_of(config: Config, source: Source) -> ModelConfig:
+def target_of(config: InheritConfig, source: Source) -> ModelConfig:
     if config.tie and config.untie:
         raise TrainerError("--tie and --untie cannot be combined", fix="remove one of them")
     shape = {k: getattr(config, k) for k in ("width", "depth", "expand", "heads", "kv_heads")}
@@ -182,7 +182,7 @@ def target_of(config: Config, source: Source) -> ModelConfig:
     return target
 
 
-def calibration(config: Config, source: Source) -> Calibration | None:
+def calibration(config: InheritConfig, source: Source) -> Calibration | None:
     """Sequences spread evenly over --data; every other one is not used for fitting."""
     asks = [f"--method {config.method}"] * (config.method in importance.FORWARD)
     asks += ["--layers bi"] * (config.layers == "bi") + ["--rescale lstsq"] * (config.rescale == "lstsq")
@@ -201,17 +201,17 @@ def calibration(config: Config, source: Source) -> Calibration | None:
     return Calibration(batch.tokens[::2], batch.targets[::2], batch.tokens[1::2], batch.targets[1::2])
 
 
-def check_tokenizer(config: Config, source: Source, shards: Shards) -> None:
+def check_tokenizer(config: InheritConfig, source: Source, shards: Shards) -> None:
     """Raises TrainerError if the data are not encoded with the target's vocabulary."""
-    made, where = shards.tokenizer, config.vocab or config.source
+    data, where = shards.tokenizer, config.vocab or config.source
     try:
         own = read_tokenizer(where)
     except TrainerError:
         own = None
     name = f"{own.family}, {own.size:,} ids, {own.fingerprint}" if own else f"{source.config.vocab:,} ids"
-    if (own and own.fingerprint != made["fingerprint"]) or (not own and shards.vocab > source.config.vocab):
+    if (own and own.fingerprint != data["fingerprint"]) or (not own and shards.vocab > source.config.vocab):
         raise TrainerError(
-            f"the data have a different vocabulary: {made['family']}, {made['size']:,} ids, {made['fingerprint']}",
+            f"the data have a different vocabulary: {data['family']}, {data['size']:,} ids, {data['fingerprint']}",
             where=f"{where} ({name})",
             fix="encode the data with the target's tokenizer: the one in --vocab if given, otherwise the source's",
         )
@@ -221,7 +221,7 @@ def check_tokenizer(config: Config, source: Source, shards: Shards) -> None:
 
 
 def scored(
-    config: Config, source: Source, target: ModelConfig, layers: list[int], data: Calibration | None, device: str
+    config: InheritConfig, source: Source, target: ModelConfig, layers: list[int], data: Calibration | None, device: str
 ) -> Scores:
     method = config.method
     if method in ("l1", "l2"):
@@ -266,17 +266,18 @@ def model_loss(model: Model, data: Calibration, device: str, rows: int = 8) -> f
     model.to(device)
     total = 0.0
     for x, y in zip(data.held_out.split(rows), data.held_out_targets.split(rows), strict=True):
-        total += float(model(x.to(device), y.to(device))[0])
+        loss, _, _ = model(x.to(device), y.to(device))
+        total += float(loss)
     return total / int((data.held_out_targets != IGNORE).sum())
 
 
-def inputs(config: Config) -> dict[str, dict[str, Any]]:
+def inputs(config: InheritConfig) -> dict[str, dict[str, Any]]:
     """Fingerprints of the source and of the data, for the report."""
     data = {"data": {"data": Shards.open(config.data).fingerprint}} if config.data else {}
     return {"source": of_model(config.source), **data}
 
 
-def how_tied(config: Config, source: ModelConfig, target: ModelConfig) -> str:
+def how_tied(config: InheritConfig, source: ModelConfig, target: ModelConfig) -> str:
     if source.tied == target.tied:
         return (
             "embedding and head share one matrix, as in the source"
@@ -289,12 +290,12 @@ def how_tied(config: Config, source: ModelConfig, target: ModelConfig) -> str:
     return "untied: embedding and head both start as a copy of the source's shared matrix"
 
 
-def special_ids(config: Config, source: Source) -> dict[str, int | None]:
+def special_ids(config: InheritConfig, source: Source) -> dict[str, int | None]:
     """bos_token_id and eos_token_id of the source, by the target's ids; None if the token was removed."""
-    there = json.loads((Path(config.source) / "config.json").read_text())
+    original = json.loads((Path(config.source) / "config.json").read_text())
     out: dict[str, int | None] = {}
     for key in ("bos_token_id", "eos_token_id"):
-        old = there.get(key)
+        old = original.get(key)
         old = old[0] if isinstance(old, list) and old else old
         out[key] = source.rows.new(old) if source.rows and isinstance(old, int) else old
     return out

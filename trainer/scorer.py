@@ -30,12 +30,12 @@ from trainer.training.parallel import ATTENTION
 from trainer.training.sequence_losses import FOLDER
 from trainer.training.validation import LONGEST
 
-AT_ONCE = {"cpu": 2_048, "cuda": 65_536}  # tokens in one forward pass; of a tiny model, 8,192 are 20% slower on a CPU
+AT_ONCE = {"cpu": 2_048, "cuda": 65_536}  # tokens in one forward pass; 8,192 of a tiny model are 20% slower on a CPU
 Losses = Callable[[Tensor, Tensor, Tensor | None], Tensor]  # tokens, targets, documents [B, T] -> nll [B, T]
 
 
 def load(model: str, device: str = "auto", seq_len: int = 0) -> Scorer:
-    """`seq_len`: tokens per sequence; 0: what the model was trained with, of a Hugging Face model at most 2,048."""
+    """`seq_len`: tokens per sequence; 0: as in the model's training, for a Hugging Face model at most 2,048."""
     if device == "auto":
         device = next(iter(devices()), "cpu")
     return Scorer(Path(model), torch.device(device), seq_len)
@@ -54,7 +54,9 @@ class Scorer:
     def __init__(self, path: Path, device: torch.device, seq_len: int):
         self.path = path
         self._hub = (path / "config.json").exists()
-        self._place = path if self._hub else checkpoint_of(path)  # the newest now is the one that is scored
+        self._place = (
+            path if self._hub else checkpoint_of(path)
+        )  # a newer checkpoint may appear while this one is scored
         self._device, self._dtype = device, torch.bfloat16 if device.type == "cuda" else torch.float32
         self._config, self._facts = self._about()
         trained = self._facts.get("train", {})
@@ -69,11 +71,11 @@ class Scorer:
             )
         self.masks_documents = bool(trained.get("mask_documents"))
         self.rows = max(1, AT_ONCE[device.type] // self.seq_len)
-        if not isinstance(self._config, ModelConfig):  # its logits are made all at once
+        if not isinstance(self._config, ModelConfig):  # all its logits are computed at once
             self.rows = max(1, min(self.rows, CHUNK_LOGITS[device.type] // (self.seq_len * self.vocab)))
 
     def _about(self) -> tuple[Any, dict[str, Any]]:
-        """-> ModelConfig, or a configuration of transformers, and what is known of the model."""
+        """-> ModelConfig, or a configuration of transformers; and the recorded facts."""
         try:
             return about(self._place)
         except TrainerError as e:
@@ -132,8 +134,8 @@ class Scorer:
         if data.get("fingerprint") != fingerprint or "seq_len" not in trained:
             return np.empty(0, np.int64)
         T = trained["seq_len"]
-        held = held_out(max(0, (data["tokens"] - 1) // T), trained["holdout"])
-        first, last = held * T // self.seq_len, ((held + 1) * T - 1) // self.seq_len
+        excluded = held_out(max(0, (data["tokens"] - 1) // T), trained["holdout"])
+        first, last = excluded * T // self.seq_len, ((excluded + 1) * T - 1) // self.seq_len
         spans = [np.arange(a, b + 1) for a, b in zip(first.tolist(), last.tolist(), strict=True)]
         numbers = np.unique(np.concatenate([np.empty(0, np.int64), *spans]))
         return numbers[numbers < total]
@@ -144,8 +146,8 @@ class Scorer:
     ) -> np.ndarray:
         """ids int64 [n, T+1], bears bool [n, T], documents int32 [n, T] -> nll float32 [n, T], in nats.
 
-        0 where a target bears no loss; what is not finite stays so. Raises TrainerError for an id that the model has
-        not.
+        0 where a target bears no loss; values that are not finite are returned as they are. Raises TrainerError for
+        an id outside the vocabulary.
         """
         n, T = len(ids), self.seq_len
         assert ids.shape == (n, T + 1), f"{ids.shape} came for sequences of {T} + 1"
@@ -160,19 +162,19 @@ class Scorer:
         found = []
         with sdpa_kernel(ATTENTION, set_priority=True):
             for a in range(0, n, self.rows):
-                at = np.minimum(np.arange(a, a + self.rows), n - 1)  # the last row again, to fill up
-                masked = None if documents is None else self._there(documents[at])
-                found.append(self._forward(self._there(ids[at, :-1]), self._there(targets[at]), masked))
+                at = np.minimum(np.arange(a, a + self.rows), n - 1)  # the last row is repeated to fill the pass
+                masked = None if documents is None else self._on_device(documents[at])
+                found.append(self._forward(self._on_device(ids[at, :-1]), self._on_device(targets[at]), masked))
         nll = torch.cat(found)[:n].float().cpu().numpy() if n else np.empty((0, T), np.float32)
         return np.where(targets == IGNORE, np.float32(0), nll)
 
-    def _there(self, x: np.ndarray) -> Tensor:
+    def _on_device(self, x: np.ndarray) -> Tensor:
         t = torch.from_numpy(np.ascontiguousarray(x))
         return t if self._device.type == "cpu" else t.pin_memory().to(self._device, non_blocking=True)
 
     @cached_property
     def _forward(self) -> Losses:
-        """The weights are read here."""
+        """Computes losses; reads the weights when it is first used."""
         if self._device.type == "cpu":
             torch.set_num_threads(1)
         else:
@@ -182,7 +184,7 @@ class Scorer:
         return self._own() if isinstance(self._config, ModelConfig) else self._theirs()
 
     def _own(self) -> Losses:
-        model = load_model(self._place, self._dtype)[0].to(self._device).eval()
+        model = load_model(self._place, self._dtype).model.to(self._device).eval()
         if self._device.type == "cuda":
             for layer in model.layers:
                 layer.compile(fullgraph=True)

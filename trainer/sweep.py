@@ -38,7 +38,7 @@ BATCH, PROMPT, NEW = 20, 2, 62  # of the speed: the paper's batch and prefix; it
 
 
 @dataclass(frozen=True)
-class Config:
+class SweepConfig:
     """Trains many models of one size but different shapes, each briefly, and ranks the shapes.
     It also prints the correlation of depth, width, expansion and speed with the result.
     """
@@ -83,7 +83,7 @@ class Shape(NamedTuple):
 
 
 def program() -> None:
-    config = tyro.cli(Config, prog="python -m trainer.sweep")
+    config = tyro.cli(SweepConfig, prog="python -m trainer.sweep")
     charts.check(config.picture)
     wanted, vocab, out = count(config.params), Shards.open(config.data).vocab, Path(config.out)
     base = replace(preset(config.preset or nearest(wanted, vocab)).model, vocab=vocab)
@@ -114,7 +114,7 @@ def count(given: str) -> int:
 
 
 def nearest(wanted: int, vocab: int) -> str:
-    """The largest tiny-* of not more than `wanted` parameters with this vocabulary, else the smallest."""
+    """The largest tiny-* preset with at most `wanted` parameters with this vocabulary, else the smallest."""
     sizes = {
         name: sum(parameters(replace(p.model, vocab=vocab)).values())
         for name, p in PRESETS.items()
@@ -128,10 +128,10 @@ def nearest(wanted: int, vocab: int) -> str:
 
 
 def drawn(base: ModelConfig, wanted: int, tolerance: float, draws: int, seed: int) -> list[Shape]:
-    """At most `draws` different shapes with parameters within the tolerance, at random among all that there are.
+    """At most `draws` different shapes with parameters within the tolerance, chosen at random among all of them.
 
-    There are fewer in small models: a width is a multiple of a head's, an ffn one of 256. Raises TrainerError
-    where there are not three, which is the least that a correlation says anything of.
+    Small models have few: a width is a multiple of the head width, an ffn a multiple of 256. Raises TrainerError for
+    fewer than three, which is the minimum for a correlation.
     """
     found = []
     for width in range(2 * base.head_dim, wanted // base.vocab + base.head_dim, base.head_dim):
@@ -164,7 +164,7 @@ def size(base: ModelConfig, width: int, ffn: int) -> tuple[int, int]:
     return (1 if c.tied else 2) * c.vocab * width + width, layer
 
 
-def remember(path: Path, config: Config, shapes: list[Shape]) -> None:
+def remember(path: Path, config: SweepConfig, shapes: list[Shape]) -> None:
     """Writes sweep.json; raises TrainerError if the directory contains a sweep with other settings."""
     settings = {k: v for k, v in vars(config).items() if k not in ("out", "picture", "device", "draws")}
     record = {"sweep": settings, "shapes": [list(s) for s in shapes]}
@@ -184,7 +184,7 @@ def remember(path: Path, config: Config, shapes: list[Shape]) -> None:
 # -- one shape ---------------------------------------------------------------------------------
 
 
-def result(config: Config, shape: Shape, run: Path) -> dict[str, Any]:
+def result(config: SweepConfig, shape: Shape, run: Path) -> dict[str, Any]:
     """Trains the shape and measures its speed, unless that is already done; returns its row of the table."""
     done = run / "result.json"
     if done.exists():
@@ -197,7 +197,7 @@ def result(config: Config, shape: Shape, run: Path) -> dict[str, Any]:
     return row
 
 
-def train(config: Config, shape: Shape, run: Path) -> None:
+def train(config: SweepConfig, shape: Shape, run: Path) -> None:
     flags = {
         "--data": config.data, "--out": run, "--preset": config.preset, "--depth": shape.depth, "--width": shape.width,
         "--expand": shape.expand, "--steps": config.steps, "--seed": config.seed, "--device": config.device,
@@ -215,9 +215,9 @@ def train(config: Config, shape: Shape, run: Path) -> None:
 
 
 def speed(run: Path, device: str) -> float:
-    """Tokens per second of greedy decoding, by BATCH texts at once: the second time, as the first warms up."""
+    """Tokens per second of greedy decoding of BATCH texts at once; a first, shorter pass warms up."""
     cuda = torch.cuda.is_available() if device == "auto" else device == "cuda"
-    model, _ = load_model(run, torch.bfloat16 if cuda else torch.float32)
+    model = load_model(run, torch.bfloat16 if cuda else torch.float32).model
     model.to("cuda" if cuda else "cpu")
     prompt = torch.zeros(BATCH, PROMPT, dtype=torch.int64, device=model.embed_tokens.weight.device)
     decode(model, prompt, NEW // 4)
@@ -230,7 +230,7 @@ def speed(run: Path, device: str) -> float:
 
 
 def spearman(x: list[float], y: list[float]) -> float:
-    """Correlation of the ranks; equal values share the mean of theirs. nan where one of them does not vary."""
+    """Correlation of the ranks; equal values share the mean rank. nan if x or y does not vary."""
     a, b = (torch.tensor([_rank(v, values) for v in values], dtype=torch.float64) for values in (x, y))
     a, b = a - a.mean(), b - b.mean()
     return float((a @ b) / (a.norm() * b.norm()))
@@ -275,7 +275,7 @@ def text(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines + [f"  {d.replace('_', ' '):<14}{v:>+7.3f}" for d, v in rho.items()])
 
 
-def picture(rows: list[dict[str, Any]], config: Config) -> dict[str, Any]:
+def picture(rows: list[dict[str, Any]], config: SweepConfig) -> dict[str, Any]:
     by, rho = score(rows), correlations(rows)
     unit = {"bits_per_byte": "bits per byte", "loss": "loss, nats per token"}[by]
     titles = {

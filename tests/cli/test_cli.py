@@ -444,12 +444,12 @@ def test_a_vocabulary_smaller_than_what_must_stay(corpus: Path, tokenizer: str, 
 
 
 @pytest.mark.parametrize(("name", "content", "what"), [
-    ("vocab.txt", b"the\n##s\n", "no vocab.txt of WordPiece, it has no [UNK]"),
+    ("vocab.txt", b"the\n##s\n", "not a vocab.txt of WordPiece, it has no [UNK]"),
     ("tokenizer.json", b'{"model": {"type": "WordLevel", "vocab": {}}}', "tokenizer.json with model WordLevel"),
     ("tokenizer.json", b'{"model": {"type": "Unigram"}}', "its model has no vocab"),
     ("tokenizer.json", b"{truncated", "not valid JSON"),
-    ("tokenizer.json", b"[]", "JSON, but no object"),
-    ("tokenizer.model", b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n", "no SentencePiece model"),
+    ("tokenizer.json", b"[]", "JSON, but not an object"),
+    ("tokenizer.model", b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n", "not a SentencePiece model"),
     ("readme.md", b"hello", "the format of readme.md is not known"),
 ])  # fmt: skip
 def test_a_tokenizer_of_an_unknown_kind(name: str, content: bytes, what: str, corpus: Path, run: Run) -> None:

@@ -74,8 +74,8 @@ FIXTURES: dict[str, Fixture] = {
         lambda d, t: (d / "a.jsonl.zst").write_bytes(pa.Codec("zstd").compress(_json(t), asbytes=True)), False
     ),
     "txt": Fixture(lambda d, t: (d / "a.txt").write_bytes("\n\n".join(t).encode()), False),
-    "parquet": Fixture(lambda d, t: _parquet(d, t, "text"), False, counted=True, summed=True),
-    "parquet ids": Fixture(lambda d, t: _parquet(d, t, "input_ids"), True, counted=True, summed=True),
+    "parquet": Fixture(lambda d, t: _parquet(d, t, "text"), False, counted=True),
+    "parquet ids": Fixture(lambda d, t: _parquet(d, t, "input_ids"), True, counted=True),
     "internevo": Fixture(
         lambda d, t: internevo_file(d / "a.bin", [json.dumps({"tokens": x}).encode() + b"\n" for x in t]),
         True,

@@ -103,13 +103,13 @@ def test_threshold(k: int) -> None:
     """As many are expected as asked for; and drawn by keys, as many lie above it."""
     weight, counts = RANDOM.normal(2.5, 1, 400), RANDOM.integers(0, 40, 400)
     counts[0] += 10_000 - counts.sum()
-    t = gumbel.threshold(weight, counts, k)
+    t = gumbel.expected_threshold(weight, counts, k)
     assert sum(n * (1 - math.exp(-math.exp(w - t))) for w, n in zip(weight, counts, strict=True)) == pytest.approx(k)
     each = np.repeat(weight, counts)
     drawn = np.sort(each - np.log(-np.log(RANDOM.random((40, 10_000)))), axis=1)[:, -k]
     assert drawn.mean() == pytest.approx(t, abs=4 * drawn.std() / math.sqrt(40) + 0.6 / k)
-    assert gumbel.threshold(weight, counts, 0) == math.inf
-    assert gumbel.threshold(weight, counts, 10_000) == -math.inf
+    assert gumbel.expected_threshold(weight, counts, 0) == math.inf
+    assert gumbel.expected_threshold(weight, counts, 10_000) == -math.inf
 
 
 def test_effective_share() -> None:

@@ -11,24 +11,28 @@ import pyarrow as pa
 import pytest
 
 from tests.conftest import SHARED
-from tests.tokenizers.helpers import FIRST, MATCHING, REAL, TRAINED, Cut, Small, counted
+from tests.tokenizers.helpers import FIRST, KERNELS, LIBRARY_ONLY, MATCHING, REAL, TRAINED, TRICKY, Cut, Small, counted
 from tinydata.tokenizers.base import Tokenizer
 from tinydata.tokenizers.families.matching import Matching
 from tinydata.tokenizers.open import open_tokenizer
 from tinydata.verbs.compact.prune import kept, protected, removal_order
 
+EVERY = (*TRAINED, *REAL)
+KINDS = {
+    "merging": [n for n in EVERY if n not in MATCHING],
+    "matching_tok": MATCHING,
+    "by_words": [n for n in EVERY if n not in LIBRARY_ONLY],
+    "kernels": KERNELS,
+}
+
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """`tok` is each tokenizer, `merging` and `matching_tok` each of that kind; `small` three sizes or one of each.
+    """`tok` is each tokenizer, the fixtures of KINDS each of that kind; `small` three sizes or one of each.
 
     How files are written and read again depends on the family, hardly on the size: one of each family is cut
     down to three sizes, all others to one. What transformers reads needs no second size.
     """
-    names = [*TRAINED, *REAL]
-    if "merging" in metafunc.fixturenames:
-        names = [n for n in names if n not in MATCHING]
-    if "matching_tok" in metafunc.fixturenames:
-        names = [n for n in names if n in MATCHING]
+    names = [n for n in EVERY if all(n in KINDS[f] for f in KINDS if f in metafunc.fixturenames)]
     if "small" in metafunc.fixturenames:
         more = () if "auto" in metafunc.fixturenames else ("half", "smallest")
         rows = [(n, size) for n in names for size in ("third", *(more if n in FIRST else ()))]
@@ -66,6 +70,34 @@ def merging(tok: Tokenizer) -> Tokenizer:
 def matching_tok(tok: Tokenizer) -> Tokenizer:
     assert isinstance(tok, Matching)
     return tok
+
+
+@pytest.fixture
+def by_words(tok: Tokenizer) -> Tokenizer:
+    assert tok.cutter is not None
+    return tok
+
+
+@pytest.fixture
+def kernels(tok: Tokenizer) -> Tokenizer:
+    return tok
+
+
+@pytest.fixture(scope="session")
+def texts(documents: list[str]) -> list[str]:
+    """What is encoded and decoded again, by each tokenizer and each compact one."""
+    return [*TRICKY, *documents[::2]]
+
+
+@pytest.fixture(scope="session")
+def rows(tok: Tokenizer, texts: list[str], rows_of: Callable[[Tokenizer], list[list[int]]]) -> list[list[int]]:
+    """The library's ids of `texts`."""
+    return rows_of(tok)
+
+
+@pytest.fixture(scope="session")
+def rows_of(texts: list[str]) -> Callable[[Tokenizer], list[list[int]]]:
+    return cache(lambda tok: tok.encode(texts))
 
 
 @pytest.fixture(scope="session")

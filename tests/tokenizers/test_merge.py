@@ -9,15 +9,15 @@ import numpy as np
 
 from tests.tokenizers.helpers import has_prefix, native_word, rewrites, words
 from tinydata.tokenizers.base import Tokenizer
-from tinydata.tokenizers.kernels.bpe import SHORT, encode, merge_long, merge_short
+from tinydata.tokenizers.kernels.bpe import SHORT, encode, merge_long, merge_short, new_scratch
 
 
 def compiled_word(tok: Tokenizer, word: str) -> list[int]:
     data = np.frombuffer(word.encode(), np.uint8)
-    sym, value, chars = np.empty(2048, np.int32), np.empty(2048, np.int64), np.empty(2048, np.int32)
-    prefix = tok.symbols.by_char[0x20] if getattr(tok, "proto", None) and has_prefix(tok) else -1
-    n = encode(data, 0, len(data), prefix, tok.symbols, tok.pairs, sym, value, chars, -1)
-    return sym[:n].tolist()
+    scratch = new_scratch(2048)
+    prefix = tok.bpe.symbols.by_char[0x20] if getattr(tok, "proto", None) and has_prefix(tok) else -1
+    n = encode(data, 0, len(data), prefix, tok.bpe, scratch, -1)
+    return scratch.sym[:n].tolist()
 
 
 def test_compiled_merging_is_the_librarys(merging: Tokenizer, text: list[str]) -> None:
@@ -31,13 +31,14 @@ def test_compiled_merging_is_the_librarys(merging: Tokenizer, text: list[str]) -
 
 def test_both_ways_to_merge_are_the_same(merging: Tokenizer, text: list[str]) -> None:
     tok = merging
-    by_char = tok.symbols.by_char
+    symbols, pairs = tok.bpe
+    by_char = symbols.by_char
     rng = random.Random(10)
     for word in words(text, 150):
-        first = by_char[[ord(c) for c in word]] if len(by_char) else tok.symbols.by_byte[list(word.encode())]
+        first = by_char[[ord(c) for c in word]] if len(by_char) else symbols.by_byte[list(word.encode())]
         first = np.where(first < 0, -1000, first).astype(np.int32)  # a character in no piece
         for banned in (-1, rng.randrange(tok.size)):
             a, b, value = first.copy(), first.copy(), np.empty(len(first), np.int64)
-            short = merge_short(a, len(a), value, tok.pairs, banned)
-            assert a[:short].tolist() == b[: merge_long(b, len(b), tok.pairs, banned)].tolist()
+            short = merge_short(a, len(a), value, pairs, banned)
+            assert a[:short].tolist() == b[: merge_long(b, len(b), pairs, banned)].tolist()
     assert SHORT < 300  # else the long way was not taken above

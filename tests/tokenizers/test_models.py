@@ -16,22 +16,21 @@ from tinydata.tokenizers.open import load, open_tokenizer
 from tinydata.verbs.compact.prune import kept, protected, removal_order
 
 PIECES_WHOLE: dict[str, tuple[Callable[[Any], None], str]] = {
-    "extra blanks removed": (lambda p: setattr(p.normalizer_spec, "remove_extra_whitespaces", True), "rewrites"),
-    "blanks not escaped": (lambda p: setattr(p.normalizer_spec, "escape_whitespaces", False), "blanks"),
-    "blanks as suffix": (lambda p: setattr(p.trainer_spec, "treat_whitespace_as_suffix", True), "blanks"),
+    "extra spaces removed": (lambda p: setattr(p.normalizer_spec, "remove_extra_whitespaces", True), "rewrites"),
+    "spaces not escaped": (lambda p: setattr(p.normalizer_spec, "escape_whitespaces", False), "spaces"),
+    "spaces as suffix": (lambda p: setattr(p.trainer_spec, "treat_whitespace_as_suffix", True), "spaces"),
     "unused pieces": (lambda p: setattr(p.pieces[900], "type", 5), "UNUSED"),
-    "a blank in a symbol": (lambda p: set_piece(p, "▁▁x", 4), "holds a blank"),
-    "no blank": (lambda p: p.pieces.remove(next(x for x in p.pieces if x.piece == "▁")), "no piece for the blank"),
+    "a space in a symbol": (lambda p: set_piece(p, "▁▁x", 4), "contains a space"),
+    "no space": (lambda p: p.pieces.remove(next(x for x in p.pieces if x.piece == "▁")), "no piece for the space"),
 }
 
 
-@pytest.mark.parametrize("name", ["plain", "prefix"])
 @pytest.mark.parametrize("what", PIECES_WHOLE)
-def test_exotic_models_are_counted_whole(spm: Path, text: list[str], what: str, name: str) -> None:
+def test_exotic_models_are_counted_whole(spm: Path, text: list[str], what: str) -> None:
     change, reason = PIECES_WHOLE[what]
-    tok = remade(spm / name, change)
+    tok = remade(spm / "prefix", change)
     assert tok.cutter is None and reason in tok.why_not
-    assert_counted(tok, [*TRICKY, "a  x▁▁x", "[LABEL]", *text[::5]])
+    assert_counted(tok, ["a  x▁▁x", "[LABEL]", *text[::20]])
 
 
 def _tie_all(proto: Any) -> None:

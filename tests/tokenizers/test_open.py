@@ -20,12 +20,12 @@ from tinydata.tokenizers.open import load, open_tokenizer
 def test_nothing_there(tmp_path: Path) -> None:
     refused(tmp_path / "nowhere", "no tokenizer was found at this path")
     refused(tmp_path / "tokenizer.json", "no tokenizer was found at this path")
-    refused(tmp_path, "the directory holds nothing")
-    refused(unknown(tmp_path, ("README.md", b"")), "the directory holds README.md")
+    refused(tmp_path, "the directory contains nothing")
+    refused(unknown(tmp_path, ("README.md", b"")), "the directory contains README.md")
 
 
 def test_wordpiece_that_is_none(tmp_path: Path) -> None:
-    refused(unknown(tmp_path / "a", ("vocab.txt", b"the\n##s\n")), "no vocab.txt of WordPiece, it has no .UNK.")
+    refused(unknown(tmp_path / "a", ("vocab.txt", b"the\n##s\n")), "not a vocab.txt of WordPiece, it has no .UNK.")
     refused(unknown(tmp_path / "a", ("vocab.txt", b"\xff\n[UNK]")), "not UTF-8")
     model = {"type": "WordPiece", "unk_token": "[UNK]", "vocab": {}, "max_input_chars_per_word": 9}
     config = {"version": "1.0", "added_tokens": [], "pre_tokenizer": None, "model": model}
@@ -156,8 +156,8 @@ def test_what_the_library_refuses_is_refused(byte_bpe: Path, spm: Path) -> None:
 
 def test_vocab_json_wants_its_merges(tmp_path: Path) -> None:
     where = unknown(tmp_path / "a", ("vocab.json", b'{"a": 0, "model": 1}'))
-    refused(where, "vocab.json needs merges.txt in the same directory")
-    with pytest.raises(TinydataError, match=r"vocab.json needs merges.txt in the same directory"):
+    refused(where, "needs merges.txt")
+    with pytest.raises(TinydataError, match=r"needs merges.txt"):
         open_tokenizer(str(where / "vocab.json"))
     (where / "merges.txt").write_bytes(b"#version: 0.2\n\xff \xfe\n")
     refused(where, "merges.txt")
@@ -166,6 +166,6 @@ def test_vocab_json_wants_its_merges(tmp_path: Path) -> None:
 def test_broken_companions_are_refused(tmp_path: Path, byte_bpe: Path) -> None:
     content = (byte_bpe / "gpt2" / "tokenizer.json").read_bytes()
     where = unknown(tmp_path / "a", ("tokenizer.json", content), ("tokenizer_config.json", b'{"model_max'))
-    with pytest.raises(TinydataError, match=r"tokenizer_config.json.* is not a JSON object") as e:
+    with pytest.raises(TinydataError, match=r"tokenizer_config.json.* not a JSON object") as e:
         open_tokenizer(str(where))
     assert e.value.code == UNREADABLE and e.value.fix

@@ -4,11 +4,26 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import importlib
 import inspect
 import itertools
 
-_NAMES = ("inherit", "export", "evaluate", "generate", "sweep", "bench", "curve")
-PROGRAMS = {"trainer.run": "trainer.training.config"} | {f"trainer.{n}": f"trainer.{n}" for n in _NAMES}
+PROGRAMS = {
+    "trainer.run": "trainer.training.config:RunConfig",
+    "trainer.inherit": "trainer.inherit:InheritConfig",
+    "trainer.export": "trainer.export:ExportConfig",
+    "trainer.evaluate": "trainer.evaluate:EvaluateConfig",
+    "trainer.generate": "trainer.generate:GenerateConfig",
+    "trainer.sweep": "trainer.sweep:SweepConfig",
+    "trainer.bench": "trainer.bench:BenchConfig",
+    "trainer.curve": "trainer.curve:CurveConfig",
+}
+
+
+def config_of(program: str) -> type:
+    """The dataclass of a program's options."""
+    module, name = PROGRAMS[program].split(":")
+    return getattr(importlib.import_module(module), name)
 
 
 def option_helps(config: type) -> dict[str, str]:

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +14,20 @@ pytest.importorskip("tyro", reason="the trainer's programs need tyro: pip instal
 
 import torch
 
-from trainer.bench import OURS, Config, Setting, head, random_ids, random_shards, row, settings, table, timed, train
+from tests.trainer.processes import completed
+from trainer.bench import (
+    OURS,
+    BenchConfig,
+    Setting,
+    head,
+    random_ids,
+    random_shards,
+    row,
+    settings,
+    table,
+    timed,
+    train,
+)
 from trainer.errors import TrainerError
 from trainer.evaluation.baselines import Plain, loop
 from trainer.evaluation.cached_decode import decode
@@ -26,7 +36,6 @@ from trainer.model.init import random_weights
 from trainer.model.transformer import Model, ModelConfig
 from trainer.training.metrics import Meter
 
-ROOT = Path(__file__).resolve().parents[2]
 TINY = ModelConfig(64, width=32, depth=2, heads=4, kv_heads=2, head_dim=8, ffn=64, seq_len=16)
 
 
@@ -91,7 +100,7 @@ def test_first_steps_are_not_timed() -> None:
 
 
 def test_beside_others_pi_is_also_measured_without_its_parts() -> None:
-    found = settings(Config(("pi-1b-pro", "tiny-1m"), beside=("plain",)), "cpu")
+    found = settings(BenchConfig(("pi-1b-pro", "tiny-1m"), beside=("plain",)), "cpu")
     assert [(s.shape, s.loop, s.model.series, s.model.shortcut) for s in found] == [
         ("pi-1b-pro", OURS, 2, 32),
         ("pi-1b-pro without π", OURS, 1, 0),
@@ -99,9 +108,9 @@ def test_beside_others_pi_is_also_measured_without_its_parts() -> None:
         ("tiny-1m", OURS, 1, 0),
         ("tiny-1m", "plain", 1, 0),
     ]
-    assert [s.loop for s in settings(Config(("pi-1b",), beside=("none",)), "cpu")] == [OURS]
+    assert [s.loop for s in settings(BenchConfig(("pi-1b",), beside=("none",)), "cpu")] == [OURS]
     with pytest.raises(TrainerError, match="unknown training loop"):
-        settings(Config(beside=("megatron",)), "cpu")
+        settings(BenchConfig(beside=("megatron",)), "cpu")
 
 
 # -- what is measured --------------------------------------------------------------------------
@@ -169,7 +178,7 @@ def test_steps_are_the_trainers() -> None:
 
 
 def test_both_heads_compute_the_same() -> None:
-    config = Config(head_tokens=300, head_vocab=500, head_width=16, steps=1)
+    config = BenchConfig(head_tokens=300, head_vocab=500, head_width=16, steps=1)
     by_chunks, at_once = (head(kind, config, "cpu") for kind in ("by chunks", "all at once"))
     assert by_chunks["loss"] == pytest.approx(at_once["loss"], rel=1e-5)
 
@@ -177,13 +186,7 @@ def test_both_heads_compute_the_same() -> None:
 def test_the_program(tmp_path: Path) -> None:
     """One row, in a process of its own, from a directory that has nothing to do with it."""
     asked = ["--shapes", "tiny-1m", "--beside", "none", "--seq-len", "16", "--micro-batch", "1", "--steps", "1"]
-    done = subprocess.run(
-        [sys.executable, "-m", "trainer.bench", *asked, "--device", "cpu", "--json"],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-    )
+    done = completed("trainer.bench", *asked, "--device", "cpu", "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     [got] = found["rows"]

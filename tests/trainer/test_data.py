@@ -12,7 +12,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="the trainer needs torch: pip install 'tinydata[train]'")
 
-from trainer.data.loader import steps
+from trainer.data.loader import Loader
 from trainer.data.order import Sequences, permuted
 from trainer.data.rounds import read_kept
 from trainer.data.shards import Shards
@@ -98,7 +98,7 @@ def test_kept_sequences_are_a_round_without_a_copy(shards, tmp_path):
     s = Sequences(Shards.open(shards), 64, 20)
     keep = np.arange(1, s.total, 3)
     pq.write_table(pa.table({"sequence": keep}), tmp_path / "keep.parquet")
-    round1 = Sequences(s.shards, 64, 20, read_kept(tmp_path / "keep.parquet", s.total)[0])
+    round1 = Sequences(s.shards, 64, 20, read_kept(tmp_path / "keep.parquet", s.total).numbers)
     assert (round1.held_out == s.held_out).all()
     seen = round1.order(np.arange(round1.size), seed=0)
     assert sorted(seen.tolist()) == sorted(set(keep.tolist()) - set(s.held_out.tolist()))
@@ -128,17 +128,15 @@ def test_ranks_share_the_same_batches(shards, world):
     s = Sequences(Shards.open(shards), 32, 8)
     ways = []
     for rank in range(world):
-        reader = steps(
-            s, seed=5, sample=24, batch=12, rank=rank, world=world, vocab=s.shards.vocab, documents=False, pin=False
-        )
+        reader = Loader(s, seed=5, rows=12, vocab=s.shards.vocab, rank=rank, ranks=world).batches(24)
         ways.append([next(reader) for _ in range(3)])
         reader.close()
     for k in range(3):
         expected = s.order(np.arange(24 + 12 * k, 36 + 12 * k), seed=5)
         rows = torch.empty(12, 32, dtype=torch.int64)
         for rank, way in enumerate(ways):
-            assert (way[k][0] == expected).all()
-            rows[rank::world] = way[k][1].tokens
+            assert (way[k].numbers == expected).all()
+            rows[rank::world] = way[k].batch.tokens
         assert (rows == s.read(expected, s.shards.vocab).tokens).all()
 
 
@@ -147,7 +145,7 @@ def test_foreign_ids_and_broken_directories_say_where(shards, tmp_path):
     with pytest.raises(TrainerError, match="outside the model's vocabulary of 100") as e:
         s.read(np.arange(5), 100)
     assert "sequence" in e.value.where
-    reader = steps(s, seed=0, sample=0, batch=4, rank=0, world=1, vocab=100, documents=False, pin=False)
+    reader = Loader(s, seed=0, rows=4, vocab=100).batches(0)
     with pytest.raises(TrainerError, match="outside"):
         next(reader)
     with pytest.raises(TrainerError, match="no complete shards"):

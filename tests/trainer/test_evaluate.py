@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +15,16 @@ pytest.importorskip("tyro", reason="the trainer's programs need tyro: pip instal
 
 import torch
 
+from tests.trainer.processes import completed
 from tinydata.engines.local import LocalEngine
 from tinydata.tokenizers.open import open_tokenizer
 from tinydata.verbs.encode import verb as encode
 from trainer.data.order import Sequences
 from trainer.data.shards import Shards
 from trainer.errors import TrainerError
-from trainer.evaluate import Config, chosen, on_data
+from trainer.evaluate import EvaluateConfig, chosen, on_data
 from trainer.evaluation.multiple_choice import (
-    SAID,
+    GREEDY,
     Item,
     Request,
     accuracy,
@@ -40,7 +39,6 @@ from trainer.model.init import random_weights
 from trainer.model.transformer import Model, ModelConfig
 from trainer.training.validation import measured
 
-ROOT = Path(__file__).resolve().parents[2]
 T = 64
 
 
@@ -166,10 +164,10 @@ def test_ids_of_another_tokenizer_are_refused(shards: Path) -> None:
     data = Shards.open(shards)
     other = {"tokenizer": {"family": "wordpiece", "size": 7, "fingerprint": "00ff"}}
     with pytest.raises(TrainerError, match=r"different tokenizer.*00ff") as e:
-        on_data(uniform(data.vocab), other, str(shards), Config("model"))
+        on_data(uniform(data.vocab), other, str(shards), EvaluateConfig("model"))
     assert data.tokenizer["fingerprint"] in e.value.where
     with pytest.raises(TrainerError, match="the model has only 9"):
-        on_data(uniform(9), {}, str(shards), Config("model"))
+        on_data(uniform(9), {}, str(shards), EvaluateConfig("model"))
 
 
 def test_the_program_says_what_the_run_said(shards: Path, tmp_path: Path, byte_bpe: Path) -> None:
@@ -193,13 +191,7 @@ def test_the_program_says_what_the_run_said(shards: Path, tmp_path: Path, byte_b
 
 
 def spoken(where: Path, module: str, *args: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", module, *args],
-        cwd=where,
-        env={"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PATH": ""},
-        capture_output=True,
-        text=True,
-    )
+    done = completed(module, *args, cwd=where)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -223,7 +215,7 @@ SHAPES: list[tuple[dict[str, Any], list[tuple[str, str]], int]] = [
         [("The cup fell because the cup", " was loose."), ("The cup fell because the shelf", " was loose.")],
         1,
     ),
-    ({"context": "once upon a", "continuation": "time"}, [("once upon a", " time")], SAID),
+    ({"context": "once upon a", "continuation": "time"}, [("once upon a", " time")], GREEDY),
     (
         {"premise": "It rained.", "choice1": "He slept.", "choice2": "He got wet.", "question": "effect", "label": 1},
         [("It rained.", " He slept."), ("It rained.", " He got wet.")],
@@ -252,7 +244,7 @@ SHAPES: list[tuple[dict[str, Any], list[tuple[str, str]], int]] = [
      [("Question: 1 + 1?\nAnswer:", " 1"), ("Question: 1 + 1?\nAnswer:", " 2")], 1),
     ({"context": "The cat is Tom. ", "question": "Who?", "answers": ["Tom", "Tom", "the cat"]},
      [("The cat is Tom.\nQuestion: Who?\nAnswer:", " Tom"), ("The cat is Tom.\nQuestion: Who?\nAnswer:", " the cat")],
-     SAID),
+     GREEDY),
 ]  # fmt: skip
 
 
@@ -362,7 +354,7 @@ def test_a_uniform_model_prefers_few_tokens_and_shares_the_point(tokenizer: Toke
 
 def test_accuracy_by_hand() -> None:
     two = [("c", " ab"), ("c", " abcdef")]  # 3 and 7 bytes
-    items = [Item(two, 0), Item(two, 1), Item(two, 1), Item([("c", " x")], SAID)]
+    items = [Item(two, 0), Item(two, 1), Item(two, 1), Item([("c", " x")], GREEDY)]
     nll = np.array([3.0, 4.0, 3.0, 4.0, 9.0, 8.0, 5.0])
     found = accuracy(items, nll, np.array([False] * 6 + [True]))
     assert found["accuracy"] == 3 / 4  # right, wrong, right, said

@@ -21,18 +21,18 @@ import pyarrow.parquet as pq
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from tests.trainer.processes import ROOT, environment
+from tests.trainer.processes import completed, environment
 from trainer import inherit
 from trainer.errors import TrainerError
 from trainer.huggingface import architecture
 from trainer.huggingface import weights as hf
-from trainer.inherit import Config
+from trainer.inherit import InheritConfig
 from trainer.inheritance import learned_mask as masks
 from trainer.inheritance import rescale as corrections
 from trainer.inheritance import selection as slicing
 from trainer.inheritance.importance import METHODS
 from trainer.inheritance.report import Report
-from trainer.inheritance.source import SITES, Source, passages, source_loss
+from trainer.inheritance.source import SITES, Source, layer_passes, source_loss
 from trainer.model.transformer import Model, ModelConfig
 
 BIG = ModelConfig(512, 48, 6, 6, 3, 8, 64, seq_len=64)
@@ -100,7 +100,7 @@ def cut(tmp_path: Path) -> Any:
     def run(source: Path, c: ModelConfig | str, **options: Any) -> tuple[Report, Model]:
         out = tmp_path / f"init{next(counter)}"
         where = c if isinstance(c, str) else target(tmp_path / f"target {out.name}", c)
-        report = inherit.inherit(Config(str(source), where, str(out), **{"rescale": "none", **options}))
+        report = inherit.inherit(InheritConfig(str(source), where, str(out), **{"rescale": "none", **options}))
         return report, hf.load(out)
 
     return run
@@ -108,23 +108,23 @@ def cut(tmp_path: Path) -> Any:
 
 @contextmanager
 def zeroed(big: Model, report: Report) -> Iterator[None]:
-    """The big model's kept layers, units that went times 0, norms over what stayed. Written anew."""
-    plan, c = report.plan, big.config
-    keep = torch.zeros(c.width).index_fill(0, plan.hidden, 1.0)
-    big.layers = torch.nn.ModuleList(big.layers[i] for i in plan.layers)
+    """The large model with only the kept layers, removed units times 0, and norms over the kept dimensions."""
+    selection, c = report.selection, big.config
+    keep = torch.zeros(c.width).index_fill(0, selection.hidden, 1.0)
+    big.layers = torch.nn.ModuleList(big.layers[i] for i in selection.layers)
     for name, module in big.named_modules():
         if name.endswith("layernorm") or name == "norm":
             factor = report.norms.get(f"{name}.weight", 1.0)
 
             def over_kept(m: Any, args: Any, out: Any, factor: float = factor) -> Tensor:
-                x = args[0][..., plan.hidden]
+                x = args[0][..., selection.hidden]
                 rms = (x.square().mean(-1, keepdim=True) + m.eps).sqrt()
                 return args[0] / rms * m.weight * keep * factor
 
             module.register_forward_hook(over_kept)
     with torch.no_grad():
         big.embed_tokens.weight.mul_(keep)
-    for layer, units in zip(big.layers, plan.units, strict=True):
+    for layer, units in zip(big.layers, selection.units, strict=True):
         for axis, site in SITES.items():
             if axis in units:
                 index = slicing.expand(units[axis], c.head_dim if axis == "heads" else 1)
@@ -185,11 +185,11 @@ def test_factors_of_training_are_the_zeros_of_the_cut(tmp_path: Path, cut: Any):
     source = write(tmp_path / "big", FAMILIES["π"])
     wanted = replace(FAMILIES["π"], width=32, heads=4, kv_heads=2, ffn=40)
     report, _ = cut(source, wanted, method="random")
-    plan, big = report.plan, hf.load(source)
-    hidden = torch.zeros(48).index_fill(0, plan.hidden, 1.0)
+    selection, big = report.selection, hf.load(source)
+    hidden = torch.zeros(48).index_fill(0, selection.hidden, 1.0)
     sizes = {"heads": 6, "ffn": 64, "shortcut": 6}
-    units = [{a: torch.zeros(n).index_fill(0, u[a], 1.0) for a, n in sizes.items()} for u in plan.units]
-    tensors = slicing.sliced(Source.open(source), wanted, plan, slicing.Corrections())
+    units = [{a: torch.zeros(n).index_fill(0, u[a], 1.0) for a, n in sizes.items()} for u in selection.units]
+    tensors = slicing.sliced(Source.open(source), wanted, selection, slicing.Corrections())
     small = Model(wanted)
     small.load_state_dict(dict(tensors))
     with torch.no_grad(), masks.masked(big, hidden, units):
@@ -201,7 +201,7 @@ def test_heads_stay_in_their_groups(tmp_path: Path, cut: Any, data: dict[str, An
     source = write(tmp_path / "big", replace(BIG, heads=12, kv_heads=3, head_dim=4))
     for method in METHODS:
         report, _ = cut(source, replace(BIG, heads=4, kv_heads=2, head_dim=4), method=method, **data)
-        for units in report.plan.units:
+        for units in report.selection.units:
             groups = units["groups"].tolist()
             assert [h // 4 for h in units["heads"].tolist()] == [groups[0]] * 2 + [groups[1]] * 2
             assert units["heads"].tolist() == sorted(set(units["heads"].tolist()))
@@ -218,8 +218,8 @@ def test_l1_and_l2_are_norms_of_a_unit(tmp_path: Path, cut: Any):
     source = write(tmp_path / "big", BIG, weights=model)
     for method in ("l1", "l2"):
         report, _ = cut(source, replace(BIG, width=1, heads=1, kv_heads=1, ffn=1), method=method)
-        assert report.plan.hidden.tolist() == [31]
-        assert all([u[a].item() for a in ("heads", "groups", "ffn")] == [5, 2, 17] for u in report.plan.units)
+        assert report.selection.hidden.tolist() == [31]
+        assert all([u[a].item() for a in ("heads", "groups", "ffn")] == [5, 2, 17] for u in report.selection.units)
 
 
 def test_taylor_is_the_sum_of_weight_times_gradient(tmp_path: Path):
@@ -247,10 +247,10 @@ def test_same_seed_same_indices(tmp_path: Path, cut: Any, data: dict[str, Any]):
 
 def test_layers(tmp_path: Path, cut: Any):
     source = write(tmp_path / "big", replace(BIG, depth=12))
-    kept = {how: cut(source, replace(BIG, depth=8), layers=how)[0].plan.layers for how in ("ends", "uniform")}
+    kept = {how: cut(source, replace(BIG, depth=8), layers=how)[0].selection.layers for how in ("ends", "uniform")}
     assert kept == {"ends": [0, 1, 2, 4, 7, 9, 10, 11], "uniform": [0, 2, 3, 5, 6, 8, 9, 11]}
     report, small = cut(source, replace(BIG, depth=3), layers="0,4,11")
-    assert report.plan.layers == [0, 4, 11]
+    assert report.selection.layers == [0, 4, 11]
     assert torch.equal(small.layers[1].mlp.up_proj.weight, hf.load(source).layers[4].mlp.up_proj.weight)
     for wrong in ("0,4", "0,4,4", "0,4,12", "4,0,5", "first"):
         with pytest.raises(TrainerError):
@@ -266,7 +266,7 @@ def test_block_influence_drops_what_does_nothing(tmp_path: Path, cut: Any, data:
             model.layers[i].self_attn.o_proj.weight.zero_()
             model.layers[i].mlp.down_proj.weight.zero_()
     report, small = cut(write(tmp_path / "big", BIG, weights=model), replace(BIG, depth=4), layers="bi", **data)
-    assert report.plan.layers == [0, 1, 4, 5]
+    assert report.selection.layers == [0, 1, 4, 5]
     assert (small(IDS) - model(IDS)).abs().max() <= 1e-4
     assert report.losses["inherited"] == pytest.approx(report.losses["source"], abs=1e-4)
 
@@ -285,7 +285,7 @@ def test_norms_keep_their_scale(tmp_path: Path, cut: Any, data: dict[str, Any]):
     source = write(tmp_path / "big", BIG, weights=model)
     report, _ = cut(source, replace(BIG, width=24), method="l2", **data)
     estimated, _ = cut(source, replace(BIG, width=24), method="l2")
-    assert report.plan.hidden.tolist() == list(range(24))
+    assert report.selection.hidden.tolist() == list(range(24))
     assert report.norms.keys() == estimated.norms.keys() and len(report.norms) == 13
     for r in (report, estimated):  # rms over the large half / over all: sqrt(100 / 50.5)
         assert all(abs(f - 1.407) < 0.01 for f in r.norms.values())
@@ -305,14 +305,17 @@ def test_least_squares_is_nearer_than_a_bare_cut():
 @pytest.mark.parametrize("axis", ["ffn", "heads", "groups"])
 def test_a_fitted_layer_is_nearer_to_the_source(axis: str, tmp_path: Path, cut: Any, data: dict[str, Any]):
     source, wanted = write(tmp_path / "big", BIG), replace(BIG, **AXES[axis])
-    calibration = inherit.calibration(Config(str(source), "", "", **data), Source.open(source))
+    calibration = inherit.calibration(InheritConfig(str(source), "", "", **data), Source.open(source))
     assert calibration is not None
-    passage = next(passages(Source.open(source), calibration.fit))
-    (x,), error = passage.inputs, {}
+    layer_pass = next(layer_passes(Source.open(source), calibration.fit))
+    (x,), error = layer_pass.inputs, {}
     for rescale in ("none", "lstsq"):
         _, small = cut(source, wanted, rescale=rescale, **data)
         with torch.no_grad():
-            there, here = passage.layer(x, passage.cos, passage.sin), small.layers[0](x, passage.cos, passage.sin)
+            there, here = (
+                layer_pass.layer(x, layer_pass.cos, layer_pass.sin),
+                small.layers[0](x, layer_pass.cos, layer_pass.sin),
+            )
         error[rescale] = (there - here).square().mean().item()
     assert error["lstsq"] < 0.9 * error["none"]
 
@@ -445,13 +448,13 @@ def test_refused(what: str, tmp_path: Path, cut: Any):
 def test_data_of_another_vocabulary(tmp_path: Path, ids: Path):
     source = write(tmp_path / "big", replace(BIG, vocab=100))
     with pytest.raises(TrainerError, match="different vocabulary"):
-        inherit.inherit(Config(str(source), str(source), str(tmp_path / "init"), data=str(ids)))
+        inherit.inherit(InheritConfig(str(source), str(source), str(tmp_path / "init"), data=str(ids)))
 
 
 def test_losses_are_the_models_own(tmp_path: Path, cut: Any, data: dict[str, Any]):
     source = write(tmp_path / "big", BIG)
     report, small = cut(source, replace(BIG, **AXES["all"]), **data)
-    held = inherit.calibration(Config(str(source), "", "", **data), Source.open(source))
+    held = inherit.calibration(InheritConfig(str(source), "", "", **data), Source.open(source))
     assert held is not None
     loss, _, n = hf.load(source)(held.held_out, held.held_out_targets)
     assert report.losses["source"] == pytest.approx((loss / n).item(), rel=1e-5)
@@ -475,7 +478,7 @@ def test_one_tensor_in_memory(tmp_path: Path):
     size = (source / "model.safetensors").stat().st_size
     program = """
 import resource, sys
-from trainer.inherit import Config, inherit
+from trainer.inherit import InheritConfig, inherit
 import trainer.inheritance.importance, torch
 torch.ones(64, 64) @ torch.ones(64, 64)
 peak = lambda: int(next(x for x in open("/proc/self/status") if x.startswith("RssAnon")).split()[1]) << 10
@@ -485,7 +488,7 @@ def watch():
     while True:
         most[0] = max(most[0], peak()); time.sleep(0.002)
 threading.Thread(target=watch, daemon=True).start()
-inherit(Config(sys.argv[1], "tiny-1m", sys.argv[2], method="l2", width=128, heads=2, tie="embedding", depth=2))
+inherit(InheritConfig(sys.argv[1], "tiny-1m", sys.argv[2], method="l2", width=128, heads=2, tie="embedding", depth=2))
 print(most[0] - start)
 """
     done = subprocess.run(
@@ -496,16 +499,16 @@ print(most[0] - start)
 
 
 def test_the_program(tmp_path: Path, shards: Path, byte_bpe: Path):
-    """SOURCE TARGET -o init, and training goes on from there."""
+    """SOURCE TARGET -o init, and training continues from there."""
     tokenizer = json.loads((shards / "manifest.json").read_text())["tokenizer"]
     source = write(tmp_path / "big", replace(BIG, vocab=tokenizer["size"], head_dim=32, heads=4, kv_heads=2, ffn=512))
     for file in (byte_bpe / "gpt2").iterdir():
         (source / file.name).write_bytes(file.read_bytes())
     init = tmp_path / "init"
-    line = ["trainer.inherit", source, "tiny-1m", "-o", init, "--width", "32", "--heads", "1", "--depth", "2"]
+    line = [source, "tiny-1m", "-o", init, "--width", "32", "--heads", "1", "--depth", "2"]
     line += ["--tie", "head", "--method", "taylor", "--data", shards, "--seq-len", "32", "--samples", "8"]
     line += ["--series", "2", "--shortcut", "8", "--device", "cpu"]
-    done = program(*line)
+    done = completed("trainer.inherit", *line, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     for said in ("layers                    6 ->         2", "the source's head", "starts without effect", "inherited"):
         assert said in done.stdout
@@ -516,27 +519,11 @@ def test_the_program(tmp_path: Path, shards: Path, byte_bpe: Path):
     }
     report = json.loads((init / "inherit.json").read_text())
     assert report["kept"]["layers"] == [0, 5] and len(report["kept"]["hidden"]) == 32
-    again = program("trainer.inherit", source, "tiny-1m", "-o", init)
+    again = completed("trainer.inherit", source, "tiny-1m", "-o", init, cwd=tmp_path)
     assert again.returncode == 1 and "already exists" in again.stderr
-    trained = [
-        "trainer.run",
-        "--data",
-        shards,
-        "--init",
-        init,
-        "-o",
-        tmp_path / "run",
-        "--steps",
-        "1",
-        "--seq-len",
-        "32",
-    ]
-    done = program(*trained, "--batch-tokens", "256", "--device", "cpu", "--holdout", "16")
+    flags = ["--data", shards, "--init", init, "-o", tmp_path / "run", "--steps", 1, "--seq-len", 32]
+    flags += ["--batch-tokens", 256, "--device", "cpu", "--holdout", 16]
+    done = completed("trainer.run", *flags, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     first = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[0])
     assert abs(first["validation"]["loss"] - report["losses"]["inherited"]) < 0.2  # other sequences, the same model
-
-
-def program(*args: Any) -> subprocess.CompletedProcess[str]:
-    line = [sys.executable, "-m", *map(str, args)]
-    return subprocess.run(line, env=environment(), cwd=ROOT, capture_output=True, text=True)

@@ -3,14 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import shutil
-import signal
-import subprocess
-import sys
-from contextlib import redirect_stderr, redirect_stdout
-from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -21,8 +15,7 @@ torch = pytest.importorskip("torch", reason="the trainer needs torch: pip instal
 
 import torch.nn.functional as F
 
-from tests.trainer.processes import curve, environment
-from trainer import evaluate, run
+from tests.trainer.processes import completed, curve, sequence_losses
 from trainer.data.order import Sequences
 from trainer.data.rounds import opened
 from trainer.data.shards import Shards
@@ -73,30 +66,8 @@ def finished(shards, kept, tmp_path_factory):
     return tmp_path
 
 
-class Done(NamedTuple):
-    returncode: int
-    stdout: str
-    stderr: str
-
-
-def trained(cwd, *flags, program=run.program):
-    """A program in this process: starting torch takes longer than these runs."""
-    out, talk = io.StringIO(), io.StringIO()
-    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(talk):
-        patch.chdir(cwd)
-        patch.setattr(sys, "argv", ["", *flags])
-        try:
-            code = program() or 0
-        except TrainerError as e:
-            code = e.code
-            print(e, file=talk)
-    return Done(code, out.getvalue(), talk.getvalue())
-
-
-def on_two_ranks(cwd, *flags):
-    line = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "trainer.run"]
-    done = subprocess.run([*line, *flags], cwd=cwd, env=environment(), capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
+def trained(cwd, *flags, program="trainer.run", ranks=1):
+    return completed(program, *flags, cwd=cwd, ranks=ranks)
 
 
 def test_where_a_run_began_stays_what_it_was(workspace):
@@ -126,9 +97,9 @@ def test_round_1_is_what_comes_after_the_run(workspace, shards, kept):
     again = trained(workspace, "--round", "1", "--steps", "6")
     assert again.returncode == 0 and "resuming from step 4" in again.stderr, again.stderr
     assert len(curve(workspace / "run-1")) == 6
-    found = trained(workspace, "run-1", "--json", program=evaluate.program)
+    found = trained(workspace, "run-1", "--json", program="trainer.evaluate")
     assert "24 that were held out" in json.loads(found.stdout)["data"]["sequences"], found.stderr
-    found = trained(workspace, "run", "--data", "round-1", "--json", program=evaluate.program)
+    found = trained(workspace, "run", "--data", "round-1", "--json", program="trainer.evaluate")
     assert "24 that were held out" in json.loads(found.stdout)["data"]["sequences"], found.stderr
     (workspace / "round-1").rename(workspace / "round-2")
     assert trained(workspace, "--round", "2", "--steps", "1").returncode == 0
@@ -140,7 +111,7 @@ def test_it_starts_from_a_run_bit_for_bit(workspace):
     flags = ["--round", "1", "--steps", "1", "--lr", "1e-30", "--warmup", "0", "--weight-decay", "0"]
     done = trained(workspace, *flags, "--init", str(before), "-o", "there")
     assert done.returncode == 0, done.stderr
-    first, got = (dict(load_model(p)[0].named_parameters()) for p in (before, workspace / "there"))
+    first, got = (dict(load_model(p).model.named_parameters()) for p in (before, workspace / "there"))
     assert first.keys() == got.keys()
     for name, p in got.items():
         torch.testing.assert_close(p, first[name], rtol=0, atol=2e-30)
@@ -242,10 +213,11 @@ def test_unbiased_runs(workspace, shards, kept):
     write_round(shards, workspace / "round-1", kept, np.linspace(0.05, 1, len(kept)))
     assert "--unbias: False -> True" in trained(workspace, "--round", "1", "-o", "plain", *flags, "--unbias").stderr
     assert trained(workspace, "--round", "1", "-o", "one", *flags, "--unbias", *logged).returncode == 0
-    on_two_ranks(workspace, "--round", "1", "-o", "two", *flags, "--unbias", *logged)
+    done = trained(workspace, "--round", "1", "-o", "two", *flags, "--unbias", *logged, ranks=2)
+    assert done.returncode == 0, done.stderr
     one, two, plain = ([x[1] for x in curve(workspace / name)] for name in ("one", "two", "plain"))
     assert one == pytest.approx(two, rel=1e-5) and abs(one[0] - plain[0]) > 1e-3
-    one, two = (rows(workspace / name) for name in ("one", "two"))
+    one, two = (sequence_losses(workspace / name) for name in ("one", "two"))
     assert one.select(["step", "sequence", "tokens"]) == two.select(["step", "sequence", "tokens"])
     np.testing.assert_allclose(one["nll"], two["nll"], rtol=1e-5)
     unweighted = sum(one["nll"].to_pylist()[:12]) / sum(one["tokens"].to_pylist()[:12])
@@ -255,15 +227,11 @@ def test_unbiased_runs(workspace, shards, kept):
 # -- losses ------------------------------------------------------------------------------------
 
 
-def rows(place):
-    return pa.concat_tables([pq.read_table(f) for f in sorted((place / "losses").glob("*.parquet"))])
-
-
 def test_logged_losses_are_those_of_the_weights_before_each_step(workspace, shards):
     """The first step's are the initial model's, by an independent forward; their sums are the logged loss."""
     flags = ["--data", str(shards), "--steps", "5", "--save-every", "2", "--log-sequence-loss", "--init", "run"]
     assert trained(workspace, *flags, "-o", "one").returncode == 0
-    table = rows(workspace / "one")
+    table = sequence_losses(workspace / "one")
     assert table["step"].to_pylist() == [s for s in range(1, 6) for _ in range(12)]
     assert sorted(p.name for p in (workspace / "one" / "losses").iterdir()) == [
         f"step-{s:08d}.parquet" for s in (2, 4, 5)
@@ -272,28 +240,9 @@ def test_logged_losses_are_those_of_the_weights_before_each_step(workspace, shar
     assert table["sequence"].to_numpy().tolist() == s.order(np.arange(60), 0).tolist()
     batch = s.read(table["sequence"].to_numpy()[:12], s.shards.vocab)
     with torch.no_grad():
-        logits = load_model(workspace / "run")[0](batch.tokens)
+        logits = load_model(workspace / "run").model(batch.tokens)
     nll = F.cross_entropy(logits.transpose(1, 2), batch.targets, reduction="none")
     np.testing.assert_allclose(table["nll"].to_numpy()[:12], nll.sum(1), rtol=1e-5)
     np.testing.assert_allclose(table["max"].to_numpy()[:12], nll.amax(1), rtol=1e-5)
     mean = np.array(table["nll"]).reshape(5, 12).sum(1) / np.array(table["tokens"]).reshape(5, 12).sum(1)
     np.testing.assert_allclose(mean, [x[1] for x in curve(workspace / "one")], rtol=1e-6)
-
-
-def test_logged_losses_are_the_same_after_kills(workspace, shards):
-    flags = ["--data", str(shards), "--steps", "60", "--save-every", "7", "--log-sequence-loss", "--log-every", "1"]
-    assert trained(workspace, *flags, "-o", "whole").returncode == 0
-    line = [sys.executable, "-m", "trainer.run", *flags, "-o", "killed"]
-    for at, how in (("step      18", signal.SIGKILL), ("step      31", signal.SIGTERM)):
-        process = subprocess.Popen(line, cwd=workspace, env=environment(), stderr=subprocess.PIPE, text=True)
-        for text in process.stderr:
-            if text.startswith(at):
-                process.send_signal(how)
-                break
-        process.stderr.read()
-        process.wait()
-    (workspace / "killed" / "losses" / "step-00000059.parquet").write_bytes(b"of steps that no checkpoint has")
-    assert trained(workspace, *flags, "-o", "killed").returncode == 0
-    assert rows(workspace / "killed") == rows(workspace / "whole")
-    files = [sorted(p.name for p in (workspace / out / "losses").iterdir()) for out in ("killed", "whole")]
-    assert len(files[0]) == len(files[1]) + 1, "one more, where SIGTERM stopped it"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,13 +15,13 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="the trainer needs torch: pip install 'tinydata[train]'")
 
-from tests.trainer.processes import command, curve, environment
+from tests.trainer.processes import command, completed, curve, environment, sequence_losses, started
 from trainer.errors import REQUEUE, TrainerError
 from trainer.training.checkpoint import latest, load_model
 
 
 def weights(run):
-    return load_model(run)[0].state_dict()
+    return load_model(run).model.state_dict()
 
 
 def same(a, b):
@@ -48,45 +49,53 @@ def test_a_run_learns_and_leaves_what_it_says(train, tmp_path):
     assert "resuming from step 40" in again.stderr and len(curve(tmp_path / "run")) == 40
 
 
-def test_killed_at_random_and_gone_on_it_is_the_same_to_the_last_bit(train, shards, tmp_path):
-    flags = ["--steps", "60", "--save-every", "4", "--lr", "0.005", "--mask-documents"]
+@pytest.mark.parametrize(
+    "signals",
+    [(signal.SIGTERM, signal.SIGKILL), pytest.param((signal.SIGKILL,) * 3, marks=pytest.mark.slow)],
+    ids=lambda signals: " ".join(s.name for s in signals),
+)
+def test_stopped_at_random_and_resumed_it_is_the_same_to_the_last_bit(signals, train, shards, tmp_path):
+    flags = ["--steps", "36", "--save-every", "5", "--lr", "0.005", "--mask-documents"]
+    flags += ["--log-every", "1", "--log-sequence-loss"]
     train("whole", *flags)
-    line = [sys.executable, *command(shards, tmp_path / "killed", *flags)]
-    rng = random.Random(time.time_ns())
-    kills = 0
-    while kills < 3:
-        process = subprocess.Popen(line, cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, text=True)
-        at = rng.randrange(1, 12)
+    run, rng = tmp_path / "stopped", random.Random(time.time_ns())
+    for number in signals:
+        process = started("trainer.run", *command(shards, run, *flags), cwd=tmp_path)
+        at = rng.randrange(1, 9)
         for text in process.stderr:
-            if text.startswith("step"):
-                at -= 1
+            at -= text.startswith("step") and "held out" not in text
             if at == 0:
                 time.sleep(rng.random() * 0.05)
-                process.send_signal(signal.SIGKILL)
+                process.send_signal(number)
                 break
-        process.stderr.close()
-        process.wait()
-        kills += 1
-    train("killed", *flags)
-    assert curve(tmp_path / "killed") == curve(tmp_path / "whole")
-    assert same(weights(tmp_path / "killed"), weights(tmp_path / "whole"))
+        done = process.end()
+        if number == signal.SIGTERM:  # finishes the step and saves
+            assert done.returncode == REQUEUE and "stopped at step" in done.stderr
+            assert latest(run).name == f"step-{curve(run)[-1][0]:08d}"
+    (run / "losses").mkdir(exist_ok=True)
+    (run / "losses" / "step-00000035.parquet").write_bytes(b"of steps that no checkpoint has")
+    train("stopped", *flags)
+    assert curve(run) == curve(tmp_path / "whole")
+    assert same(weights(run), weights(tmp_path / "whole"))
+    assert sequence_losses(run) == sequence_losses(tmp_path / "whole")
 
 
-def test_saved_on_two_gone_on_with_one_and_three(train, tmp_path):
-    import shutil
-
-    flags = ["--steps", "18", "--save-every", "6", "--keep", "0"]
+def test_saved_on_two_processes_and_resumed_on_one_and_three(train, shards, tmp_path):
+    flags = ["--steps", "9", "--save-every", "3", "--keep", "0"]
     train("one", *flags)
-    train("two", *flags, ranks=2)
+    line = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "trainer.run"]
+    line += command(shards, tmp_path / "two", *flags)
+    done = subprocess.run(line, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
     reference = curve(tmp_path / "one")
     assert_near(curve(tmp_path / "two"), reference)
     for ranks in (1, 3):
         run = tmp_path / f"then {ranks}"
         shutil.copytree(tmp_path / "two", run)
-        for step in (12, 18):
+        for step in (6, 9):
             shutil.rmtree(run / "checkpoints" / f"step-{step:08d}")
         done = train(run.name, *flags, ranks=ranks)
-        assert "resuming from step 6" in done.stderr
+        assert "resuming from step 3" in done.stderr
         assert_near(curve(run), reference)
 
 
@@ -103,30 +112,11 @@ def test_micro_batches_change_nothing(train, tmp_path):
     assert_near(curve(tmp_path / "b"), curve(tmp_path / "a"))
 
 
-def test_compiled_once_whatever_the_documents(shards, tmp_path):
+def test_compiled_once_whatever_the_documents(train):
     """Each step after the second must meet no new graph; validation adds its own, once."""
-    line = [sys.executable, *command(shards, tmp_path / "run", "--steps", "6", "--compile", "on", "--mask-documents")]
-    env = environment() | {"TORCH_LOGS": "recompiles"}
-    done = subprocess.run(line, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-2000:]
-    after = done.stderr.split("step       3  loss")[1]
+    done = train("run", "--steps", "6", "--compile", "on", "--mask-documents")
+    after = done.stderr.split("step       3  loss")[1]  # from here on the program reports every new graph
     assert "Recompiling" not in after, after
-
-
-def test_sigterm_finishes_the_step_and_saves(train, shards, tmp_path):
-    line = [
-        sys.executable,
-        *command(shards, tmp_path / "run", "--steps", "4000", "--save-every", "3000", "--log-every", "8"),
-    ]
-    process = subprocess.Popen(line, cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, text=True)
-    for text in process.stderr:
-        if text.startswith("step      40"):
-            process.send_signal(signal.SIGTERM)
-            break
-    rest = process.stderr.read()
-    assert process.wait() == REQUEUE and "stopped at step" in rest
-    step = latest(tmp_path / "run").name
-    assert f"step-{curve(tmp_path / 'run')[-1][0]:08d}" == step
 
 
 def test_another_run_is_refused_and_harmless_changes_are_named(train, tmp_path):
@@ -144,8 +134,6 @@ def test_another_run_is_refused_and_harmless_changes_are_named(train, tmp_path):
 
 
 def test_other_tokenizer_is_refused_naming_both(train, shards, tmp_path):
-    import shutil
-
     train("run", "--steps", "2")
     copy = tmp_path / "other"
     shutil.copytree(shards, copy)
@@ -177,7 +165,7 @@ def test_another_list_of_kept_sequences_is_another_run(train, tmp_path):
     assert "hash of the kept sequences" in done.stderr
 
 
-def test_a_run_whose_first_step_was_skipped_goes_on(train, shards, tmp_path):
+def test_a_run_whose_first_step_was_skipped_continues(train, shards, tmp_path):
     """Weights that are not finite make every step one that is skipped; its checkpoint must still be whole."""
     from trainer.huggingface import architecture
     from trainer.huggingface import weights as hf
@@ -191,12 +179,10 @@ def test_a_run_whose_first_step_was_skipped_goes_on(train, shards, tmp_path):
     weights["norm.weight"][0] = float("nan")
     hf.save(tmp_path / "init", config, iter(weights.items()), torch.float32)
     checkpoint.write_json(tmp_path / "init" / "config.json", architecture.config_json(config, torch.float32))
-    line = [sys.executable, "-m", "trainer.run", "--data", str(shards), "--init", "init", "-o", "run", "--holdout", "0"]
-    line += ["--seq-len", "32", "--batch-tokens", "384", "--device", "cpu"]
-    for steps in ("1", "2"):
-        done = subprocess.run(
-            [*line, "--steps", steps], cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=300
-        )
+    flags = ["--data", shards, "--init", "init", "-o", "run", "--holdout", 0]
+    flags += ["--seq-len", 32, "--batch-tokens", 384, "--device", "cpu"]
+    for steps in (1, 2):
+        done = completed("trainer.run", *flags, "--steps", steps, cwd=tmp_path)
         assert done.returncode == 0 and "SKIPPED" in done.stderr, done.stderr[-2000:]
     assert "resuming from step 1" in done.stderr
 
@@ -226,24 +212,10 @@ def test_nothing_in_a_checkpoint_is_run(train, tmp_path):
 
 
 def test_plan_needs_no_data_and_starts_nothing(tmp_path):
-    line = [sys.executable, "-m", "trainer.run", "--plan", "--preset", "pi-1b-pro", "--depth", "20", "--series", "1"]
-    done = subprocess.run([*line, "--shortcut", "0"], cwd=tmp_path, env=environment(), capture_output=True, text=True)
+    flags = ["--plan", "--preset", "pi-1b-pro", "--series", "1", "--shortcut", "0"]
+    done = completed("trainer.run", *flags, "--depth", "20", cwd=tmp_path)
     assert "embedding + head are 18.07%" in done.stdout and "951,983,872" in done.stdout
-    line = [
-        sys.executable,
-        "-m",
-        "trainer.run",
-        "--plan",
-        "--preset",
-        "pi-1b-pro",
-        "--depth",
-        "15",
-        "--vocab",
-        "100883",
-    ]
-    done = subprocess.run(
-        [*line, "--series", "1", "--shortcut", "0"], cwd=tmp_path, env=environment(), capture_output=True, text=True
-    )
+    done = completed("trainer.run", *flags, "--depth", "15", "--vocab", "100883", cwd=tmp_path)
     assert "embedding + head are 38.20%" in done.stdout
     assert list(tmp_path.iterdir()) == []
 
@@ -251,8 +223,7 @@ def test_plan_needs_no_data_and_starts_nothing(tmp_path):
 def test_wrong_batches_and_no_data_say_what_to_do(train, tmp_path):
     done = train("run", "--batch-tokens", "100", code=1)
     assert "not a multiple" in done.stderr and "--batch-tokens 96" in done.stderr
-    line = [sys.executable, "-m", "trainer.run"]
-    done = subprocess.run(line, cwd=tmp_path, env=environment(), capture_output=True, text=True)
+    done = completed("trainer.run", cwd=tmp_path)
     assert done.returncode == 1 and "no training data" in done.stderr and "Traceback" not in done.stderr
 
 
@@ -261,18 +232,15 @@ def test_tinydata_toml_is_read(shards, tmp_path):
         f'[encode]\nout = {json.dumps(str(shards))}\n[train]\npreset = "tiny-1m"\nseq_len = 32\nbatch_tokens = 384\n'
         'width = 64\ndepth = 1\nsteps = 3\ndevice = "cpu"\nout = "here"\n'
     )
-    line = [sys.executable, "-m", "trainer.run", "--steps", "2"]
-    done = subprocess.run(line, cwd=tmp_path, env=environment(), capture_output=True, text=True)
+    done = completed("trainer.run", "--steps", 2, cwd=tmp_path)
     assert done.returncode == 0 and "done at step 2" in done.stderr, done.stderr
     assert len(curve(tmp_path / "here")) == 2
     (tmp_path / "tinydata.toml").write_text("[train]\nstep = 3\n")
-    done = subprocess.run(line, cwd=tmp_path, env=environment(), capture_output=True, text=True)
+    done = completed("trainer.run", "--steps", 2, cwd=tmp_path)
     assert done.returncode == 1 and "'step' is not an option" in done.stderr
 
 
 def test_it_starts_from_another_model_bit_for_bit(shards, byte_bpe, tmp_path):
-    import shutil
-
     from trainer.huggingface import architecture
     from trainer.huggingface import weights as hf
     from trainer.model.init import random_weights
@@ -286,27 +254,15 @@ def test_it_starts_from_another_model_bit_for_bit(shards, byte_bpe, tmp_path):
     init = tmp_path / "init"
     hf.save(init, config, iter(weights.items()), torch.float32)
     (init / "config.json").write_text(json.dumps(architecture.config_json(config, torch.float32)))
-    flags = [
-        "-m",
-        "trainer.run",
-        "--data",
-        str(shards),
-        "--init",
-        str(init),
-        "--seq-len",
-        "32",
-        "--batch-tokens",
-        "384",
-    ]
-    flags += ["--device", "cpu", "--holdout", "8", "-o", "run"]
+    flags = ["--data", shards, "--init", init, "--seq-len", 32, "--batch-tokens", 384]
+    flags += ["--device", "cpu", "--holdout", 8, "-o", "run"]
 
     def run(*more):
-        line = [sys.executable, *flags, *more]
-        return subprocess.run(line, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=300)
+        return completed("trainer.run", *flags, *more, cwd=tmp_path)
 
     done = run("--steps", "1", "--lr", "1e-30", "--warmup", "0")
     assert done.returncode == 0, done.stderr
-    trained = load_model(tmp_path / "run")[0]
+    trained = load_model(tmp_path / "run").model
     for name, p in trained.named_parameters():  # one step of 1e-30 moves only what was zero
         torch.testing.assert_close(p.data, weights[name], rtol=0, atol=2e-30)
     assert "cannot change the shape of the existing model" in run("--depth", "3").stderr

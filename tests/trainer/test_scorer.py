@@ -15,6 +15,7 @@ transformers = pytest.importorskip("transformers", reason="transformers is not i
 
 import torch.nn.functional as F
 
+from tests.trainer.processes import command, completed
 from trainer import export
 from trainer.data.order import Sequences
 from trainer.data.shards import Shards
@@ -35,13 +36,9 @@ def theirs(path, ids):
 @pytest.fixture(scope="module")
 def run(shards, tmp_path_factory):
     """A run with masked documents, its losses logged."""
-    import subprocess
-
-    from tests.trainer.processes import command, environment
-
     out = tmp_path_factory.mktemp("scored") / "run"
-    line = [sys.executable, *command(shards, out, "--steps", "4", "--save-every", "2", "--mask-documents")]
-    done = subprocess.run([*line, "--series", "2", "--log-sequence-loss"], env=environment(), capture_output=True)
+    flags = ["--steps", "4", "--save-every", "2", "--mask-documents", "--series", "2", "--log-sequence-loss"]
+    done = completed("trainer.run", *command(shards, out, *flags), cwd=out.parent)
     assert done.returncode == 0, done.stderr
     return out
 
@@ -66,7 +63,7 @@ def test_a_model_of_ours_in_all_its_forms(run, shards, tmp_path, monkeypatch):
     first = load(str(run / "checkpoints" / "step-00000002"))
     assert abs(first(ids[:4]) - got[:4]).max() > 1e-3
     assert first.facts["step"] == 2 and scorer.facts["step"] == 4 and scorer.facts["precision"] == "float32"
-    expected = sum(p.numel() for p in load_model(run)[0].parameters())
+    expected = sum(p.numel() for p in load_model(run).model.parameters())
     assert scorer.facts["parameters"] == expected < exported.facts["parameters"], "the series is folded there"
     json.dumps([scorer.facts, exported.facts])
     assert scorer.tokenizer["fingerprint"] == exported.tokenizer["fingerprint"] == s.shards.tokenizer["fingerprint"]
@@ -89,7 +86,7 @@ def test_documents_and_targets_without_a_loss(run, shards):
     bears = np.random.default_rng(0).random((3, 32)) < 0.7
     got = load(str(run))(ids, bears, batch.documents.numpy())
     with torch.no_grad():
-        _, nll, _ = load_model(run)[0](batch.tokens, batch.targets, batch.documents)
+        _, nll, _ = load_model(run).model(batch.tokens, batch.targets, batch.documents)
     assert (got[~bears] == 0).all() and bears.sum() < bears.size
     np.testing.assert_allclose(got[bears], nll.numpy()[bears], atol=1e-5)
     alone = load(str(run))(ids)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import random
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -17,14 +16,14 @@ import pytest
 pytest.importorskip("torch", reason="the trainer needs torch: pip install tinydata[train]")
 pytest.importorskip("tyro", reason="the trainer's programs need tyro: pip install tinydata[train]")
 
+from tests.trainer.processes import Done, completed
 from tinydata.engines.local import LocalEngine
 from tinydata.verbs.encode import verb as encode
+from trainer import sweep
 from trainer.errors import TrainerError
 from trainer.model.cost import parameters
 from trainer.model.presets import preset, reshaped
-from trainer.sweep import EXPANSION, Config, correlations, count, drawn, nearest, remember, score, size, spearman
-
-ROOT = Path(__file__).resolve().parents[2]
+from trainer.sweep import EXPANSION, SweepConfig, correlations, count, drawn, nearest, remember, score, size, spearman
 
 
 def test_sizes_as_said() -> None:
@@ -115,21 +114,29 @@ def shards(text: list[str], byte_bpe: Path, tmp_path_factory: pytest.TempPathFac
     return root / "shards"
 
 
-def swept(where: Path, *more: str) -> subprocess.CompletedProcess[str]:
-    given = ["--params", "1M", "-o", "out", "--draws", "3", "--steps", "2", "--tolerance", "0.1", "--device", "cpu"]
-    return subprocess.run(
-        [sys.executable, "-m", "trainer.sweep", *given, "--batch-tokens", "512", "--preset", "tiny-1m", *more],
-        cwd=where,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-    )
+@pytest.fixture
+def swept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
+    """swept(flags…) -> what it prints. The runs it starts are processes that need not import torch first."""
+
+    def run(command: list[str], **how: Any) -> Done:
+        assert command[:3] == [sys.executable, "-m", "trainer.run"]
+        return completed("trainer.run", *command[3:], cwd=tmp_path)
+
+    def program(*flags: str) -> str:
+        given = ["--params", "1M", "-o", "out", "--draws", "3", "--steps", "2", "--tolerance", "0.1", "--device", "cpu"]
+        given += ["--batch-tokens", "512", "--preset", "tiny-1m", *flags]
+        monkeypatch.setattr(sys, "argv", ["", *given])
+        sweep.program()
+        return capsys.readouterr().out
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sweep.subprocess, "run", run)
+    return program
 
 
-def test_a_sweep_and_its_resumption(shards: Path, tmp_path: Path) -> None:
+def test_a_sweep_and_its_resumption(shards: Path, tmp_path: Path, swept: Any) -> None:
     pytest.importorskip("vl_convert", reason="pictures need vl-convert: pip install tinydata[report]")
-    done = swept(tmp_path, "--data", str(shards))
-    assert done.returncode == 0, done.stderr
+    shown = swept("--data", str(shards))
     rows = pq.read_table(tmp_path / "out" / "results.parquet").to_pylist()
     assert len(rows) == 3
     for row in rows:
@@ -138,13 +145,12 @@ def test_a_sweep_and_its_resumption(shards: Path, tmp_path: Path) -> None:
         assert row["tokens_per_s"] > 0
         lines = (tmp_path / "out" / row["run"] / "metrics.jsonl").read_text().splitlines()
         assert json.loads(lines[-1])["validation"]["bits_per_byte"] == row["bits_per_byte"]
-    assert "Spearman correlation with bits per byte over 3 shapes" in done.stdout
+    assert "Spearman correlation with bits per byte over 3 shapes" in shown
     assert "<script" in (tmp_path / "out" / "sweep.html").read_text()
 
     stamps = {p: p.stat().st_mtime_ns for p in (tmp_path / "out").glob("*/metrics.jsonl")}
     (tmp_path / "out" / rows[0]["run"] / "result.json").unlink()  # as if it had been stopped before that
-    again = swept(tmp_path, "--data", str(shards))
-    assert again.returncode == 0, again.stderr
+    swept("--data", str(shards))
     same = [{k: v for k, v in r.items() if k != "tokens_per_s"} for r in rows]
     found = pq.read_table(tmp_path / "out" / "results.parquet").to_pylist()
     assert [{k: v for k, v in r.items() if k != "tokens_per_s"} for r in found] == same
@@ -153,7 +159,7 @@ def test_a_sweep_and_its_resumption(shards: Path, tmp_path: Path) -> None:
 
 
 def test_another_sweep_is_not_mixed_in(tmp_path: Path) -> None:
-    config = Config("shards", "1M", str(tmp_path))
+    config = SweepConfig("shards", "1M", str(tmp_path))
     remember(tmp_path / "sweep.json", config, [])
     remember(tmp_path / "sweep.json", replace(config, draws=9, picture="a.png"), [])  # neither changes a shape's run
     with pytest.raises(TrainerError, match="other settings: --seed: 0 -> 7"):

@@ -26,12 +26,13 @@ from tinydata.engines.local import LocalEngine
 from tinydata.formats.corpus import plan, read
 from tinydata.tokenizers.open import open_tokenizer
 from tinydata.tokenizers.probe import PROBE, agrees
-from tinydata.verbs.compact import adapt as module
-from tinydata.verbs.compact import bpe_training, card
-from tinydata.verbs.compact.bpe_training import Symbols, learn, spelled, tally
-from tinydata.verbs.compact.pair_heap import LONGEST
+from tinydata.verbs.compact import adapt, card, corpus_words, domain_guard
+from tinydata.verbs.compact.bpe_training import learn
+from tinydata.verbs.compact.domain_guard import TracedTokenizer
+from tinydata.verbs.compact.pair_index import LONGEST
 from tinydata.verbs.compact.plan import Goal, choose, open_counts
 from tinydata.verbs.compact.tradeoff import Heldout
+from tinydata.verbs.compact.training_text import TrainingSymbols, spelled, symbols_of, tally
 from tinydata.verbs.compact.verb import compact
 from tinydata.verbs.compact.word_collector import WordCollector
 from tinydata.verbs.count import verb as count_verb
@@ -128,10 +129,10 @@ def laid(words: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
     return np.array(ids, np.int32), np.array(word, np.int32)
 
 
-def letters(size: int) -> Symbols:
+def letters(size: int) -> TrainingSymbols:
     """Ids that are the bytes of the same number, each free to merge with each."""
     none = np.zeros(size, np.uint8)
-    return Symbols(np.arange(1, size + 1, dtype=np.uint64), np.ones(size, np.int64), none, none.copy())
+    return TrainingSymbols(np.arange(1, size + 1, dtype=np.uint64), np.ones(size, np.int64), none, none.copy())
 
 
 @settings(max_examples=200, deadline=None)
@@ -181,10 +182,10 @@ def test_scratch(text: list[str], byte_bpe: Path) -> None:
     import pyarrow as pa
 
     collector.add(pa.array(text, pa.string()), np.zeros(len(text), np.int32))
-    words = collector.collected()
+    words = collector.words()
     ids, word = spelled(words, bytes_only)
     count = words.weighted(np.ones(1))
-    found = learn(ids, word, count, bpe_training.symbols_of(bytes_only), np.ones(big.size - bytes_only.size, np.int64))
+    found = learn(ids, word, count, symbols_of(bytes_only), np.ones(big.size - bytes_only.size, np.int64))
     ours = int(tally(ids, word, count, big.size).sum())
     theirs = sum(map(len, big.encode(text)))
     assert len(found.left) == big.size - bytes_only.size
@@ -198,7 +199,7 @@ def test_scratch(text: list[str], byte_bpe: Path) -> None:
 def test_words(family: str, corpus: Path, counts: dict[str, Path], tokenizers: dict[str, str]) -> None:
     """The words of the sample, encoded, are the counts without the held-out documents: but for special tokens."""
     big, opened = open_tokenizer(tokenizers[family]), open_counts(str(counts[family]))
-    words, weights = module.corpus_words(opened.manifest, opened.table, big, big)
+    words, weights = corpus_words.corpus_words(opened.manifest, opened.domain_table, big, big)
     assert weights.tolist() == [1.0, 1.0]
     ids, word = spelled(words, big)
     assert (tally(ids, word, words.weighted(weights), big.size) == opened.train.sum(0)).all()
@@ -223,7 +224,7 @@ def test_vocabulary(family: str, counts: dict[str, Path], vocabularies: dict[str
     assert trade["dead_pieces"]["after"] == int((~small.tree().reachable).sum()) == 0
     assert adapted["heldout"]["inflation"] == trade["heldout"]["inflation"]
     assert adapted["heldout"]["inflation"] < adapted["heldout"]["inflation_pruned_only"] - 0.01
-    assert adapted["heldout"]["worst_domain"]["against_pruned_only"] <= module.BOUND
+    assert adapted["heldout"]["worst_domain"]["against_pruned_only"] <= domain_guard.BOUND
     trip = trade["heldout"]["round_trip"]
     assert trip["same_text"] == trip["documents"] > 30
     assert agrees(small, PROBE) and agrees(small, text)
@@ -333,36 +334,36 @@ def test_vocab_json_and_merges(
 
 def test_guard(counts: dict[str, Path], tokenizers: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing that is learned helps every domain by half: then it is pruning alone, and said so."""
-    monkeypatch.setattr(module, "BOUND", -0.5)
-    monkeypatch.setattr(module, "ATTEMPTS", 2)
+    monkeypatch.setattr(domain_guard, "BOUND", -0.5)
+    monkeypatch.setattr(domain_guard, "ATTEMPTS", 2)
     opened = open_counts(str(counts["gpt2"]))
     choice = choose(opened, tokenizers["gpt2"], Goal(vocab=VOCAB, adapt=True))
     plain = choose(opened, tokenizers["gpt2"], Goal(vocab=VOCAB))
     assert choice.adapted and choice.adapted.facts["learned"] == 0
-    assert choice.adapted.facts["heldout"]["guard"]["attempts"] == 2 + module.HALVINGS
+    assert choice.adapted.facts["heldout"]["guard"]["attempts"] == 2 + domain_guard.HALVINGS
     assert choice.small.files == plain.small.files
     assert (choice.keep == plain.keep).all()
 
 
 def test_fewer_merges(counts: dict[str, Path], tokenizers: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Where weighing does not bring a domain within the bound, as many merges are learned as do."""
-    swap = module.swap
+    swap = adapt.swap
 
     def ruinous(*args: Any) -> Any:
         """As if a tenth of the merges were all that the held-out text bears."""
         small, origin = swap(*args)
-        return (small, origin) if (origin < 0).sum() <= 40 else (bytes_only, origin)
+        return TracedTokenizer(small if (origin < 0).sum() <= 40 else bytes_only, origin)
 
     opened, big = open_counts(str(counts["gpt2"])), open_tokenizer(tokenizers["gpt2"])
     bytes_only = big.subset(np.flatnonzero(~big.removable()))
-    monkeypatch.setattr(module, "swap", ruinous)
+    monkeypatch.setattr(adapt, "swap", ruinous)
     adapted = choose(opened, tokenizers["gpt2"], Goal(vocab=VOCAB, adapt=True)).adapted
     assert adapted and 20 <= adapted.facts["learned"] <= 40
     facts = adapted.facts["heldout"]
-    assert facts["guard"]["attempts"] == module.ATTEMPTS + module.HALVINGS
+    assert facts["guard"]["attempts"] == domain_guard.ATTEMPTS + domain_guard.HALVINGS
     assert facts["guard"]["fewer_merges"] and "fewer tokens were learned" in card.adaptation_text(adapted.facts)
     assert facts["inflation"] < facts["inflation_pruned_only"]
-    assert facts["worst_domain"]["against_pruned_only"] <= module.BOUND
+    assert facts["worst_domain"]["against_pruned_only"] <= domain_guard.BOUND
 
 
 def test_other_options(counts: dict[str, Path], tokenizers: dict[str, str]) -> None:
@@ -455,8 +456,8 @@ def test_sample(
     corpus: Path, counts: dict[str, Path], tokenizers: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of a corpus larger than the sample a part is read, the same each time, and it stands for all of it."""
-    monkeypatch.setattr(module, "SAMPLE_BYTES", 40_000)
-    monkeypatch.setattr(module, "STRETCH_BYTES", 1)
+    monkeypatch.setattr(corpus_words, "SAMPLE_BYTES", 40_000)
+    monkeypatch.setattr(corpus_words, "STRETCH_BYTES", 1)
     lines = corpus.read_text(encoding="utf-8").splitlines(keepends=True)
     folder = counts["plain"].parent / "parts"
     folder.mkdir()
@@ -464,8 +465,8 @@ def test_sample(
         (folder / f"code-{k:05}.jsonl").write_text("".join(lines[k::16]), encoding="utf-8")
     big = open_tokenizer(tokenizers["plain"])
     opened = open_counts(str(count(folder, tokenizers["plain"], counts["plain"].parent / "counts-parts")))
-    words, weights = module.corpus_words(opened.manifest, opened.table, big, big)
-    again, _ = module.corpus_words(opened.manifest, opened.table, big, big)
+    words, weights = corpus_words.corpus_words(opened.manifest, opened.domain_table, big, big)
+    again, _ = corpus_words.corpus_words(opened.manifest, opened.domain_table, big, big)
     assert (words.data == again.data).all() and (words.count == again.count).all()
     assert weights.max() > 2
     ids, word = spelled(words, big)

@@ -195,7 +195,7 @@ def test_held_out_text_has_no_say(rows: list[dict[str, str]], tokenizers: dict[s
     for goal in (Goal(vocab=VOCAB), Goal(coverage=0.9), Goal(vocab=VOCAB, min_per_domain=300)):
         one, two = choose(first, path, goal), choose(second, path, goal)
         assert (one.keep == two.keep).all()
-        assert one.trade["heldout"]["inflation"] != two.trade["heldout"]["inflation"]
+        assert one.tradeoff["heldout"]["inflation"] != two.tradeoff["heldout"]["inflation"]
 
 
 # -- how far to go ----------------------------------------------------------------------------
@@ -207,7 +207,7 @@ def test_coverage(family: str, coverage: float, opened: dict[str, Counts], token
     """At least the share that was asked for, and with one piece less it would not be."""
     choice = choose(opened[family], tokenizers[family], Goal(coverage=coverage))
     train = opened[family].train.sum(0)
-    assert choice.trade["coverage"] == train[choice.keep].sum() / train.sum() >= coverage
+    assert choice.tradeoff["coverage"] == train[choice.keep].sum() / train.sum() >= coverage
     less = kept(choice.big, choice.order, int(choice.keep.sum()) - 1)
     assert train[less].sum() / train.sum() < coverage
 
@@ -217,14 +217,14 @@ def test_coverage(family: str, coverage: float, opened: dict[str, Counts], token
 def test_max_inflation(family: str, limit: float, opened: dict[str, Counts], tokenizers: dict[str, str]) -> None:
     """Measured within the limit, and 64 ids fewer would not be."""
     choice = choose(opened[family], tokenizers[family], Goal(max_inflation=limit))
-    assert choice.trade["heldout"]["inflation"] <= limit
+    assert choice.tradeoff["heldout"]["inflation"] <= limit
     fewer = kept(choice.big, choice.order, choice.small.size - 64)
     assert Heldout(opened[family].heldout, choice.big).inflation(fewer) > limit
 
 
 def test_max_inflation_of_nothing(opened: dict[str, Counts], tokenizers: dict[str, str]) -> None:
     choice = choose(opened["gpt2"], tokenizers["gpt2"], Goal(max_inflation=0.0))
-    assert choice.trade["heldout"]["inflation"] == 0
+    assert choice.tradeoff["heldout"]["inflation"] == 0
     assert choice.small.size <= choice.big.size
 
 
@@ -255,7 +255,7 @@ def test_keep_tokens(family: str, opened: dict[str, Counts], tokenizers: dict[st
     assert choice.keep[by_text]
     assert choice.keep[by_id]
     assert choice.small.size == VOCAB
-    assert choice.trade["dead_pieces"]["after"] == 0
+    assert choice.tradeoff["dead_pieces"]["after"] == 0
 
 
 @pytest.mark.parametrize("line", ["no such token at all", "#999999"])
@@ -302,8 +302,8 @@ def test_min_per_domain(opened: dict[str, Counts], tokenizers: dict[str, str]) -
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_frequency_is_worse(family: str, opened: dict[str, Counts], tokenizers: dict[str, str]) -> None:
-    leaf = choose(opened[family], tokenizers[family], Goal(vocab=VOCAB)).trade
-    frequency = choose(opened[family], tokenizers[family], Goal(vocab=VOCAB, method="frequency")).trade
+    leaf = choose(opened[family], tokenizers[family], Goal(vocab=VOCAB)).tradeoff
+    frequency = choose(opened[family], tokenizers[family], Goal(vocab=VOCAB, method="frequency")).tradeoff
     both = {"leaf": leaf, "frequency": frequency}
     assert leaf["ids"]["after"] == frequency["ids"]["after"] == VOCAB
     lost = {name: t["heldout"]["unknown_after"] - t["heldout"]["unknown_before"] for name, t in both.items()}
@@ -323,7 +323,7 @@ def test_frequency_is_for_a_given_size(goal: Goal, opened: dict[str, Counts], to
 
 
 def test_d_model(opened: dict[str, Counts], tokenizers: dict[str, str]) -> None:
-    trade = choose(opened["gpt2"], tokenizers["gpt2"], Goal(vocab=VOCAB), d_model=100).trade
+    trade = choose(opened["gpt2"], tokenizers["gpt2"], Goal(vocab=VOCAB), d_model=100).tradeoff
     assert trade["embedding_and_head_parameters"] == {"before": 2 * 2_503 * 100, "after": 2 * VOCAB * 100}
 
 
@@ -337,7 +337,7 @@ def test_curve_falls(opened: dict[str, Counts], tokenizers: dict[str, str]) -> N
     assert inflations[-1] == 0
     assert inflations == sorted(inflations, reverse=True)
     assert covered == sorted(covered)
-    assert next(p for p in points if p["vocab"] == VOCAB)["inflation"] == choice.trade["heldout"]["inflation"]
+    assert next(p for p in points if p["vocab"] == VOCAB)["inflation"] == choice.tradeoff["heldout"]["inflation"]
 
 
 # -- a tokenizer with gaps --------------------------------------------------------------------
@@ -496,7 +496,7 @@ def test_real_tokenizers(name: str, shared: Path, real: Path) -> None:
     held = Heldout(source.heldout, big)
     for part in (2, 3):
         size = real_size(big) // part
-        trade = choose(source, path, Goal(vocab=size)).trade
+        trade = choose(source, path, Goal(vocab=size)).tradeoff
         assert trade["ids"]["after"] == size
         assert trade["dead_pieces"]["after"] == 0
         trip = trade["heldout"]["round_trip"]

@@ -41,9 +41,9 @@ from tinydata.verbs.count import verb as count_verb
 from tinydata.verbs.encode import assemble, rewrite
 from tinydata.verbs.encode import plan as encode
 from tinydata.verbs.encode import verb as encode_verb
+from tinydata.verbs.encode.encoders import COMPARED
 from tinydata.verbs.encode.plan import Settings
 from tinydata.verbs.encode.rewrite import Rewriter, id_map
-from tinydata.verbs.encode.worker import COMPARED
 
 ENGINES = ["local-1", "local-2", pytest.param("spark", marks=pytest.mark.spark)]
 TRAINED = ["byte_bpe/gpt2", "byte_bpe/qwen", "byte_bpe/llama3", "spm/plain", "spm/prefix"]

@@ -39,7 +39,7 @@ def keys(losses: np.ndarray, scales: list[Scale], seed: int, **more: np.ndarray)
     out = np.empty(n, np.int64)
     strata = np.arange(len(scales))
     columns = (given["reason"], given["domain"], given["units"])
-    sampling.keys(losses, *columns, strata, sampling.table(scales), np.uint64(seed), out)
+    sampling.keys(losses, *columns, strata, sampling.scale_table(scales), np.uint64(seed), out)
     return out
 
 
@@ -130,7 +130,7 @@ def test_tally() -> None:
     at = np.flatnonzero(reason)
     parts = np.zeros(4, np.int64)
     part_of = RANDOM.integers(0, 4, BINS).astype(np.uint8)
-    sampling.tally_parts(LOSSES.view(np.uint32), at, part_of, parts)
+    sampling.tally_ranges(LOSSES.view(np.uint32), at, part_of, parts)
     assert (parts == np.bincount(part_of[sampling.bins(LOSSES)[at]], minlength=4)).all()
 
 
@@ -157,14 +157,14 @@ def test_sift_and_taken() -> None:
     np.add.at(wanted, (s[inside], (key[inside] - low[s[inside]]) // step[s[inside]]), 1)
     assert (counts == wanted).all()
     out, last = np.empty(n, np.bool_), np.array([3_000, 10, -1])
-    sampling.taken(key, np.arange(n), domain, of, low, last, out)
+    sampling.choose(key, np.arange(n), domain, of, low, last, out)
     assert (out == (real & ((key > low[s]) | ((key == low[s]) & (np.arange(n) <= last[s]))))).all()
 
 
 def test_chances() -> None:
     at, domain = np.arange(0, 3_000, 3), RANDOM.integers(0, 3, len(LOSSES)).astype(np.int16)
     out, threshold = np.empty(len(at), np.float32), np.array([2.0, -np.inf, 3.0])
-    sampling.chances(LOSSES, at, domain, np.arange(3), sampling.table(SCALES), threshold, out)
+    sampling.inclusion_of_rows(LOSSES, at, domain, np.arange(3), sampling.scale_table(SCALES), threshold, out)
     wanted = [
         1 - np.exp(-np.exp(min(weight(float(LOSSES[i]), SCALES[domain[i]]) - threshold[domain[i]], 50))) for i in at
     ]

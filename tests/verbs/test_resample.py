@@ -31,9 +31,10 @@ from tinydata.formats.corpus import plan, read
 from tinydata.formats.dataset import Stream
 from tinydata.verbs.resample import candidates
 from tinydata.verbs.resample import gumbel as sampling
-from tinydata.verbs.resample.copy_shards import Target
+from tinydata.verbs.resample.copy_shards import ShardLayout
+from tinydata.verbs.resample.estimate import estimate
 from tinydata.verbs.resample.plan import Settings, settings
-from tinydata.verbs.resample.verb import foresee, resample
+from tinydata.verbs.resample.verb import resample
 from tinydata.verbs.score import plan as scoring
 from tinydata.verbs.score import verb
 
@@ -68,7 +69,7 @@ def told(how: Settings, rows: dict[str, Any]) -> np.ndarray:
     loss = rows["mean"] if how.unit == "sequence" else loss
     key = np.empty(len(unit), np.int64)
     none = np.zeros(len(unit), np.int16)
-    scale = sampling.table([sampling.Scale(factor=1 / how.temperature)])
+    scale = sampling.scale_table([sampling.Scale(factor=1 / how.temperature)])
     seed = np.uint64(how.seed)
     sampling.keys(loss, (~can).astype(np.uint8), none, unit, np.zeros(1, np.int64), scale, seed, key)
     names, stratum = np.unique(rows["domain"], return_inverse=True)
@@ -134,7 +135,7 @@ def test_the_window_is_only_a_guess(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     for k, (low, high) in enumerate([(top - 5, top), (-top, 5 - top), (-top, top + 1), (0, 1)]):
         monkeypatch.setattr("tinydata.verbs.resample.threshold.COLLECTED", 20)
         monkeypatch.setattr(
-            "tinydata.verbs.resample.threshold._windows",
+            "tinydata.verbs.resample.threshold._expected_ranges",
             lambda p, a=low, b=high: (np.full(len(p.keep), a), np.full(len(p.keep), b)),
         )
         resample(str(tmp_path / "scores"), str(tmp_path / f"wrong-{k}"), LOCAL, how)
@@ -206,7 +207,7 @@ def test_more_than_multinomial_takes(tmp_path: Path) -> None:
 def test_deciles_are_as_predicted(more: dict[str, Any], tmp_path: Path) -> None:
     rows = fake.made(1_000_000)
     scores = fake.write(tmp_path / "scores", rows, part=1 << 18)
-    before = foresee(str(scores), LOCAL, settings(**more))
+    before = estimate(str(scores), LOCAL, settings(**more))
     made = resample(str(scores), str(tmp_path / "round"), LOCAL, settings(**more))
     for said, found in zip(before["deciles"], made["selection"]["deciles"], strict=True):
         assert said["expected"] == found["expected"]
@@ -275,14 +276,14 @@ def test_priors_are_judged_by_their_domain(tmp_path: Path) -> None:
     rows["prior"][20] = 16  # far from either
     rows["prior"][10] = 20
     scores = fake.write(tmp_path / "scores", rows)
-    found = foresee(str(scores), LOCAL, settings(exclude=("prior",)))
+    found = estimate(str(scores), LOCAL, settings(exclude=("prior",)))
     assert found["excluded"] == {"prior": 1}
     prior = rows["prior"][domain == "a"]
     median = np.median(prior)
     far = 3 * 1.4826 * np.median(np.abs(prior - median))
     rows["domain"] = np.full(N, "a")
     rows["prior"] = np.resize(prior, N)
-    found = foresee(str(fake.write(tmp_path / "other", rows)), LOCAL, settings(exclude=("prior=3",)))
+    found = estimate(str(fake.write(tmp_path / "other", rows)), LOCAL, settings(exclude=("prior=3",)))
     sd = rows["prior_sd"]
     out = np.abs(rows["prior"] - median) > far
     out |= np.abs(sd - np.median(sd)) > 3 * 1.4826 * np.median(np.abs(sd - np.median(sd)))
@@ -303,14 +304,14 @@ def test_excess_loss(tmp_path: Path) -> None:
     assert kept(tmp_path / "round").tolist() == told(how._replace(tokens=N // 2 * fake.T), excess).tolist()
     (reference / "manifest.json").write_text((reference / "manifest.json").read_text().replace('"f"', '"g"'))
     with pytest.raises(TinydataError, match="different sequences"):
-        foresee(str(scores), LOCAL, how, reference=str(reference))
+        estimate(str(scores), LOCAL, how, reference=str(reference))
 
 
 def test_it_says_when_losses_hardly_matter(tmp_path: Path) -> None:
     scores = str(fake.write(tmp_path / "scores", fake.made(200_000)))
-    (note,) = foresee(scores, LOCAL, settings("paper", batch_tokens=500 * fake.T))["notes"]
+    (note,) = estimate(scores, LOCAL, settings("paper", batch_tokens=500 * fake.T))["notes"]
     assert "hardly different from a random selection" in note and "--unit sequence" in note
-    assert not foresee(scores, LOCAL, settings("paper", unit="sequence"))["notes"]
+    assert not estimate(scores, LOCAL, settings("paper", unit="sequence"))["notes"]
     with pytest.raises(TinydataError, match="cannot be assigned to one stratum"):
         settings("paper", stratify="domain")
 
@@ -383,7 +384,7 @@ def test_examples_are_text(scored: Path, shards: Path, text: list[str], tmp_path
     resample(str(tmp_path / "scores"), str(tmp_path / "without"), LOCAL, settings())
     assert {r["text"] for r in pq.read_table(tmp_path / "without" / "examples.parquet").to_pylist()} == {""}
     with pytest.raises(TinydataError, match="are not at"):
-        resample(str(tmp_path / "scores"), str(tmp_path / "copy"), LOCAL, settings(), target=Target())
+        resample(str(tmp_path / "scores"), str(tmp_path / "copy"), LOCAL, settings(), target=ShardLayout())
     found = resample(str(tmp_path / "scores"), str(tmp_path / "told"), LOCAL, settings(), data=str(shards))
     assert pq.read_table(tmp_path / "told" / "examples.parquet").to_pylist() == rows
     assert found["kept"]["sequences"] == len(kept(tmp_path / "round"))
@@ -396,7 +397,7 @@ def test_copied_sequences_are_the_same(
 ) -> None:
     """Token for token, target for target but at seams; documents where they were, and where something was cut."""
     monkeypatch.setattr("tinydata.verbs.resample.copy_shards.PIECE", 37 * fake.T)
-    target = Target("megatron", order, shard_tokens)
+    target = ShardLayout("megatron", order, shard_tokens)
     made = resample(str(scored), str(tmp_path / "round"), LOCAL, settings(), target=target)
     old, new, numbers = Stream.open(str(shards)), Stream.open(str(tmp_path / "round")), kept(tmp_path / "round")
     total = len(numbers)
@@ -434,8 +435,8 @@ def test_copied_sequences_are_the_same(
 
 @pytest.mark.parametrize("to", ["parquet", "internevo", "llmc"])
 def test_copied_in_any_format(to: str, scored: Path, tmp_path: Path) -> None:
-    resample(str(scored), str(tmp_path / "native"), LOCAL, settings(), target=Target())
-    made = resample(str(scored), str(tmp_path / to), LOCAL, settings(), target=Target(to))
+    resample(str(scored), str(tmp_path / "native"), LOCAL, settings(), target=ShardLayout())
+    made = resample(str(scored), str(tmp_path / to), LOCAL, settings(), target=ShardLayout(to))
     ids, masks = [], []
     names = [f["name"] for f in made["shards"]]
     for where in sorted(p for p in (tmp_path / to).iterdir() if p.name.split(".")[0] in names):
@@ -458,7 +459,7 @@ def test_the_trainer_reads_a_copy(scored: Path, shards: Path, tmp_path: Path) ->
     from trainer.data.order import Sequences
     from trainer.data.shards import Shards
 
-    made = resample(str(scored), str(tmp_path / "round"), LOCAL, settings(), target=Target())
+    made = resample(str(scored), str(tmp_path / "round"), LOCAL, settings(), target=ShardLayout())
     new, old = (Sequences(Shards.open(p), fake.T, 0) for p in (tmp_path / "round", shards))
     numbers = kept(tmp_path / "round")
     assert new.total == len(numbers) == made["kept"]["sequences"]

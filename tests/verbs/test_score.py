@@ -30,7 +30,7 @@ from tinydata.core.location import to_json
 from tinydata.engines.local import LocalEngine
 from tinydata.formats.dataset import Stream
 from tinydata.verbs.score.features import PERIOD, guards, rarity
-from tinydata.verbs.score.plan import Settings, plan
+from tinydata.verbs.score.plan import Settings, prepare
 from tinydata.verbs.score.verb import score
 
 T = 64
@@ -496,7 +496,7 @@ def test_a_model_of_another_tokenizer(shards: Path, shares: np.ndarray, tmp_path
     other = {"fingerprint": "f" * 32, "path": "other.json", "size": 7}
     model = str(unigram.made(tmp_path / "model", shares, tokenizer=other))
     with pytest.raises(TinydataError, match=r"a different tokenizer than the shards: other\.json") as caught:
-        plan(str(shards), settings(model))
+        prepare(str(shards), settings(model))
     assert "encode the corpus with the model's tokenizer" in caught.value.fix
 
 
@@ -514,7 +514,7 @@ def test_scorers_that_are_not_there(
     (tmp_path / "needs_torch.py").write_text("raise ModuleNotFoundError(\"No module named 'torch'\", name='torch')")
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(TinydataError, match=what) as caught:
-        plan(str(shards), Settings(model=model, scorer=scorer))
+        prepare(str(shards), Settings(model=model, scorer=scorer))
     assert re.search(fix, caught.value.fix)
 
 
@@ -524,7 +524,7 @@ def test_errors_of_the_trainer_are_ours(shards: Path, tmp_path: Path, monkeypatc
     )
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(TinydataError, match="gone") as caught:
-        plan(str(shards), Settings(model="run", scorer="failing:load"))
+        prepare(str(shards), Settings(model="run", scorer="failing:load"))
     assert (caught.value.where, caught.value.fix, caught.value.code) == ("run", "look", 3)
 
 
@@ -550,32 +550,32 @@ def test_a_gpu_without_room(shards: Path, tmp_path: Path, monkeypatch: pytest.Mo
 def test_a_log_of_other_shards(shards: Path, run: tuple[Path, pa.Table], tmp_path: Path) -> None:
     where, _ = run
     with pytest.raises(TinydataError, match="the run's sequences have 64 tokens, not 32"):
-        plan(str(shards), Settings(losses=str(where), seq_len=32))
+        prepare(str(shards), Settings(losses=str(where), seq_len=32))
     data = changed(shards, tmp_path / "other", lambda ids: None, np.zeros(Stream.open(str(shards)).tokens, bool))
     with pytest.raises(TinydataError, match="trained on other shards"):
-        plan(data, Settings(losses=str(where)))
+        prepare(data, Settings(losses=str(where)))
     shutil.rmtree(where / "losses")
     with pytest.raises(TinydataError, match="logged no losses") as caught:
         score(str(shards), str(tmp_path / "scores"), LocalEngine(1), Settings(losses=str(where)))
     assert "--log-sequence-loss" in caught.value.fix
     (where / "recipe.json").unlink()
     with pytest.raises(TinydataError, match=r"recipe\.json cannot be read"):
-        plan(str(shards), Settings(losses=str(where)))
+        prepare(str(shards), Settings(losses=str(where)))
 
 
 def test_a_run_that_goes_on_meanwhile(shards: Path, run: tuple[Path, pa.Table], tmp_path: Path) -> None:
     """A worker that finds another step than was planned with."""
     where, _ = run
-    planned = plan(str(shards), settings(str(where)))
+    prepared = prepare(str(shards), settings(str(where)))
     facts = json.loads((where / "facts.json").read_text())
     (where / "facts.json").write_text(json.dumps({**facts, "step": 30}))
     with pytest.raises(TinydataError, match="newer checkpoint since scoring began"):
-        score(str(shards), str(tmp_path / "scores"), LocalEngine(1), settings(str(where)), planned=planned)
+        score(str(shards), str(tmp_path / "scores"), LocalEngine(1), settings(str(where)), prepared=prepared)
 
 
 def test_too_few_tokens(shards: Path, model: str) -> None:
     with pytest.raises(TinydataError, match=r"75,\d+ tokens are too few for one sequence of 100000"):
-        plan(str(shards), settings(model, seq_len=100_000))
+        prepare(str(shards), settings(model, seq_len=100_000))
 
 
 # -- the command ------------------------------------------------------------------------------

@@ -33,10 +33,10 @@ from tinydata.verbs.count.plan import Settings
 from tinydata.verbs.slice import safetensors as tensors
 from tinydata.verbs.slice.hf_config import Ids, renumber
 from tinydata.verbs.slice.hf_model import INDEX, SINGLE, open_model
-from tinydata.verbs.slice.plan import plan
+from tinydata.verbs.slice.plan import prepare
 from tinydata.verbs.slice.safetensors import Tensor, from_float32, header_bytes, read_header, to_float32
+from tinydata.verbs.slice.verb import slice_model
 from tinydata.verbs.slice.vocabulary_rows import Options
-from tinydata.verbs.slice.write import slice_model
 
 WIDTH = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "I64": 8}
 Arrays = dict[str, tuple[str, np.ndarray]]  # name -> dtype, uint8[shape..., bytes of an element]
@@ -285,7 +285,7 @@ def test_against_the_reference(
     vocabulary_of(root / "vocab", old, order)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tensors, "CHUNK", chunk)
-        patch.setattr("tinydata.verbs.slice.write.CHUNK", chunk)
+        patch.setattr("tinydata.verbs.slice.verb.CHUNK", chunk)
         made = slice_model(str(root / "model"), str(root / "vocab"), str(root / "out"))
     expected = reference(first | second, [EMBED, HEAD, "lm_head.bias"], order)
     got = all_tensors(root / "out")
@@ -334,7 +334,7 @@ def test_a_learned_token_starts_as_the_mean(
     arrays = {EMBED: data(dtype, 20, 6), HEAD: data(dtype, 20, 6, seed=1)}
     model_of(tmp_path / "model", arrays, vocab_size=20)
     vocabulary_of(tmp_path / "vocab", 20, order, learned)
-    monkeypatch.setattr("tinydata.verbs.slice.write.CHUNK", chunk)
+    monkeypatch.setattr("tinydata.verbs.slice.verb.CHUNK", chunk)
     made = slice_model(str(tmp_path / "model"), str(tmp_path / "vocab"), str(tmp_path / "out"))
     assert (made["rows"]["kept"], made["rows"]["learned"]) == (5, 3)
     for name, (_, a) in all_tensors(tmp_path / "out").items():
@@ -378,7 +378,7 @@ def test_padding_rows_never_win(dtype: str, tmp_path: Path) -> None:
 def planned(tmp_path: Path, arrays: Arrays, options: Options | None = None, old: int = 50, **config: Any) -> Any:
     model_of(tmp_path / "model", arrays, **({"vocab_size": old} | config))
     vocabulary_of(tmp_path / "vocab", old, list(range(old // 2)))
-    return plan(str(tmp_path / "model"), str(tmp_path / "vocab"), options)
+    return prepare(str(tmp_path / "model"), str(tmp_path / "vocab"), options)
 
 
 @pytest.mark.parametrize(
@@ -423,10 +423,10 @@ def test_positions_as_many_as_tokens(tmp_path: Path) -> None:
     assert "--rows wpe.weight" in e.value.fix
     assert "--not-rows wpe.weight" in e.value.fix
     paths = str(tmp_path / "model"), str(tmp_path / "vocab")
-    assert plan(*paths, Options(not_rows=("wpe*",))).rows == {"wte.weight"}
-    assert plan(*paths, Options(rows=("wpe.weight",))).rows == {"wte.weight", "wpe.weight"}
+    assert prepare(*paths, Options(not_rows=("wpe*",))).rows == {"wte.weight"}
+    assert prepare(*paths, Options(rows=("wpe.weight",))).rows == {"wte.weight", "wpe.weight"}
     with pytest.raises(TinydataError, match="no tensor matches nothing"):
-        plan(*paths, Options(rows=("nothing",)))
+        prepare(*paths, Options(rows=("nothing",)))
 
 
 def test_a_width_as_large_as_the_vocabulary(tmp_path: Path) -> None:
@@ -467,7 +467,7 @@ def test_learned_tokens_of_fp8_are_refused(tmp_path: Path) -> None:
     model_of(tmp_path / "model", {EMBED: data("F8_E4M3", 20, 6)}, vocab_size=20)
     vocabulary_of(tmp_path / "vocab", 20, [1, 2], {2: [1, 2]})
     with pytest.raises(TinydataError, match=r"learned tokens start as the mean .* is F8_E4M3"):
-        plan(str(tmp_path / "model"), str(tmp_path / "vocab"))
+        prepare(str(tmp_path / "model"), str(tmp_path / "vocab"))
 
 
 def test_fewer_rows_than_ids(tmp_path: Path) -> None:
@@ -475,9 +475,9 @@ def test_fewer_rows_than_ids(tmp_path: Path) -> None:
     model_of(tmp_path / "model", {EMBED: data("F32", 18, 6)}, vocab_size=18)
     vocabulary_of(tmp_path / "fits", 20, [1, 17, 2])
     vocabulary_of(tmp_path / "not", 20, [1, 18, 2])
-    assert plan(str(tmp_path / "model"), str(tmp_path / "fits")).after == 3
+    assert prepare(str(tmp_path / "model"), str(tmp_path / "fits")).after == 3
     with pytest.raises(TinydataError, match="the model has 18 rows, but the vocabulary needs that of id 18"):
-        plan(str(tmp_path / "model"), str(tmp_path / "not"))
+        prepare(str(tmp_path / "model"), str(tmp_path / "not"))
 
 
 def test_the_size_in_a_part_of_the_config(tmp_path: Path) -> None:
@@ -489,7 +489,7 @@ def test_the_size_in_a_part_of_the_config(tmp_path: Path) -> None:
     assert found.configs["config.json"]["codec"] == vision
     assert found.result["untouched"] == ["config.json: codec"]
     (tmp_path / "model" / "config.json").write_text('{"text_config": {"model_type": "llama"}}')
-    found = plan(str(tmp_path / "model"), str(tmp_path / "vocab"))
+    found = prepare(str(tmp_path / "model"), str(tmp_path / "vocab"))
     assert found.configs["config.json"] == {"text_config": {"model_type": "llama", "vocab_size": 25}}
 
 
@@ -619,7 +619,7 @@ def test_an_id_map_that_does_not_fit(tmp_path: Path) -> None:
     rows[1]["parts"] = [2]
     pq.write_table(pa.Table.from_pylist(rows, schema=schema.IDMAP), vocab / "idmap.parquet")
     with pytest.raises(TinydataError, match="the id map does not fit the vocabulary of 3 ids"):
-        plan(str(tmp_path / "model"), str(vocab))
+        prepare(str(tmp_path / "model"), str(vocab))
 
 
 # -- what is written --------------------------------------------------------------------------
@@ -699,7 +699,7 @@ def test_a_model_that_breaks_off_while_it_is_read(
 
 PEAK = """
 import re, sys
-from tinydata.verbs.slice.write import slice_model
+from tinydata.verbs.slice.verb import slice_model
 done = []
 slice_model(*sys.argv[1:], progress=done.append)
 print(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1], sum(done))
@@ -889,18 +889,18 @@ def test_the_tokenizer_of_the_model_is_compared(
 ) -> None:
     """Another one is an error that names both; in a second form, it is found; without any, that is said."""
     model = model_of(tmp_path / "model", {EMBED: data("F32", 2_503, 2)}, vocab_size=2_503)
-    found = plan(str(model), str(vocabularies["gpt2"]))
+    found = prepare(str(model), str(vocabularies["gpt2"]))
     assert found.result["notes"] == [
         "the model's own tokenizer was not compared with the vocabulary's: the model directory has no tokenizer"
     ]
     shutil.copy(tokenizers["qwen2"] / "tokenizer.json", model)
     with pytest.raises(TinydataError, match="the vocabulary was derived from a different tokenizer") as e:
-        plan(str(model), str(vocabularies["gpt2"]))
+        prepare(str(model), str(vocabularies["gpt2"]))
     assert str(tokenizers["gpt2"]) in e.value.what
     assert str(model) in e.value.where
     shutil.copy(tokenizers["gpt2"] / "tokenizer.json", model)
     shutil.copy(tokenizers["llama"] / "tokenizer.model", model)
-    assert plan(str(model), str(vocabularies["gpt2"])).result["notes"] == []
+    assert prepare(str(model), str(vocabularies["gpt2"])).result["notes"] == []
 
 
 def test_a_removed_special_token_is_named(vocabularies: dict[str, Path], tmp_path: Path) -> None:
@@ -908,7 +908,7 @@ def test_a_removed_special_token_is_named(vocabularies: dict[str, Path], tmp_pat
     gone = next(r["old_id"] for r in table if not r["kept"])
     model_of(tmp_path / "model", {EMBED: data("F32", 2_503, 2)}, vocab_size=2_503, eos_token_id=gone)
     with pytest.raises(TinydataError, match=rf"no place for eos_token_id {gone:,}, the token '.+'"):
-        plan(str(tmp_path / "model"), str(vocabularies["gpt2"]))
+        prepare(str(tmp_path / "model"), str(vocabularies["gpt2"]))
 
 
 # -- through the command line -----------------------------------------------------------------

@@ -75,14 +75,14 @@ def compact(
     choice = choose(opened, tokenizer, wanted, d_model=d_model)
     points = curve_of(choice, opened, d_model) if curve else None
     parts = [
-        trade_off_text(choice.trade) if goal.sized else "",
+        trade_off_text(choice.tradeoff) if goal.sized else "",
         learned_text(choice.adapted.facts) if choice.adapted else "",
         curve_text(points),
     ]
     text = "\n\n".join(filter(None, parts))
     if run.dry_run or not goal.sized:
         facts = {"adapted": choice.adapted.facts} if choice.adapted else {}
-        console.result({"trade": choice.trade, "curve": points, **facts}, text)
+        console.result({"trade": choice.tradeoff, "curve": points, **facts}, text)
         return 0
     console.say(text)
     how: dict[str, Any] = {"d_model": d_model, "force": run.force, "choice": choice, "points": points}

@@ -10,7 +10,7 @@ import click
 from tinydata.cli.options import FORMATS, gathered
 
 if TYPE_CHECKING:
-    from tinydata.verbs.resample.copy_shards import Target
+    from tinydata.verbs.resample.copy_shards import ShardLayout
 
 
 @dataclass(frozen=True)
@@ -22,14 +22,14 @@ class Copying:
     order: str | None
     shard_tokens: int | None
 
-    def target(self) -> Target | None:
+    def target(self) -> ShardLayout | None:
         """The shards to write, None for a list only; a usage error if the options contradict one another."""
-        from tinydata.verbs.resample.copy_shards import Target
+        from tinydata.verbs.resample.copy_shards import ShardLayout
 
         given = {k: v for k, v in asdict(self).items() if k != "materialize" and v is not None}
         if given and not self.materialize:
             raise click.UsageError("--to, --order and --shard-tokens need --materialize")
-        return Target(**given) if self.materialize else None
+        return ShardLayout(**given) if self.materialize else None
 
 
 copying = gathered(

@@ -51,7 +51,7 @@ def count(
     from tinydata.tokenizers.open import loaded, read_tokenizer
     from tinydata.tokenizers.special_tokens import id_facts
     from tinydata.verbs.count import verb
-    from tinydata.verbs.count.estimate import count_plan
+    from tinydata.verbs.count.estimate import estimate
     from tinydata.verbs.count.plan import Settings
 
     console = run.console()
@@ -60,7 +60,7 @@ def count(
     settings = Settings(heldout, columns.wanted(), max_bad)
     corpus_plan = plan(paths, settings.wanted._replace(**id_facts(loaded(read_tokenizer(tokenizer), tokenizer))))
     if run.dry_run:
-        console.result(*count_plan(corpus_plan, tokenizer, settings, run.workers))
+        console.result(*estimate(corpus_plan, tokenizer, settings, run.workers))
         return 0
     out = needed(out, "-o")
     began, total = time.time(), sum(s.bytes for s in corpus_plan.splits)

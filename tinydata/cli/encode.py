@@ -72,19 +72,19 @@ def encode(
     """
     from tinydata.formats.corpus import plan
     from tinydata.verbs.encode import verb
-    from tinydata.verbs.encode.estimate import encode_plan
-    from tinydata.verbs.encode.plan import Settings, informed
+    from tinydata.verbs.encode.estimate import estimate
+    from tinydata.verbs.encode.plan import Settings, with_id_facts
 
     console = run.console()
     paths = needed(given("corpus", corpus), "CORPUS")
     vocab = needed(vocab, "--vocab")
     if typed("seed") and not shuffle:
         raise click.UsageError("--seed goes with --shuffle: pass both, or neither")
-    wanted = informed(columns.wanted(), vocab, tokenizer)
+    wanted = with_id_facts(columns.wanted(), vocab, tokenizer)
     settings = Settings(wanted, to, shard_tokens, seed if shuffle else -1, bos, eos, max_bad)
     corpus_plan = plan(paths, settings.wanted)
     if run.dry_run:
-        console.result(*encode_plan(corpus_plan, paths, vocab, tokenizer, settings))
+        console.result(*estimate(corpus_plan, paths, vocab, tokenizer, settings))
         return 0
     out = needed(out, "-o")
     began, total = time.time(), sum(s.bytes for s in corpus_plan.splits)

@@ -48,6 +48,7 @@ def resample(
     interrupted run.
     """
     from tinydata.verbs.resample import verb
+    from tinydata.verbs.resample.estimate import estimate
 
     console = run.console()
     if number is not None:
@@ -60,7 +61,7 @@ def resample(
     }  # fmt: skip
     with connect(run.engine, run.workers) as engine, engine.together():
         if run.dry_run:
-            plan = verb.foresee(scores, engine, settings, **how)
+            plan = estimate(scores, engine, settings, **how)
             console.result(plan, plan_text(plan))
             return 0
         began, out = time.time(), needed(out, "-o")

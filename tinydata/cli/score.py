@@ -83,7 +83,7 @@ def score(
     """
     from tinydata.verbs.score import verb
     from tinydata.verbs.score.estimate import speed
-    from tinydata.verbs.score.plan import Settings, plan
+    from tinydata.verbs.score.plan import Settings, prepare
     from tinydata.verbs.score.scorer import devices
 
     console = run.console()
@@ -98,17 +98,17 @@ def score(
     if model and losses:
         raise click.UsageError("--model computes losses and --losses reads them: pass only one of them")
     settings = Settings(model, losses, scorer, seq_len or 0, rows or 0, base, device)
-    planned = plan(shards, settings)
+    prepared = prepare(shards, settings)
     gpus = devices(scorer) if model and device == "auto" and run.engine == "local" else []
     workers = run.workers or len(gpus)
     if run.dry_run:
-        console.result(*plan_text(planned, speed(planned, settings), workers, gpus))
+        console.result(*plan_text(prepared, speed(prepared, settings), workers, gpus))
         return 0
     out, began = needed(out, "-o"), time.time()
     stage = partial(console.progress, unit="tokens")
-    how: dict[str, Any] = {"force": run.force, "partitions": run.partitions, "planned": planned, "stage": stage}
+    how: dict[str, Any] = {"force": run.force, "partitions": run.partitions, "prepared": prepared, "stage": stage}
     with connect(run.engine, workers, pandas=True) as engine:
         manifest, used = verb.score(shards, out, engine, settings, **how)
-        record(out, began, engine=engine.name, workers=engine.slots, tokens=planned.tokens, processes=used)
+        record(out, began, engine=engine.name, workers=engine.slots, tokens=prepared.tokens, processes=used)
     console.result(manifest, summary_text(manifest, out, time.time() - began))
     return 0

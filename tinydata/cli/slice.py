@@ -50,15 +50,15 @@ def slice(
     rows; config and tokenizer are changed to match. Rows are copied byte for byte without loading
     the model, so a model of any size needs little memory.
     """
-    from tinydata.verbs.slice.plan import plan
+    from tinydata.verbs.slice.plan import prepare
     from tinydata.verbs.slice.vocabulary_rows import Options
 
     console = run.console()
     model, vocab = needed(model, "MODEL"), needed(vocab, "--vocab")
     options = Options(rows, not_rows, pad_to_multiple_of)
     if run.dry_run:
-        planned = plan(model, vocab, options)
-        console.result(planned.result, plan_text(planned.result))
+        new = prepare(model, vocab, options)
+        console.result(new.result, plan_text(new.result))
         return 0
     console.result(*sliced_model(console, model, vocab, needed(out, "-o"), options, force=run.force))
     return 0
@@ -68,12 +68,12 @@ def sliced_model(
     console: Console, model: str, vocab: str, out: str, options: Options | None = None, *, force: bool = False
 ) -> Result:
     """Slices with a progress bar -> (manifest, what to print)."""
-    from tinydata.verbs.slice.plan import plan
-    from tinydata.verbs.slice.write import write
+    from tinydata.verbs.slice.plan import prepare
+    from tinydata.verbs.slice.verb import write
 
     began = time.time()
-    planned = plan(model, vocab, options)
-    with console.progress("slice", planned.result["bytes"]["after"]) as progress:
-        manifest = write(planned, out, force=force, progress=progress)
+    new = prepare(model, vocab, options)
+    with console.progress("slice", new.result["bytes"]["after"]) as progress:
+        manifest = write(new, out, force=force, progress=progress)
     record(out, began)
     return manifest, summary_text(manifest, out, time.time() - began)

@@ -34,7 +34,7 @@ def _cacheable() -> bool:
         return False
     if place.is_symlink() or (hasattr(os, "getuid") and (about.st_uid != os.getuid() or about.st_mode & 0o077)):
         return False  # somebody else could put code there
-    numba.config.CACHE_DIR = str(place)
+    setattr(numba.config, "CACHE_DIR", str(place))  # noqa: B010 - created at run time
     return _numba_can_cache()
 
 

@@ -25,11 +25,11 @@ class Lock:
     """
 
     def __init__(self, path: str):
+        self.thread: int = threading.get_ident()
         self.path = os.path.abspath(path)
         earlier = _mine.get(self.path)
-        if earlier and earlier.thread == threading.get_ident():  # an earlier call in this thread ended with an error
+        if earlier and earlier.thread == self.thread:  # an earlier call in this thread ended with an error
             earlier.release()
-        self.thread = threading.get_ident()
         self._file = open(self.path, "a+b")  # noqa: SIM115 - open for as long as the lock is held
         about = _read(self._file)
         age = time.time() - os.fstat(self._file.fileno()).st_mtime

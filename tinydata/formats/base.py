@@ -166,6 +166,8 @@ def choose(types: dict[str, str], wanted: Wanted, where: Location) -> Columns:
     names = list(types)
     text = pick(names, wanted.text, TEXT_NAMES, "--text-column", where) if not wanted.ids else ""
     ids = pick(names, wanted.ids, IDS_NAMES, "--ids-column", where) if not wanted.text else ""
+    if ids and not wanted.ids and types[ids] not in ("ids", "null"):
+        ids = ""
     if text and not wanted.text and types[text] not in _AS_TEXT and (ids or types[text] != "null"):
         text = ""
     if text:

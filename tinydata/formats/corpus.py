@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
@@ -27,6 +28,14 @@ _COMPANIONS = (".idx", ".meta", ".ds.index", ".ds.metadata", ".loss", "meta.pkl"
 _TABLES = ("quarantine.parquet", "pieces.parquet")  # tables in a directory that tinydata wrote, not documents
 
 
+# Text files that come with data and are not data; case does not matter.
+_ABOUT_FILES = re.compile(
+    r"(readme|licen[cs]e|copying|notice|authors|contributors|changelog|changes|requirements|robots|cmakelists|urls?"
+    r"|checksums?|md5sums?|sha\d+sums?|manifest|version)[^/]*\.txt(\.\w+)?$",
+    re.IGNORECASE,
+)
+
+
 class CorpusPlan(NamedTuple):
     """Which files of a corpus are read, divided into splits, and which are not."""
 
@@ -49,12 +58,12 @@ def plan(paths: list[str], wanted: Wanted = USUAL) -> CorpusPlan:
     does not exist, or text and token ids are mixed.
     """
     named, unlisted, said = expand(paths)
+    given = {Location.of(path).path for path in paths}  # files that the user named are read whatever their name
     with ThreadPoolExecutor(16) as pool:  # on object stores each inspection is a round trip
-        inspected = list(pool.map(lambda pair: _inspect(*pair, wanted), named))
+        inspected = list(pool.map(lambda pair: _inspect(pair[0], pair[1], wanted, pair[0].path in given), named))
     known = _of_one_kind([i for i in inspected if i.known])
-    if errors := [i.error for i in known if i.error]:
-        if not any(i.splits for i in known):
-            raise errors[0]
+    if (errors := [i.error for i in known if i.error]) and not any(i.splits for i in known):
+        raise errors[0]
     strangers = [f"{i.file.path} is left out: {i.stranger}" for i in inspected if i.stranger]
     names = {name for _, name in named}
     corpus = CorpusPlan(
@@ -85,8 +94,12 @@ class _Inspected(NamedTuple):
     stranger: str = ""  # why it is not data, though its format is known
 
 
-def _inspect(file: Location, name: str, wanted: Wanted) -> _Inspected:
+def _inspect(file: Location, name: str, wanted: Wanted, given: bool) -> _Inspected:
     form = _format_of(file)
+    if form == "txt" and not given and _ABOUT_FILES.match(file.name):
+        return _Inspected(
+            file, name, known=False, stranger="by its name it is about the data; name the file to read it"
+        )
     if not form:
         return _Inspected(file, name, known=False)
     if file.size == 0:
@@ -125,7 +138,8 @@ def _is_metadata(file: Location) -> bool:
 def _accompanies_data(file: Location, name: str, names: set[str]) -> bool:
     """Whether a file of no known format describes others; `names`: of all files of the corpus."""
     bounds_of_npy = name.removesuffix(".csv.gz") + ".npy" in names  # dolma's
-    return name.endswith(_COMPANIONS) or bounds_of_npy or _is_metadata(file)
+    mask_of_npy = "labels_mask" in name and name.replace("labels_mask", "token_ids") in names  # open-instruct's
+    return name.endswith(_COMPANIONS) or bounds_of_npy or mask_of_npy or _is_metadata(file)
 
 
 def _check_readable(corpus: CorpusPlan, paths: list[str]) -> None:
@@ -261,7 +275,7 @@ def notes(corpus: CorpusPlan) -> list[str]:
     ] + [f"note: {text}" for text in corpus.said]
 
 
-def _ignore(position: int, reason: str, start: bytes, /, *, documents: int = 1, size: int = 0) -> None:
+def ignore_bad(position: int, reason: str, start: bytes, /, *, documents: int = 1, size: int = 0) -> None:
     """A `bad` for samples: the run itself reports what cannot be used."""
 
 
@@ -276,7 +290,7 @@ def sample_batches(corpus: CorpusPlan) -> tuple[list[Any], float]:
     memory, disk = 0, 0.0
     for split in corpus.splits[::step]:
         before = memory
-        for batch in read(split, _ignore):
+        for batch in read(split, ignore_bad):
             sample.append(batch)
             memory += batch.nbytes
             if memory >= SAMPLE_BYTES:

@@ -21,10 +21,22 @@ from tinydata.formats import dtype_evidence, token_files
 from tinydata.formats.base import Bad, Columns, Split, SplitRange, Wanted
 
 MAGIC = b"\x93NUMPY"
+_IDS, _MASK = "token_ids", "labels_mask"
 
 
 def matches(file: Location) -> bool:
-    return file.name.endswith(".npy")
+    return file.name.endswith(".npy") and not _ids_of_mask(file)
+
+
+def _ids_of_mask(file: Location) -> bool:
+    """Whether a file is the mask of another one, as open-instruct caches them: labels_mask_… with token_ids_…"""
+    return _MASK in file.name and (file.parent / file.name.replace(_MASK, _IDS)).exists()
+
+
+def _mask_of(file: Location) -> Location | None:
+    """The file with a byte per token of `file`, 1 where it carries loss; None if there is none."""
+    mask = file.parent / file.name.replace(_IDS, _MASK)
+    return mask if _IDS in file.name and mask.exists() else None
 
 
 def columns(file: Location, wanted: Wanted) -> Columns:
@@ -34,8 +46,13 @@ def columns(file: Location, wanted: Wanted) -> Columns:
     if dtype is None:
         dtype, note = dtype_evidence.infer_dtype(data, file.size, wanted, file, "the file is not a real npy array")
     if not _bounds_of(file).exists():
+        if _mask_of(file):
+            raise OSError(f"it has a mask, {_MASK}, but no document boundaries in {_bounds_of(file).name}")
         return dtype_evidence.separated(data, dtype, wanted.eos, note)
     end = int(_bounds(file).first[-1])
+    mask = _mask_of(file)
+    if mask and mask.size != end:
+        raise OSError(f"{mask.name} has {mask.size} bytes for {end} tokens")
     if header + end * dtype.itemsize != file.size:
         raise OSError(f"it has {file.size} bytes, its .csv.gz says {header + end * dtype.itemsize}")
     return Columns(ids="ids", types=(("ids", dtype.name),), note=note)
@@ -115,6 +132,8 @@ def read(split: Split, bad: Bad) -> Iterator[pa.RecordBatch]:
     dtype = np.dtype(split.columns.types[0][1])
     if _bounds_of(file).exists():
         bounds = _bounds(file)
-        yield from token_files.documents(split, bounds.first, dtype, bad, header=header, doc_id=bounds.doc_id)
+        yield from token_files.documents(
+            split, bounds.first, dtype, bad, header=header, doc_id=bounds.doc_id, loss=_mask_of(file)
+        )
     else:
         yield from token_files.cut(split, dtype, file.size - header, bad, header=header)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from tinydata.formats import (
+    arrow,
+    csv,
     datatrove,
     dolma,
     internevo,
+    json_values,
     jsonl,
     litdata,
     litpkds,
@@ -31,7 +34,10 @@ READERS: dict[str, Format] = {
     "llmc": llmc,
     "dolma": dolma,
     "parquet": parquet,
+    "json_values": json_values,
     "jsonl": jsonl,
+    "csv": csv,
+    "arrow": arrow,
     "txt": txt,
     "nanogpt": nanogpt,
 }

@@ -164,8 +164,39 @@ def _bytes(file: Location, start: int, stop: int, consumed: Consumed) -> Iterato
             f.seek(start)
             at = start
             while data := f.read(min(CHUNK, stop - at) if at < stop else 1 << 16):
+                consumed.bytes = at - start
                 yield data, at, at >= stop
                 at += len(data)
+
+
+def decompressed(file: Location, consumed: Consumed | None = None) -> Iterator[bytes]:
+    """The content of a file, plain or compressed, in pieces. Raises OSError or EOFError where it is broken."""
+    for data, _, _ in _bytes(file, 0, file.size, consumed or Consumed()):
+        yield data
+
+
+class Stream:
+    """Pieces of bytes as a file to read from, for libraries that want one."""
+
+    closed = False
+
+    def __init__(self, pieces: Iterator[bytes]):
+        self._pieces, self._rest = pieces, b""
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        while size < 0 or len(self._rest) < size:
+            data = next(self._pieces, b"")
+            if not data:
+                break
+            self._rest += data
+        out, self._rest = (self._rest, b"") if size < 0 else (self._rest[:size], self._rest[size:])
+        return out
+
+    def close(self) -> None:
+        self.closed = True
 
 
 def _decompressed(f: pa.NativeFile, kind: str) -> Any:

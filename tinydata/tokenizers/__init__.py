@@ -1,1 +1,1 @@
-"""Tokenizer families behind one interface; open_tokenizer in base.py is the door."""
+"""Tokenizer families behind one interface; `open.open_tokenizer` returns any of them."""

@@ -1,7 +1,7 @@
-"""ids of documents -> their texts: the tokens' bytes laid end to end, where the library would say the same.
+"""ids of documents -> their texts: the tokens' bytes concatenated, if the library would give the same.
 
-For the held-out slice of a tokenized corpus. It is one document in a hundred, and still decoding it
-with the libraries, by way of Python lists (3 M ids/s), took six times as long as counting them all.
+For the held-out slice of a tokenized corpus. It is one document in a hundred, yet decoding it with the
+libraries, from Python lists (3 M ids/s), took six times as long as counting the whole corpus.
 """
 
 from __future__ import annotations
@@ -20,50 +20,51 @@ from tinydata.tokenizers.base import BYTE, NORMAL, Tokenizer
 from tinydata.tokenizers.kernels.merge_tree import join
 from tinydata.tokenizers.probe import PROBE
 
-_WORD = 8  # bytes moved at a time
+_WORD = 8  # bytes copied at a time
 
 
 class Decoder:
-    """Some 400 M ids/s. A document whose bytes are not plainly its text goes to the library."""
+    """Some 400 M ids/s. The library decodes a document whose bytes may not be its text."""
 
     def __init__(self, tokenizer: Tokenizer):
         self.tokenizer = tokenizer
-        spoken, self._cut = _asked(tokenizer)
-        data, self._offsets = join(spoken)
+        texts, self._cut = _token_texts(tokenizer)
+        data, self._offsets = join(texts)
         self._data = np.concatenate([data, np.zeros(_WORD, np.uint8)])
-        self._plain = True
+        self._exact = True
         probe = tokenizer.encode(PROBE)
         ids = np.array([i for document in probe for i in document], np.int32)
         ends = np.cumsum([0, *map(len, probe)])
-        self._plain = self.texts(ids, ends, np.arange(len(probe))).to_pylist() == [tokenizer.decode(d) for d in probe]
+        self._exact = self.texts(ids, ends, np.arange(len(probe))).to_pylist() == [tokenizer.decode(d) for d in probe]
 
     def texts(self, ids: np.ndarray, offsets: np.ndarray, documents: np.ndarray) -> pa.StringArray:
-        """ids int[n], offsets int[docs + 1], which documents int[m] -> string[m].
+        """ids int[n], offsets int[docs + 1], documents int[m] to decode -> string[m].
 
-        A negative id stands for its absolute value.
+        The sign of an id is ignored.
         """
         ends = np.zeros(len(documents) + 1, np.int64)
-        doubt = np.zeros(len(documents), np.bool_)
-        size = _measure(ids, offsets, documents, self._offsets, self._cut, ends, doubt)
+        doubtful = np.zeros(len(documents), np.bool_)
+        size = _measure(ids, offsets, documents, self._offsets, self._cut, ends, doubtful)
         out = np.empty(size + _WORD, np.uint8)
-        _lay(ids, offsets, documents, self._offsets, self._cut, self._data, ends, out)
-        if self._plain and size < 1 << 31 and not doubt.any():
-            laid = pa.StringArray.from_buffers(len(documents), pa.py_buffer(ends.astype(np.int32)), pa.py_buffer(out))
+        _concatenate(ids, offsets, documents, self._offsets, self._cut, self._data, ends, out)
+        if self._exact and size < 1 << 31 and not doubtful.any():
+            texts = pa.StringArray.from_buffers(len(documents), pa.py_buffer(ends.astype(np.int32)), pa.py_buffer(out))
             try:
-                laid.validate(full=True)  # every text UTF-8
-                return laid
+                texts.validate(full=True)  # every text is UTF-8
+                return texts
             except pa.ArrowInvalid:
                 pass
-        texts = []
+        rows = []
         for k, d in enumerate(documents):
-            sure = self._plain and not doubt[k]
-            texts.append(self._one(out[ends[k] : ends[k + 1]].tobytes(), ids[offsets[d] : offsets[d + 1]], sure))
-        return pa.array(texts, pa.string())
+            content = out[ends[k] : ends[k + 1]].tobytes() if self._exact and not doubtful[k] else None
+            rows.append(self._one(content, ids[offsets[d] : offsets[d + 1]]))
+        return pa.array(rows, pa.string())
 
-    def _one(self, laid: bytes, ids: np.ndarray, sure: bool) -> str:
-        if sure:
+    def _one(self, content: bytes | None, ids: np.ndarray) -> str:
+        """The concatenated bytes, or None where they may be wrong, and the ids of a document -> its text."""
+        if content is not None:
             try:
-                return laid.decode()
+                return content.decode()
             except UnicodeDecodeError:
                 pass
         return self.tokenizer.decode(np.abs(ids).tolist())
@@ -71,41 +72,41 @@ class Decoder:
 
 @cache
 def decoder(tokenizer: Tokenizer) -> Decoder:
-    """The tokenizer's Decoder, made once per process."""
+    """The tokenizer's Decoder, created once per process."""
     return Decoder(tokenizer)
 
 
-def _asked(tokenizer: Tokenizer) -> tuple[list[bytes], np.ndarray]:
-    """What each id adds to a text, and uint8[size]: how many bytes of that it loses at the beginning of one.
+def _token_texts(tokenizer: Tokenizer) -> tuple[list[bytes], np.ndarray]:
+    """The bytes that each id adds to a text, and uint8[size]: how many of them it loses at the beginning of a text.
 
-    Of normal pieces and bytes this is known; of the others the library is asked. Only
-    SentencePiece takes something off: the blank of its dummy prefix.
+    For normal pieces and bytes this is known; for the others the library decodes them. Only SentencePiece
+    removes something: the space of its dummy prefix.
     """
-    spoken = list(tokenizer.pieces)
+    texts = list(tokenizer.pieces)
     letter = tokenizer.encode(["a"])[0]
     first = tokenizer.decode(letter)
     second = tokenizer.decode(letter * 2)[len(first) :]
     for i in np.flatnonzero((tokenizer.kinds != NORMAL) & (tokenizer.kinds != BYTE)).tolist():
         between = tokenizer.decode([*letter, i, *letter])
-        spoken[i] = between[len(first) : len(between) - len(second)].encode()
+        texts[i] = between[len(first) : len(between) - len(second)].encode()
     cut = np.zeros(tokenizer.size, np.uint8)
     if len(second) > len(first):
-        cut[:] = [s[:1] == b" " for s in spoken]
+        cut[:] = [s[:1] == b" " for s in texts]
     for i in np.flatnonzero(cut & (tokenizer.kinds != NORMAL)).tolist():
-        cut[i] = tokenizer.decode([i, *letter]).encode() == spoken[i][1:] + second.encode()
-    return spoken, cut
+        cut[i] = tokenizer.decode([i, *letter]).encode() == texts[i][1:] + second.encode()
+    return texts, cut
 
 
 @inlined()
 def _bounds(i, offsets):
-    """id, maybe negative -> where its bytes are."""
+    """id, possibly negative -> where its bytes begin and end."""
     k = np.uint64(abs(np.int64(i)))
     return offsets[k], offsets[k + np.uint64(1)]
 
 
 @inlined()
-def _opening(ids, first, stop, offsets, cut):
-    """Bytes that the document's first token with any bytes loses, and how many it has."""
+def _first_token(ids, first, stop, offsets, cut):
+    """For the first token with any bytes: how many of them the document loses, and how many there are."""
     for i in range(first, stop):
         a, b = _bounds(ids[i], offsets)
         if b > a:
@@ -114,23 +115,23 @@ def _opening(ids, first, stop, offsets, cut):
 
 
 @compiled()
-def _measure(ids, offsets, documents, pieces, cut, ends, doubt):
-    """-> bytes of all texts; ends int64[m + 1], doubt bool[m]: a text that begins with nothing but the blank."""
+def _measure(ids, offsets, documents, pieces, cut, ends, doubtful):
+    """-> bytes of all texts; ends int64[m + 1], doubtful bool[m]: the first token is only the space."""
     n = np.int64(0)
     for k in range(len(documents)):
         first, stop = np.int64(offsets[documents[k]]), np.int64(offsets[documents[k] + 1])
         for i in range(first, stop):
             a, b = _bounds(ids[i], pieces)
             n += b - a
-        less, whole = _opening(ids, first, stop, pieces, cut)
-        doubt[k] = less == whole
+        less, whole = _first_token(ids, first, stop, pieces, cut)
+        doubtful[k] = less == whole
         n -= less
         ends[k + 1] = n
     return n
 
 
 @intrinsic
-def _move_word(typingctx, out, i, data, j):
+def _copy_word_intrinsic(typingctx, out, i, data, j):
     """out[i : i + 8] = data[j : j + 8], unaligned, unchecked."""
 
     def codegen(context, builder, signature, args):
@@ -145,14 +146,14 @@ def _move_word(typingctx, out, i, data, j):
     return types.void(out, types.intp, data, types.intp), codegen
 
 
-_move: Any = _move_word
+_copy_word: Any = _copy_word_intrinsic
 
 
 @compiled()
-def _lay(ids, offsets, documents, pieces, cut, data, ends, out):
+def _concatenate(ids, offsets, documents, pieces, cut, data, ends, out):
     for k in range(len(documents)):
         first, stop = np.int64(offsets[documents[k]]), np.int64(offsets[documents[k] + 1])
-        less, _ = _opening(ids, first, stop, pieces, cut)
+        less, _ = _first_token(ids, first, stop, pieces, cut)
         n = ends[k]
         for i in range(first, stop):
             a, b = _bounds(ids[i], pieces)
@@ -160,5 +161,5 @@ def _lay(ids, offsets, documents, pieces, cut, data, ends, out):
                 a += less
                 less = np.int64(0)
             for j in range(0, b - a, _WORD):
-                _move(out, n + j, data, a + j)
+                _copy_word(out, n + j, data, a + j)
             n += b - a

@@ -1,4 +1,4 @@
-"""The door to every tokenizer family: `open_tokenizer(path)`."""
+"""Path of a tokenizer -> an object of its family: `open_tokenizer(path)`."""
 
 from __future__ import annotations
 
@@ -7,29 +7,29 @@ from typing import Any
 
 from tinydata.core.errors import UNREADABLE, TinydataError, missing_extra
 from tinydata.core.location import Location, list_files, read_bytes
-from tinydata.tokenizers.base import Tokenizer
-from tinydata.tokenizers.base import fingerprint as tokenizer_fingerprint
-from tinydata.tokenizers.families import hf_files as companions
+from tinydata.tokenizers.base import Tokenizer, fingerprint
+from tinydata.tokenizers.families import hf_files
 from tinydata.tokenizers.families.sentencepiece import SentencePieceBPE, parse_model
 from tinydata.tokenizers.families.tokenizer_json import broken, check_bpe, read_json
 
 
 def describe(path: str, tok: Tokenizer) -> dict[str, Any]:
-    return {"path": path, "family": tok.family, "size": tok.size, "fingerprint": tokenizer_fingerprint(tok)}
+    """The entry of a manifest."""
+    return {"path": path, "family": tok.family, "size": tok.size, "fingerprint": fingerprint(tok)}
 
 
 _LOADED: dict[tuple[tuple[str, bytes], ...], Tokenizer] = {}
 
 
 def loaded(files: dict[str, bytes], path: str = "") -> Tokenizer:
-    """The tokenizer, loaded once per process."""
+    """{name: content} -> Tokenizer, loaded once per process."""
     key = tuple(files.items())
     if key not in _LOADED:
         _LOADED[key] = load(files, path)
     return _LOADED[key]
 
 
-_COMPANIONS = (
+_MORE_FILES = (
     "tokenizer_config.json",
     "special_tokens_map.json",
     "added_tokens.json",
@@ -38,7 +38,7 @@ _COMPANIONS = (
     "config.json",
 )
 _HUB = "hf://"
-_HUB_FILES = ("tokenizer*", "*.model", "vocab.*", "merges.txt", "*.tiktoken", *_COMPANIONS)
+_HUB_FILES = ("tokenizer*", "*.model", "vocab.*", "merges.txt", "*.tiktoken", *_MORE_FILES)
 _MAIN = (
     "tokenizer.model",
     "spiece.model",
@@ -52,15 +52,15 @@ _MAIN = (
 def open_tokenizer(path: str) -> Tokenizer:
     """A directory or a file -> Tokenizer.
 
-    Known: `tokenizer.model`, `tokenizer.json`, `vocab.json` with `merges.txt`, `vocab.txt`, `NAME.tiktoken`,
+    Supported: `tokenizer.model`, `tokenizer.json`, `vocab.json` with `merges.txt`, `vocab.txt`, `NAME.tiktoken`,
     and `hf://ORG/NAME`.
-    Raises TinydataError for a path that is not there or a family that is not known.
+    Raises TinydataError if nothing is at the path, or the family is not supported.
     """
     return load(read_tokenizer(path), path)
 
 
 def read_tokenizer(path: str) -> dict[str, bytes]:
-    """Path -> {name: content} of the files that make the tokenizer, the main one first."""
+    """Path -> {name: content} of the tokenizer's files, the main one first."""
     where = Location.of(path if not path.startswith(_HUB) else _snapshot(path))
     if where.is_dir():
         names = {f.name: f for f in list_files(where)}
@@ -68,11 +68,11 @@ def read_tokenizer(path: str) -> dict[str, bytes]:
         main = main or next((n for n in _MAIN if n in names), None)
         main = main or next((n for n in sorted(names) if n.endswith(".model")), None)
         if main is None:
-            raise _unknown(path, f"the directory holds {', '.join(sorted(names)[:8]) or 'nothing'}")
+            raise _unknown(path, f"the directory contains {', '.join(sorted(names)[:8]) or 'nothing'}")
         if main == "vocab.json" and "merges.txt" not in names:
             raise _no_merges(where)
-        beside = ["merges.txt"] if main == "vocab.json" else ["tokenizer.json"]
-        wanted = [main, *(n for n in (*beside, *_COMPANIONS) if n in names and n != main)]
+        required = "merges.txt" if main == "vocab.json" else "tokenizer.json"
+        wanted = [main, *(n for n in (required, *_MORE_FILES) if n in names and n != main)]
         return {n: read_bytes(names[n]) for n in wanted}
     if not where.exists():
         raise TinydataError(
@@ -83,19 +83,19 @@ def read_tokenizer(path: str) -> dict[str, bytes]:
         )
     files = {where.name: read_bytes(where)}
     if where.name.endswith(("vocab.json", "encoder.json")):
-        beside_it = where.parent / "merges.txt"
-        if not beside_it.exists():
+        merges = where.parent / "merges.txt"
+        if not merges.exists():
             raise _no_merges(where.parent)
-        files["merges.txt"] = read_bytes(beside_it)
+        files["merges.txt"] = read_bytes(merges)
     if where.name.endswith(".tiktoken") and (where.parent / "tokenizer.json").exists():
         files["tokenizer.json"] = read_bytes(where.parent / "tokenizer.json")
     return files
 
 
 def _snapshot(path: str) -> str:
-    """`hf://ORG/NAME`, or `hf://ORG/NAME@REVISION`, and maybe `/FILE` -> where the tokenizer is on this machine.
+    """`hf://ORG/NAME[@REVISION][/FILE]` -> path of the tokenizer on this machine.
 
-    Only those are downloaded; what huggingface_hub's cache holds is not downloaded again.
+    Only the tokenizer's files are downloaded, and only those that huggingface_hub's cache does not contain.
     """
     try:
         from huggingface_hub import snapshot_download
@@ -106,7 +106,7 @@ def _snapshot(path: str) -> str:
     name, _, inside = rest.partition("/")
     name, _, revision = name.partition("@")
     try:
-        found = snapshot_download(f"{org}/{name}", revision=revision or None, allow_patterns=list(_HUB_FILES))
+        folder = snapshot_download(f"{org}/{name}", revision=revision or None, allow_patterns=list(_HUB_FILES))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as e:
         raise TinydataError(
             f"cannot get the tokenizer of this Hugging Face repository: {str(e).splitlines()[0]}",
@@ -114,11 +114,11 @@ def _snapshot(path: str) -> str:
             fix="check the name (hf://ORG/NAME), the network and, if it is gated, `hf auth login`; or pass a directory",
             code=UNREADABLE,
         ) from None
-    return f"{found}/{inside}" if inside else found
+    return f"{folder}/{inside}" if inside else folder
 
 
 def load(files: dict[str, bytes], path: str = "") -> Tokenizer:
-    """{name: content} -> Tokenizer; what a worker does with the files it was sent."""
+    """{name: content} -> Tokenizer; workers receive the contents, not a path."""
     name = next(iter(files))
     if name.endswith(".json"):
         from tinydata.tokenizers.families.byte_bpe import ByteLevelBPE
@@ -139,7 +139,7 @@ def load(files: dict[str, bytes], path: str = "") -> Tokenizer:
 
 def _no_merges(where: Location) -> TinydataError:
     return TinydataError(
-        "vocab.json needs merges.txt in the same directory, and there is none",
+        "vocab.json needs merges.txt in the same directory, but the file is missing",
         where=str(where),
         fix="put the two files of the tokenizer into one directory",
         code=UNREADABLE,
@@ -166,8 +166,8 @@ def from_json(files: dict[str, bytes], path: str) -> Tokenizer:
     config = read_json(next(iter(files.values())), path)
     model = config.get("model")
     if not isinstance(model, dict):
-        raise broken("JSON, but with no model in it", path)
-    kind = model.get("type") or ("BPE" if "merges" in model else "nothing known")
+        raise broken("JSON, but without a model", path)
+    kind = model.get("type") or ("BPE" if "merges" in model else "of unknown type")
     if kind == "BPE" and _byte_level(config):
         return ByteLevelBPE.from_config(files, config, path)
     marked = model.get("continuing_subword_prefix") or model.get("end_of_word_suffix")
@@ -195,8 +195,8 @@ def _byte_level(config: dict[str, Any]) -> bool:
 def read_model(files: dict[str, bytes], path: str) -> Tokenizer:
     """{name: content}, the model first -> the class for its type; raises TinydataError on another type.
 
-    Where the tokenizer.json of its directory numbers the pieces otherwise (XLM-R: one place later), that one is
-    read: its ids are those that models and token files made with transformers have.
+    If the tokenizer.json in its directory numbers the pieces differently (XLM-R: by one), that file is read
+    instead: models and token files created with transformers have its ids.
     """
     from tinydata.tokenizers.families.unigram import SentencePieceUnigram
 
@@ -211,7 +211,7 @@ def read_model(files: dict[str, bytes], path: str) -> Tokenizer:
             code=UNREADABLE,
         )
     if "tokenizer.json" in files:
-        vocab = companions.read(files, "tokenizer.json").get("model", {}).get("vocab", {})
+        vocab = hf_files.read(files, "tokenizer.json").get("model", {}).get("vocab", {})
         ids = {row[0]: i for i, row in enumerate(vocab)} if isinstance(vocab, list) else vocab
         if any(ids.get(p.piece) != i for i, p in enumerate(proto.pieces)):
             rest = {n: c for n, c in list(files.items())[1:] if n != "tokenizer.json"}

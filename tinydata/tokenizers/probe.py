@@ -1,4 +1,4 @@
-"""Text on which the fast ways are compared with the tokenizer's own library, and the comparison."""
+"""Texts on which the compiled encoder, counter and decoder are compared with the tokenizer's own library."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from tinydata.tokenizers.text_counter import TextCounter
 
 @cache
 def words_first(tok: Tokenizer) -> tuple[bool, str]:
-    """Whether text is counted words first with this tokenizer, and why not."""
+    """Whether text is counted word by word with this tokenizer; and if not, why."""
     why = why_whole(tok, agrees)
     return not why, why
 
 
 def why_whole(tok: Tokenizer, agrees: Callable[[Tokenizer, list[str]], bool]) -> str:
-    """Why the library itself must encode all text; empty: `agrees` finds words first equal to it on the probe."""
+    """Why the library must encode all text; empty: by `agrees`, encoding word by word equals it on the probe."""
     if tok.cutter is None:
         return tok.why_not
     return "" if agrees(tok, PROBE) else "its ids on the built-in probe differ from the library's"
 
 
-# Text on which words and the library must agree before anything is counted: what regexes,
-# blanks, digits, scripts, combining marks and long runs can do wrong.
+# On these both must agree before anything is counted: where regexes, white space, digits, scripts,
+# combining marks and long runs can go wrong.
 PROBE = [
     "Hello, world! It's 12,345.678 — they'll've DON'T i'M \u017f 'ſ",
     "  two  blanks\t\ttabs \n\n newlines\r\n\r\n   end   ",
@@ -44,7 +44,7 @@ PROBE = [
 
 
 def agrees(tokenizer: Tokenizer, texts: list[str]) -> bool:
-    """Whether words first gives the library's own counts on these texts."""
+    """Whether counting word by word gives the library's own counts on these texts."""
     if tokenizer.cutter is None or not texts:
         return tokenizer.cutter is not None
     counter = TextCounter(tokenizer, bits=12)

@@ -1,4 +1,4 @@
-"""tokenizer -> the tokens that begin and end a document: as its files say, or as requested."""
+"""tokenizer -> the tokens that begin and end a document, from its files or as specified."""
 
 from __future__ import annotations
 
@@ -11,55 +11,56 @@ from numba import njit
 from tinydata.core.errors import TinydataError
 from tinydata.tokenizers.base import CONTROL, Tokenizer
 
-# What ends a text in open tokenizers whose files do not say it.
+# The end-of-text tokens of open tokenizers whose files do not name it.
 _ENDS = ("</s>", "<|endoftext|>", "<|end_of_text|>", "<eos>", "<|eos|>", "<｜end▁of▁sentence｜>", "[SEP]")
 
 
 class Edges(NamedTuple):
-    """Ids put around a document; -1: none."""
+    """Ids before and after a document; -1: none."""
 
     bos: int = -1
     eos: int = -1
 
 
 def edges(tok: Tokenizer, bos: str = "", eos: str = "") -> Edges:
-    """What each document gets. bos, eos: a token's text, `none`, or "" for what the tokenizer says.
+    """bos, eos: a token's text, `none`, or "" for the tokenizer's own -> the ids around each document.
 
-    By itself: bos if the tokenizer puts one in front of a text, eos if it has one, since something
-    must separate documents. Raises TinydataError for a token that is not there.
+    The tokenizer's own are bos if it adds one to a text, and eos if it has one, since documents must be
+    separated. Raises TinydataError if the tokenizer has no such token.
     """
-    told = _files(tok)
-    first = _id(tok, bos, "--bos") if bos else (_named(tok, told.get("bos_token")) if _adds_bos(tok, told) else -1)
+    config = _config(tok)
+    first = _id(tok, bos, "--bos") if bos else (_named(tok, config.get("bos_token")) if _adds_bos(tok, config) else -1)
     last = _id(tok, eos, "--eos") if eos else end_of_text(tok)
     return Edges(first, last)
 
 
 def end_of_text(tok: Tokenizer) -> int:
     """Id of the token that ends a text, or -1."""
-    found = _named(tok, _files(tok).get("eos_token"))
-    if found >= 0:
-        return found
+    eos = _named(tok, _config(tok).get("eos_token"))
+    if eos >= 0:
+        return eos
     by_text = {p.decode("utf-8", "replace"): i for i, p in enumerate(tok.pieces) if tok.kinds[i] == CONTROL}
     return next((by_text[t] for t in _ENDS if t in by_text), -1)
 
 
 def id_facts(tok: Tokenizer) -> dict[str, Any]:
-    """What undeclared token ids are judged by: how many ids there are, and which of them ends a text (-1: none)."""
+    """What token ids without a declared tokenizer are checked with: number of ids, id of end of text (-1: none)."""
     return {"vocab": tok.size, "eos": end_of_text(tok)}
 
 
-def _files(tok: Tokenizer) -> dict[str, Any]:
-    """bos_token, eos_token, add_bos_token as the Hugging Face files say."""
-    told: dict[str, Any] = {}
+def _config(tok: Tokenizer) -> dict[str, Any]:
+    """bos_token, eos_token, add_bos_token from the Hugging Face files."""
+    config: dict[str, Any] = {}
     for name in ("special_tokens_map.json", "tokenizer_config.json"):
         if name in tok.files:
-            told |= {k: v for k, v in json.loads(tok.files[name]).items() if v is not None}
-    return told
+            config |= {k: v for k, v in json.loads(tok.files[name]).items() if v is not None}
+    return config
 
 
-def _adds_bos(tok: Tokenizer, told: dict[str, Any]) -> bool:
-    if "add_bos_token" in told:
-        return bool(told["add_bos_token"])
+def _adds_bos(tok: Tokenizer, config: dict[str, Any]) -> bool:
+    """Whether the tokenizer adds a token before a text; it becomes `bos_token` if the files name none."""
+    if "add_bos_token" in config:
+        return bool(config["add_bos_token"])
     if "tokenizer.json" not in tok.files:
         return False
     processor = json.loads(tok.files["tokenizer.json"]).get("post_processor") or {}
@@ -67,12 +68,12 @@ def _adds_bos(tok: Tokenizer, told: dict[str, Any]) -> bool:
     templates = [s["single"] for s in steps if s.get("type") == "TemplateProcessing"]
     begin = [t[0]["SpecialToken"]["id"] for t in templates if t and "SpecialToken" in t[0]]
     if begin:
-        told.setdefault("bos_token", begin[0])
+        config.setdefault("bos_token", begin[0])
     return bool(begin)
 
 
 def _named(tok: Tokenizer, token: Any) -> int:
-    """A token as the files write it (text, or an object with `content`) -> its id, or -1."""
+    """A token in those files (text, or an object with `content`) -> its id, or -1."""
     text = token.get("content") if isinstance(token, dict) else token
     if not isinstance(text, str):
         return -1
@@ -95,10 +96,10 @@ def _id(tok: Tokenizer, text: str, option: str) -> int:
 
 @njit(cache=True)
 def frame(ids, ends, mask, bos, eos, front, out, flags):
-    """Puts bos and eos (-1: none) around each document, where they are not yet: in place, into ends too.
+    """Adds bos and eos (-1: none) to each document that does not have them; returns the number of ids.
 
-    ids int[n], ends int64[docs + 1], mask bool[n] or bool[0]; out and flags have room for n + 2 docs.
-    front: the end-of-text token goes in front of the document instead (llm.c).
+    ids int[n], mask bool[n] or bool[0] -> out, flags with room for n + 2 docs; ends int64[docs + 1] in place.
+    front: the end-of-text token is put before the document instead (llm.c).
     """
     n = 0
     a = ends[0]

@@ -1,4 +1,4 @@
-"""documents of text -> counts int64[groups, ids], words first where that is exact."""
+"""documents of text -> counts int64[groups, ids], word by word where that is exact."""
 
 from __future__ import annotations
 
@@ -10,31 +10,32 @@ from numba import njit
 
 from tinydata.core.kernels import buffers
 from tinydata.tokenizers.base import Tokenizer
-from tinydata.tokenizers.kernels.bpe import char_at, encode
+from tinydata.tokenizers.kernels.bpe import char_at, encode, new_scratch
 from tinydata.tokenizers.kernels.cutters import word_at
 from tinydata.tokenizers.kernels.merge_tree import join
-from tinydata.tokenizers.kernels.words import clear, count_words, encode_words, look_up, new_scratch, new_table
+from tinydata.tokenizers.kernels.words import clear, count_words, encode_words, look_up, new_table
 
 
 class TextCounter:
     """Counts token ids per group. Memory: one table (44 MB) and one row of counts per group."""
 
     def __init__(self, tokenizer: Tokenizer, bits: int = 20, words_first: bool = True):
+        """bits: log2 of the table's slots; words_first: count word by word where the tokenizer has a cutter."""
         self.tokenizer = tokenizer
         self.counts = np.zeros((1, tokenizer.size), np.int64)
         self.cutter = tokenizer.cutter if words_first else None
         self._table = new_table(bits) if self.cutter else None
-        self._scratch = new_scratch()
+        self._scratch = new_scratch(1 << 12) if self.cutter else None
         self._whole = _whole_words(tokenizer) if self.cutter else None
 
     def grow(self, groups: int) -> None:
-        """Room for at least `groups` groups."""
+        """Makes room for at least `groups` groups."""
         if groups > len(self.counts):
             more = np.zeros((groups - len(self.counts), self.tokenizer.size), np.int64)
             self.counts = np.concatenate([self.counts, more])
 
     def add(self, texts: pa.StringArray, groups: np.ndarray) -> None:
-        """texts string[docs], groups int32[docs]."""
+        """Counts texts string[docs], each in its group: groups int32[docs]."""
         if self.cutter is None:
             self._encode(texts.to_pylist(), groups)
             return
@@ -46,25 +47,19 @@ class TextCounter:
             self._words(texts, groups)
 
     def finish(self) -> np.ndarray:
-        """-> counts int64[groups, ids], everything encoded."""
+        """-> counts int64[groups, ids] of everything added."""
         if self.cutter is not None:
             self._flush()
         return self.counts
 
     def _add_special(self, texts: list[str], groups: np.ndarray) -> None:
-        whole, rest = [], []
-        for i, text in enumerate(texts):
-            odd = any(s in text for s in self.tokenizer.odd)
-            normal = None if odd else self.tokenizer.normal(text)
-            if normal is None:
-                whole.append(i)
-            else:
-                texts[i] = normal
-                rest.append(i)
-        if whole:
-            self._encode([texts[i] for i in whole], groups[whole])
-        if rest:
-            self._words(pa.array([texts[i] for i in rest], pa.string()), groups[rest])
+        normalized = [normalize(self.tokenizer, text) for text in texts]
+        by_library = [i for i, text in enumerate(normalized) if text is None]
+        by_words = [i for i, text in enumerate(normalized) if text is not None]
+        if by_library:
+            self._encode([texts[i] for i in by_library], groups[by_library])
+        if by_words:
+            self._words(pa.array([normalized[i] for i in by_words], pa.string()), groups[by_words])
 
     def _encode(self, texts: list[str], groups: np.ndarray) -> None:
         for ids, group in zip(self.tokenizer.encode(texts), groups, strict=True):
@@ -85,76 +80,83 @@ class TextCounter:
     def _word_alone(self, data: np.ndarray, at: int, stop: int, first: int, group: int) -> int:
         """Encodes a word that is longer than the table's arena; returns where it ends."""
         end = word_at(data, at, stop, self.cutter)
-        n = 2 * (end - at) + 16
-        sym, value, chars = np.empty(n, np.int32), np.empty(n, np.int64), np.empty(n, np.int32)
-        whole = self.tokenizer.whole_words.get(data[at:end].tobytes(), -1)
-        if whole >= 0:
-            self.counts[group, whole] += 1
+        token = self.tokenizer.whole_words.get(data[at:end].tobytes(), -1)
+        if token >= 0:
+            self.counts[group, token] += 1
             return end
         prefix = self.cutter.prefix if self.cutter and at == first else -1
-        k = encode(data, at, end, prefix, self.tokenizer.symbols, self.tokenizer.pairs, sym, value, chars, -1)
-        self.counts[group] += np.bincount(sym[:k], minlength=self.tokenizer.size)
+        scratch = new_scratch(2 * (end - at) + 16)
+        k = encode(data, at, end, prefix, self.tokenizer.bpe, scratch, -1)
+        self.counts[group] += np.bincount(scratch.sym[:k], minlength=self.tokenizer.size)
         return end
 
     def _flush(self) -> None:
         assert self.cutter is not None and self._table is not None
-        t = self.tokenizer
-        encode_words(self._table, self.cutter.prefix, t.symbols, t.pairs, self.counts, self._scratch)
+        encode_words(self._table, self.cutter.prefix, self.tokenizer.bpe, self.counts, self._scratch)
         if self._whole:
-            found = np.zeros((len(self.counts), len(self._whole.ids)), np.int64)
-            look_up(self._table, self._whole.data, self._whole.offsets, found)
-            self.counts[:, self._whole.ids] += found
-            np.subtract.at(self.counts.T, self._whole.parts, found.T[self._whole.word])
+            occurrences = np.zeros((len(self.counts), len(self._whole.ids)), np.int64)
+            look_up(self._table, self._whole.data, self._whole.offsets, occurrences)
+            self.counts[:, self._whole.ids] += occurrences
+            np.subtract.at(self.counts.T, self._whole.parts, occurrences.T[self._whole.word])
         clear(self._table)
 
 
 def special_documents(tokenizer: Tokenizer, texts: pa.StringArray) -> np.ndarray:
-    """bool[docs]: text that must be normalized, or encoded whole, before it can be cut."""
+    """bool[docs]: text that must be normalized before it is cut into words, or that only the library can encode."""
     out = np.zeros(len(texts), np.bool_)
-    if tokenizer.unsafe is not None:
+    if tokenizer.may_change is not None:
         offsets, data = buffers(texts)
-        _flag(data, offsets, tokenizer.unsafe, out)
-    if tokenizer.odd:
+        _flag(data, offsets, tokenizer.may_change, out)
+    if tokenizer.library_only:
         import pyarrow.compute as pc
 
-        for string in tokenizer.odd:
+        for string in tokenizer.library_only:
             out |= pc.match_substring(texts, string).to_numpy(zero_copy_only=False)
     return out
 
 
-class _Whole(NamedTuple):
-    """Words that are looked up: merging is undone for them once it is done for all, so that others pay nothing."""
+def normalize(tokenizer: Tokenizer, text: str) -> str | None:
+    """The text to cut into words; None: only the library can encode it."""
+    return None if any(s in text for s in tokenizer.library_only) else tokenizer.normalize(text)
+
+
+class _WholeWords(NamedTuple):
+    """Words that are looked up instead of merged.
+
+    All words are merged, then the result is corrected for these: so the others cost nothing more.
+    """
 
     ids: np.ndarray  # int64[words]
     data: np.ndarray  # uint8[bytes]
     offsets: np.ndarray  # int64[words + 1]
-    parts: np.ndarray  # int32[...]: what merging makes of them, one after the other
-    word: np.ndarray  # int64[...]: of which
+    parts: np.ndarray  # int32[...]: the ids that merging gives for them, concatenated
+    word: np.ndarray  # int64[...]: the word that each part belongs to
 
 
-def _whole_words(tokenizer: Tokenizer) -> _Whole | None:
+def _whole_words(tokenizer: Tokenizer) -> _WholeWords | None:
     if not tokenizer.whole_words:
         return None
     spelled = tokenizer.spell(list(tokenizer.whole_words))
     ids = np.fromiter(tokenizer.whole_words.values(), np.int64)
     word = np.repeat(np.arange(len(ids)), [len(s) for s in spelled])
-    return _Whole(ids, *join(list(tokenizer.whole_words)), np.concatenate(spelled), word)
+    return _WholeWords(ids, *join(list(tokenizer.whole_words)), np.concatenate(spelled), word)
 
 
 @njit(cache=True)
-def _flag(data, offsets, unsafe, out):
+def _flag(data, offsets, may_change, out):
+    """may_change uint8[0x110000] -> out bool[docs]: the document contains such a character."""
     for doc in range(len(out)):
         i = np.int64(offsets[doc])
         stop = np.int64(offsets[doc + 1])
         while i < stop:
             if data[i] < 0x80:
-                if unsafe[data[i]]:
+                if may_change[data[i]]:
                     out[doc] = True
                     break
                 i += 1
             else:
                 c, w = char_at(data, i)
-                if unsafe[c]:
+                if may_change[c]:
                     out[doc] = True
                     break
                 i += w

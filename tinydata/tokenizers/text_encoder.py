@@ -1,7 +1,7 @@
-"""documents of text -> ids, words first where that is exact: each word's ids are looked up, or made and remembered.
+"""documents of text -> ids, word by word where that is exact: the ids of a word come from a cache, or go into it.
 
 The cache is direct-mapped and bounded: a word of up to 16 bytes with its ids fills one cache line,
-and a new word takes the line of an old one. What is not cached is encoded in place.
+and a new word replaces the old one in its line. A word that does not fit is encoded each time.
 """
 
 from __future__ import annotations
@@ -14,28 +14,28 @@ from numba import njit
 
 from tinydata.core.kernels import buffers, compiled, inlined
 from tinydata.tokenizers.base import Tokenizer
-from tinydata.tokenizers.kernels.bpe import SHORT, encode, encode_short
+from tinydata.tokenizers.kernels.bpe import BPE, SHORT, Scratch, encode, encode_short, new_scratch
 from tinydata.tokenizers.kernels.cutters import section, word_end
 from tinydata.tokenizers.kernels.merge_tree import join
-from tinydata.tokenizers.kernels.words import GOLDEN, MIX, load16, new_scratch, prefetch
+from tinydata.tokenizers.kernels.words import GOLDEN, MIX, load16, prefetch
 from tinydata.tokenizers.probe import why_whole
-from tinydata.tokenizers.text_counter import special_documents
+from tinydata.tokenizers.text_counter import normalize, special_documents
 
-LINE = 8  # uint64 in a line: bytes 0-7, bytes 8-15, ids << 16 | behind the prefix << 8 | length (0: free), ids
-MOST = 10  # ids of a cached word
+LINE = 8  # uint64 in a line: bytes 0-7, bytes 8-15, ids << 16 | after the prefix << 8 | length (0: free), ids
+MOST = 10  # ids in a line
 WAITING = 16  # words whose lines are fetched from memory while the next ones are cut
 
 
-class Cache(NamedTuple):
+class WordCache(NamedTuple):
     """Words and their ids."""
 
     lines: np.ndarray  # uint64[LINE * 2**k]
-    ids: np.ndarray  # the same as int32: two in each uint64
+    ids: np.ndarray  # the same memory as int32: two in each uint64
     waiting: np.ndarray  # uint64[5 * WAITING]: first eight bytes, next eight, prefix << 8 | length, line, start
 
 
-class Whole(NamedTuple):
-    """Words that are looked up before they are merged, and their ids; open addressing by a hash of the bytes."""
+class WholeWords(NamedTuple):
+    """Words that are looked up instead of merged, and their ids; open addressing by a hash of the bytes."""
 
     slots: np.ndarray  # int64[2**k]: entry + 1 (0: free)
     ids: np.ndarray  # int32[n]
@@ -43,16 +43,86 @@ class Whole(NamedTuple):
     offsets: np.ndarray  # int64[n + 1]
 
 
-def whole_words(words: dict[bytes, int]) -> Whole:
-    """{bytes: id} -> Whole."""
+class WordEncoder(NamedTuple):
+    """Everything that turns one word into ids."""
+
+    bpe: BPE
+    whole: WholeWords
+    cache: WordCache
+    scratch: Scratch
+
+
+def new_whole_words(words: dict[bytes, int]) -> WholeWords:
+    """{bytes: id} -> WholeWords."""
     slots = np.zeros(2 << max(len(words), 1).bit_length(), np.int64)
     data, offsets = join(list(words))
-    _enter(slots, data, offsets)
-    return Whole(slots, np.array(list(words.values()), np.int32), data, offsets)
+    _insert(slots, data, offsets)
+    return WholeWords(slots, np.array(list(words.values()), np.int32), data, offsets)
+
+
+def new_cache(bits: int = 18) -> WordCache:
+    """Room for 2**bits words: 16 MB at 18. Its lines are aligned with the processor's cache lines."""
+    memory = np.zeros((LINE << bits) + LINE, np.uint64)
+    skip = -(memory.ctypes.data // 8) % LINE
+    lines = memory[skip : skip + (LINE << bits)]
+    return WordCache(lines, lines.view(np.int32), np.zeros(5 * WAITING, np.uint64))
+
+
+class TextEncoder:
+    """text -> ids, equal to the library's. Memory: the cache, and 4 bytes of output per byte of one batch's text."""
+
+    def __init__(self, tokenizer: Tokenizer, words_first: bool = True, bits: int = 18):
+        """words_first: encode word by word where the tokenizer has a cutter; bits: log2 of the cache's words."""
+        self.tokenizer = tokenizer
+        self.cutter = tokenizer.cutter if words_first else None
+        self._encoder = _word_encoder(tokenizer, bits) if self.cutter else None
+        self._out = np.empty(0, np.int32)
+
+    def encode(self, texts: pa.StringArray) -> tuple[np.ndarray, np.ndarray]:
+        """string[docs] -> (ids int32[n], ends int64[docs + 1]); the next call overwrites the ids."""
+        if self.cutter is None:
+            return _concatenated(self.tokenizer.encode(texts.to_pylist()))
+        special = special_documents(self.tokenizer, texts)
+        if not special.any():
+            return self._by_words(texts)
+        rows, by_library = texts.to_pylist(), np.zeros(len(texts), np.bool_)
+        for i in np.flatnonzero(special).tolist():
+            normalized = normalize(self.tokenizer, rows[i])
+            by_library[i] = normalized is None
+            rows[i] = rows[i] if normalized is None else normalized
+        library_rows = iter(self.tokenizer.encode([rows[i] for i in np.flatnonzero(by_library)]))
+        rest = ["" if skip else text for text, skip in zip(rows, by_library, strict=True)]
+        ids, ends = self._by_words(pa.array(rest, pa.string()))
+        return _concatenated(
+            [next(library_rows) if by_library[i] else ids[ends[i] : ends[i + 1]] for i in range(len(rows))]
+        )
+
+    def _by_words(self, texts: pa.StringArray) -> tuple[np.ndarray, np.ndarray]:
+        offsets, data = buffers(texts)
+        size = int(offsets[-1] - offsets[0]) + 2 * len(texts) + 16
+        if len(self._out) < size:
+            self._out = np.empty(size, np.int32)
+        ends = np.zeros(len(texts) + 1, np.int64)
+        encode_documents(data, offsets, self.cutter, self._encoder, self._out, ends)
+        return self._out[: ends[-1]], ends
+
+
+def _word_encoder(tokenizer: Tokenizer, bits: int) -> WordEncoder:
+    return WordEncoder(tokenizer.bpe, new_whole_words(tokenizer.whole_words), new_cache(bits), new_scratch(1 << 12))
+
+
+def _concatenated(rows: list[Any]) -> tuple[np.ndarray, np.ndarray]:
+    """Ids of each document -> (ids int32[n], ends int64[docs + 1])."""
+    ends = np.zeros(len(rows) + 1, np.int64)
+    np.cumsum([len(r) for r in rows], out=ends[1:])
+    ids = np.empty(int(ends[-1]), np.int32)
+    for row, a, b in zip(rows, ends[:-1].tolist(), ends[1:].tolist(), strict=True):
+        ids[a:b] = row
+    return ids, ends
 
 
 @njit(cache=True)
-def _enter(slots, data, offsets):
+def _insert(slots, data, offsets):
     for e in range(len(offsets) - 1):
         s = _hash(data, offsets[e], offsets[e + 1]) & np.uint64(len(slots) - 1)
         while slots[np.int64(s)]:
@@ -70,7 +140,7 @@ def _hash(data, start, stop):
 
 
 @inlined()
-def _whole(data, start, stop, whole):
+def _whole_word(data, start, stop, whole):
     """Id of the word, or -1."""
     if len(whole.ids) == 0:
         return np.int32(-1)
@@ -88,72 +158,13 @@ def _whole(data, start, stop, whole):
     return np.int32(-1)
 
 
-def new_cache(bits: int = 18) -> Cache:
-    """2**bits words: 16 MB at 18. Lines begin where the processor's do."""
-    room = np.zeros((LINE << bits) + LINE, np.uint64)
-    skip = -(room.ctypes.data // 8) % LINE
-    lines = room[skip : skip + (LINE << bits)]
-    return Cache(lines, lines.view(np.int32), np.zeros(5 * WAITING, np.uint64))
-
-
-class TextEncoder:
-    """text -> ids, equal to the library's. Memory: the cache, and 4 bytes of output per byte of text at once."""
-
-    def __init__(self, tokenizer: Tokenizer, words_first: bool = True, bits: int = 18):
-        self.tokenizer = tokenizer
-        self.cutter = tokenizer.cutter if words_first else None
-        self._cache = new_cache(bits) if self.cutter else None
-        self._whole = whole_words(tokenizer.whole_words)
-        self._scratch = new_scratch()
-        self._out = np.empty(0, np.int32)
-
-    def encode(self, texts: pa.StringArray) -> tuple[np.ndarray, np.ndarray]:
-        """string[docs] -> (ids int32[n], ends int64[docs + 1]); the ids are overwritten by the next call."""
-        if self.cutter is None:
-            return _joined(self.tokenizer.encode(texts.to_pylist()))
-        special = special_documents(self.tokenizer, texts)
-        if not special.any():
-            return self._words(texts)
-        rows, whole = texts.to_pylist(), np.zeros(len(texts), np.bool_)
-        for i in np.flatnonzero(special).tolist():
-            odd = any(s in rows[i] for s in self.tokenizer.odd)
-            normal = None if odd else self.tokenizer.normal(rows[i])
-            whole[i] = normal is None
-            rows[i] = rows[i] if normal is None else normal
-        alone = iter(self.tokenizer.encode([rows[i] for i in np.flatnonzero(whole)]))
-        ids, ends = self._words(pa.array(["" if w else t for t, w in zip(rows, whole, strict=True)], pa.string()))
-        return _joined([next(alone) if w else ids[ends[i] : ends[i + 1]] for i, w in enumerate(whole.tolist())])
-
-    def _words(self, texts: pa.StringArray) -> tuple[np.ndarray, np.ndarray]:
-        offsets, data = buffers(texts)
-        need = int(offsets[-1] - offsets[0]) + 2 * len(texts) + 16
-        if len(self._out) < need:
-            self._out = np.empty(need, np.int32)
-        ends = np.zeros(len(texts) + 1, np.int64)
-        t = self.tokenizer
-        how = (self.cutter, t.symbols, t.pairs, self._whole)
-        encode_documents(data, offsets, *how, self._cache, self._scratch, self._out, ends)
-        return self._out[: ends[-1]], ends
-
-
-def _joined(rows: list[Any]) -> tuple[np.ndarray, np.ndarray]:
-    """Ids of each document -> (ids int32[n], ends int64[docs + 1])."""
-    ends = np.zeros(len(rows) + 1, np.int64)
-    np.cumsum([len(r) for r in rows], out=ends[1:])
-    ids = np.empty(int(ends[-1]), np.int32)
-    for row, a, b in zip(rows, ends[:-1].tolist(), ends[1:].tolist(), strict=True):
-        ids[a:b] = row
-    return ids, ends
-
-
 @njit(cache=True)
-def encode_documents(data, offsets, cut, symbols, pairs, whole, cache, scratch, out, ends):
+def encode_documents(data, offsets, cut, encoder, out, ends):
     """data uint8[bytes], offsets int[docs + 1] -> out int32[n], ends int64[docs + 1].
 
-    out has room for a token a byte, and two more a document: no token is less than a byte but the prefix.
+    out has room for one token per byte and two more per document: only the prefix is shorter than a byte.
     """
-    lines, ids, waiting = cache
-    sym, value, chars = scratch
+    scratch = encoder.scratch
     n = np.int64(0)
     for doc in range(len(ends) - 1):
         i, stop = np.int64(offsets[doc]), np.int64(offsets[doc + 1])
@@ -165,28 +176,22 @@ def encode_documents(data, offsets, cut, symbols, pairs, whole, cache, scratch, 
                 n += 1
                 prefix = -1
             while i < end:
-                i, n = _fill(
-                    data, i, end, prefix, cut, symbols, pairs, whole, lines, ids, waiting, sym, value, chars, out, n
-                )
+                i, n = _encode_short_words(data, i, end, prefix, cut, encoder, out, n)
                 if i >= end:
                     break
-                j = word_end(data, i, end, cut)  # a word too long for the loop above
-                lead = prefix if i == np.int64(offsets[doc]) else -1  # not behind what _fill did
+                j = word_end(data, i, end, cut)
+                lead = prefix if i == np.int64(offsets[doc]) else -1  # not after a short word
                 prefix = -1
-                room = 2 * (j - i) + 8
-                if room > len(sym):
-                    sym, value, chars = (
-                        np.empty(2 * room, np.int32),
-                        np.empty(2 * room, np.int64),
-                        np.empty(2 * room, np.int32),
-                    )
-                found = _whole(data, i, j, whole)
-                if found >= 0:
-                    out[n] = found
+                token_of_word = _whole_word(data, i, j, encoder.whole)
+                if token_of_word >= 0:
+                    out[n] = token_of_word
                     n += 1
                 else:
-                    k = encode(data, i, j, lead, symbols, pairs, sym, value, chars, -1)
-                    out[n : n + k] = sym[:k]
+                    if 2 * (j - i) + 8 > len(scratch.sym):
+                        scratch = new_scratch(4 * (j - i) + 16)
+                    k = encode(data, i, j, lead, encoder.bpe, scratch, -1)
+                    for m in range(k):  # not a slice: numba compiles the message of its shape error, 1.4 s
+                        out[n + m] = scratch.sym[m]
                     n += k
                 i = j
             prefix = -1
@@ -199,8 +204,9 @@ def encode_documents(data, offsets, cut, symbols, pairs, whole, cache, scratch, 
 
 
 @compiled()
-def _fill(data, i, end, prefix, cut, symbols, pairs, whole, lines, ids, waiting, sym, value, chars, out, n):
+def _encode_short_words(data, i, end, prefix, cut, encoder, out, n):
     """Words of [i, end) -> out[n:]; returns (where it stopped: end, or a word of SHORT bytes or more; n)."""
+    lines, _, waiting = encoder.cache
     mask = np.uint64(len(lines) // LINE - 1)
     long = False
     begin = i
@@ -225,13 +231,15 @@ def _fill(data, i, end, prefix, cut, symbols, pairs, whole, lines, ids, waiting,
             w += 5
             i = j
         for k in range(0, w, 5):
-            n = _word(data, waiting, k, prefix, symbols, pairs, whole, lines, ids, sym, value, chars, out, n)
+            n = _encode_waiting(data, k, prefix, encoder, out, n)
     return i, n
 
 
 @inlined()
-def _word(data, waiting, k, prefix, symbols, pairs, whole, lines, ids, sym, value, chars, out, n):
-    """The word that waits at k -> out[n:]; returns the new n."""
+def _encode_waiting(data, k, prefix, encoder, out, n):
+    """The word at waiting[k] -> out[n:]; returns the new n."""
+    lines, ids, waiting = encoder.cache
+    sym = encoder.scratch.sym
     meta = waiting[k + 2]
     size = np.int64(meta & np.uint64(0xFF))
     if size <= 16:
@@ -245,12 +253,12 @@ def _word(data, waiting, k, prefix, symbols, pairs, whole, lines, ids, sym, valu
             return n + count
     start = np.int64(waiting[k + 4])
     lead = prefix if meta >> np.uint64(8) else -1
-    found = _whole(data, start, start + size, whole)
-    if found >= 0:
-        sym[0] = found
+    token = _whole_word(data, start, start + size, encoder.whole)
+    if token >= 0:
+        sym[0] = token
         count = np.int64(1)
     else:
-        count = np.int64(encode_short(data, start, start + size, lead, symbols, pairs, sym, value, chars))
+        count = np.int64(encode_short(data, start, start + size, lead, encoder.bpe, encoder.scratch))
     for m in range(count):
         out[n + m] = sym[m]
     if size <= 16 and count <= MOST:
@@ -263,7 +271,7 @@ def _word(data, waiting, k, prefix, symbols, pairs, whole, lines, ids, sym, valu
 
 
 def agrees(tokenizer: Tokenizer, texts: list[str]) -> bool:
-    """Whether words first gives the library's own ids on these texts."""
+    """Whether encoding word by word gives the library's own ids on these texts."""
     if tokenizer.cutter is None:
         return False
     ids, ends = TextEncoder(tokenizer, bits=8).encode(pa.array(texts, pa.string()))
@@ -272,5 +280,5 @@ def agrees(tokenizer: Tokenizer, texts: list[str]) -> bool:
 
 
 def exact(tokenizer: Tokenizer) -> str:
-    """Why text must be encoded whole by the library; empty: words first gives the same ids."""
+    """Why the library must encode all text; empty: encoding word by word gives the same ids."""
     return why_whole(tokenizer, agrees)

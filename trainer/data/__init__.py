@@ -1,1 +1,1 @@
-"""Shards -> batches: which sequences, in which order, how they reach the device."""
+"""Shards -> batches: which sequences, in which order, and how they are loaded."""

@@ -1,4 +1,4 @@
-"""Batches for the device: read in a thread, one ahead of the step that needs them."""
+"""Batches for the device: read in a thread, ahead of the step that needs them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import contextlib
 import queue
 import threading
 from collections.abc import Generator
-from typing import Any
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,58 +15,61 @@ import torch
 from trainer.data.order import Batch, Sequences
 
 
-def pinned(batch: Batch) -> Batch:
-    return Batch(*(None if x is None else x.pin_memory() for x in batch))  # type: ignore[arg-type]
+class Loaded(NamedTuple):
+    numbers: np.ndarray  # int64: the sequences of the whole batch, in its order
+    batch: Batch  # this rank's rows: row k is number k * ranks + rank
 
 
-def steps(
-    sequences: Sequences,
-    *,
-    seed: int,
-    sample: int,
-    batch: int,
-    rank: int,
-    world: int,
-    vocab: int,
-    documents: bool,
-    pin: bool,
-) -> Generator[tuple[np.ndarray, Batch], None, None]:
-    """From sample number `sample` on, step after step: (numbers of all sequences of the batch, this rank's of them).
+@dataclass(frozen=True)
+class Loader:
+    """How the sequences are divided into batches, and batches over the ranks."""
 
-    A thread reads ahead. The rank's rows lie in the batch's order: row k is sample k * world + rank.
-    """
-    ready: queue.Queue[Any] = queue.Queue(maxsize=2)
-    stop = threading.Event()
+    sequences: Sequences
+    seed: int
+    rows: int  # sequences of a batch, over all ranks
+    vocab: int  # ids of the model
+    rank: int = 0
+    ranks: int = 1
+    documents: bool = False  # with document numbers, for masking
+    pin: bool = False  # in page-locked memory, from which a GPU copies faster
 
-    def put(item: Any) -> None:
-        while not stop.is_set():
-            with contextlib.suppress(queue.Full):
-                ready.put(item, timeout=0.2)
-                return
+    def load(self, sample: int) -> Loaded:
+        """The batch that starts at sample number `sample`, counted from the start of training."""
+        numbers = self.sequences.order(np.arange(sample, sample + self.rows), self.seed)
+        own = numbers[self.rank :: self.ranks]
+        batch = self.sequences.read(own, self.vocab, self.documents)
+        if self.sequences.inclusion is not None:
+            batch = batch._replace(weights=torch.from_numpy(self.sequences.weights(own)))
+        return Loaded(numbers, batch.pinned() if self.pin else batch)
 
-    def work() -> None:
-        at = sample
-        try:
+    def batches(self, sample: int) -> Generator[Loaded, None, None]:
+        """Batch after batch from `sample` on; a thread reads ahead. Its errors are raised here."""
+        ready: queue.Queue[Loaded | BaseException] = queue.Queue(maxsize=2)
+        stop = threading.Event()
+
+        def put(item: Loaded | BaseException) -> None:
             while not stop.is_set():
-                numbers = sequences.order(np.arange(at, at + batch), seed)
-                own = sequences.read(numbers[rank::world], vocab, documents)
-                if sequences.inclusion is not None:
-                    own = own._replace(weights=torch.from_numpy(sequences.weights(numbers[rank::world])))
-                if pin:
-                    own = pinned(own)
-                put((numbers, own))
-                at += batch
-        except BaseException as e:
-            put(e)
+                with contextlib.suppress(queue.Full):
+                    ready.put(item, timeout=0.2)
+                    return
 
-    thread = threading.Thread(target=work, daemon=True, name="read ahead")
-    thread.start()
-    try:
-        while True:
-            item = ready.get()
-            if isinstance(item, BaseException):
-                raise item
-            yield item
-    finally:
-        stop.set()
-        thread.join()
+        def read_ahead() -> None:
+            at = sample
+            try:
+                while not stop.is_set():
+                    put(self.load(at))
+                    at += self.rows
+            except BaseException as e:
+                put(e)
+
+        thread = threading.Thread(target=read_ahead, daemon=True, name="read ahead")
+        thread.start()
+        try:
+            while True:
+                item = ready.get()
+                if isinstance(item, BaseException):
+                    raise item
+                yield item
+        finally:
+            stop.set()
+            thread.join()

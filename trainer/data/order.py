@@ -14,14 +14,14 @@ from trainer.data.shards import Shards
 from trainer.errors import TrainerError
 from trainer.model.head_loss import IGNORE
 
-RUN = 4  # consecutive sequences held out at one place: few edges, where a document may be on both sides
+RUN = 4  # consecutive sequences held out at one place; at each edge, a document may be partly trained on
 
 
 def permuted(index: np.ndarray, size: int, key: int) -> np.ndarray:
-    """index int64 in [0, size) -> where a permutation of [0, size), chosen by key, takes it.
+    """index int64 in [0, size) -> its image under a permutation of [0, size) that is determined by `key`.
 
-    A Feistel network of six rounds on the least even number of bits that holds `size`; a result outside
-    is mapped again until it is inside, fewer than four times on average. Nothing is stored.
+    A Feistel network of six rounds on the smallest even number of bits that can represent `size`. A result outside
+    the range is mapped again until it is inside, fewer than four times on average. Nothing is stored.
     """
     half = max(1, -(-int(size - 1).bit_length() // 2)) if size > 1 else 1
     low = np.uint64((1 << half) - 1)
@@ -49,8 +49,18 @@ def _mixed(x: np.ndarray, key: int, k: int) -> np.ndarray:
 class Batch(NamedTuple):
     tokens: Tensor  # int64 [B, T]
     targets: Tensor  # int64 [B, T]; -100: no loss
-    documents: Tensor | None  # int32 [B, T]: numbers, for masking
-    weights: Tensor | None = None  # float32 [B]: of each row's loss
+    documents: Tensor | None  # int32 [B, T]: document numbers, for masking
+    weights: Tensor | None = None  # float32 [B]: weight of each row's loss
+
+    def rows(self, start: int, stop: int) -> Batch:
+        return Batch(*(None if x is None else x[start:stop] for x in self))  # type: ignore[arg-type]
+
+    def to(self, device: torch.device) -> Batch:
+        return Batch(*(None if x is None else x.to(device, non_blocking=True) for x in self))  # type: ignore[arg-type]
+
+    def pinned(self) -> Batch:
+        """In page-locked memory."""
+        return Batch(*(None if x is None else x.pin_memory() for x in self))  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -90,7 +100,7 @@ class Sequences:
 
     @cached_property
     def _trained(self) -> np.ndarray:
-        """bool, of each kept one: not held out."""
+        """bool, for each kept sequence: whether it is trained on, because it is not held out."""
         assert self.kept is not None
         return ~np.isin(self.kept, self.held_out)
 
@@ -119,7 +129,7 @@ class Sequences:
     def weights(self, numbers: np.ndarray) -> np.ndarray:
         """Numbers of kept sequences -> float32: 1 / inclusion, scaled so that its mean over those trained on is one.
 
-        A loss weighted so has the mean, over what might have been kept, of the loss on all (Horvitz and Thompson).
+        The expected value of a loss with these weights is the loss on all sequences (Horvitz and Thompson).
         """
         assert self.kept is not None
         return self._weights[np.searchsorted(self.kept, numbers)]

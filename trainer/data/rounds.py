@@ -10,12 +10,17 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from trainer.data.shards import Shards
 from trainer.errors import UNREADABLE, TrainerError
+
+
+class Kept(NamedTuple):
+    numbers: np.ndarray  # int64: of the kept sequences
+    inclusion: np.ndarray | None  # float32: the probability with which each was kept; None: not read
 
 
 @dataclass(frozen=True)
@@ -50,12 +55,12 @@ class Round:
             )
         return shards
 
-    def kept(self, total: int) -> tuple[np.ndarray, np.ndarray]:
-        """-> numbers int64, sorted; inclusion float32: the probability of each."""
+    def kept(self, total: int) -> Kept:
+        """The kept sequences, sorted, with their probabilities. total: sequences in the base shards."""
         files = sorted(self.directory.glob("keep-*.parquet"))
         tables = [read_kept(f, total, inclusion=True) for f in files]
-        numbers = np.concatenate([np.empty(0, np.int64), *(n for n, _ in tables)])
-        inclusion = np.concatenate([np.empty(0, np.float32), *(p for _, p in tables if p is not None)])
+        numbers = np.concatenate([np.empty(0, np.int64), *(t.numbers for t in tables)])
+        inclusion = np.concatenate([np.empty(0, np.float32), *(t.inclusion for t in tables if t.inclusion is not None)])
         if hashlib.sha256(numbers.tobytes()).hexdigest() != self.manifest["kept"]["sha256"]:
             raise TrainerError(
                 f"its {len(files)} keep-*.parquet files, of {len(numbers):,} sequences, do not match its manifest",
@@ -63,7 +68,7 @@ class Round:
                 fix="run `tinydata resample` again, or copy the directory again if the copy is incomplete",
                 code=UNREADABLE,
             )
-        return numbers, inclusion
+        return Kept(numbers, inclusion)
 
 
 def opened(path: str | Path, base: str = "") -> tuple[Shards, Round | None]:
@@ -88,8 +93,8 @@ def _manifest(path: str | Path) -> dict[str, Any]:
         return {}
 
 
-def read_kept(path: str | Path, total: int, inclusion: bool = False) -> tuple[np.ndarray, np.ndarray | None]:
-    """A Parquet list of kept sequences -> their numbers int64, in the file's order; with `inclusion`, that column."""
+def read_kept(path: str | Path, total: int, inclusion: bool = False) -> Kept:
+    """A Parquet list of kept sequences, in the file's order; with `inclusion`, also that column."""
     import pyarrow.parquet as pq
 
     try:
@@ -109,4 +114,4 @@ def read_kept(path: str | Path, total: int, inclusion: bool = False) -> tuple[np
             where=str(path),
             fix="use a list that was made for these shards and this --seq-len",
         )
-    return kept, chances
+    return Kept(kept, chances)

@@ -35,13 +35,13 @@ class Shards:
         loss: list[np.ndarray | None] = []
         dtype = np.dtype(manifest["dtype"])
         for shard in manifest["shards"]:
-            file, beside = directory / f"{shard['name']}.bin", directory / f"{shard['name']}.loss"
+            file, mask = directory / f"{shard['name']}.bin", directory / f"{shard['name']}.loss"
             _check_size(file, shard["tokens"], dtype)
-            if beside.exists():
-                _check_size(beside, shard["tokens"], np.dtype(np.uint8))
+            if mask.exists():
+                _check_size(mask, shard["tokens"], np.dtype(np.uint8))
             empty = not shard["tokens"]
             parts.append(np.empty(0, dtype) if empty else np.memmap(file, dtype, "r"))
-            loss.append(np.memmap(beside, np.uint8, "r") if beside.exists() and not empty else None)
+            loss.append(np.memmap(mask, np.uint8, "r") if mask.exists() and not empty else None)
         return cls(directory, manifest, parts, loss, np.cumsum([0] + [len(p) for p in parts]))
 
     @property
@@ -88,7 +88,7 @@ class Shards:
 
     @cached_property
     def documents(self) -> np.ndarray:
-        """int64: where each document begins in the stream, empty ones included."""
+        """int64: position in the stream where each document begins, including empty ones."""
         starts = []
         for shard, base in zip(self.manifest["shards"], self.bounds, strict=False):
             starts.append(base + _document_starts(self.directory / f"{shard['name']}.idx"))

@@ -1,7 +1,7 @@
 """The training loops that trainer.bench compares with: nanoGPT's, over a plain Llama or over transformers' Llama.
 
 The loop is nanoGPT's: one compiled module, autocast, all logits at once, F.cross_entropy, clipped gradients, fused
-AdamW, batches cut at random places of one array. The models are Llama, so the products are the same as ours.
+AdamW, batches from random positions of one array. The models are Llamas, so they compute the same products as ours.
 """
 
 from __future__ import annotations

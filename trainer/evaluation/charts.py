@@ -1,4 +1,4 @@
-"""Vega-Lite specifications -> .png, .svg or one offline .html file; the look that all pictures here share."""
+"""Vega-Lite specifications -> .png, .svg or one offline .html file; the style that all charts here share."""
 
 from __future__ import annotations
 
@@ -47,13 +47,13 @@ LOOK = {
 
 
 def page(title: str, subtitle: str, panels: list[dict[str, Any]], columns: int = 2) -> dict[str, Any]:
-    """Panels side by side, `columns` in a row, under one title; colours mean the same in all."""
+    """Panels under one title, `columns` in each row; colors have the same meaning in all panels."""
     return {
         "$schema": "https://vega.github.io/schema/vega-lite/v6.json",
         "title": {"text": title, "subtitle": subtitle, "fontSize": 17, "offset": 18},
         "concat": panels,
         "columns": columns,
-        "bounds": "flush",  # titles of a row stand at one height
+        "bounds": "flush",  # aligns the titles of a row
         "usermeta": {"embedOptions": {"actions": False}},
         "resolve": {"scale": {"color": "shared", "x": "independent"}},
         "config": LOOK,
@@ -80,5 +80,5 @@ def write(spec: dict[str, Any], path: str) -> None:
     if kind == ".png":
         Path(path).write_bytes(vl_convert.vegalite_to_png(text, scale=2))
         return
-    made = vl_convert.vegalite_to_svg(text) if kind == ".svg" else vl_convert.vegalite_to_html(text, bundle=True)
-    Path(path).write_text(made, encoding="utf-8")
+    text = vl_convert.vegalite_to_svg(text) if kind == ".svg" else vl_convert.vegalite_to_html(text, bundle=True)
+    Path(path).write_text(text, encoding="utf-8")

@@ -2,7 +2,7 @@
 
 Sink rate: Gu et al., "When Attention Sink Emerges" (arXiv 2410.10781), T = 64, eps = 0.3, first token.
 Diversity and effective dimension: PanGu-π (arXiv 2312.17276), section 3.1 and figure 4. The first token of a
-sequence is left out of these two, as in its figure 5: where there is a sink, its norm drowns all others.
+sequence is left out of these two, as in its figure 5: if it is a sink, its norm exceeds all others by far.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor
 from trainer.model.transformer import Attention, Model
 
 LENGTH, SAMPLES = 64, 100  # tokens, sequences
-EPS = 0.3  # attention on the first token, averaged over queries, that makes a head a sink
+EPS = 0.3  # a head with more attention on the first token, averaged over queries, is a sink
 EXPLAINED = 0.8  # of the variance
 
 
@@ -31,17 +31,17 @@ def attention(module: Attention, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 def attention_to(weights: Tensor, key: int = 0) -> Tensor:
-    """weights [B, h, T, T] -> [B, h]: attention to one key, averaged over the queries that see it."""
+    """weights [B, h, T, T] -> [B, h]: attention to one key, averaged over the queries that can attend to it."""
     return weights[:, :, key:, key].mean(dim=2)
 
 
 def diversity(h: Tensor) -> Tensor:
-    """h [..., T, d] -> [...]: ||H - mean over tokens||_F; 0 when all tokens have become one."""
+    """h [..., T, d] -> [...]: ||H - mean over tokens||_F; 0 if all tokens are equal."""
     return torch.linalg.matrix_norm(h - h.mean(dim=-2, keepdim=True))
 
 
 def effective_dimension(h: Tensor, share: float = EXPLAINED) -> int:
-    """h [n, d] -> the least number of principal components that explain `share` of the variance."""
+    """h [n, d] -> the smallest number of principal components that explain `share` of the variance."""
     variance = torch.linalg.svdvals(h - h.mean(dim=0)) ** 2
     explained = variance.cumsum(0) / variance.sum().clamp(min=torch.finfo(variance.dtype).tiny)
     return int((explained < share - 1e-9).sum()) + 1
@@ -96,7 +96,7 @@ def diagnosed(model: Model, tokens: Tensor, rows: int = 16) -> list[dict[str, An
 
 
 def sink_rate(rows: list[dict[str, Any]]) -> float:
-    """Over all layers and heads."""
+    """The mean over all layers and heads."""
     return sum(r["sink_rate"] for r in rows[1:]) / (len(rows) - 1)
 
 

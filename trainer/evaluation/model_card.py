@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from trainer.huggingface.architecture import CUSTOM, architecture
-from trainer.model import cost as plan
+from trainer.model import cost
 from trainer.model.transformer import ModelConfig
 from trainer.training.origin import Origin
 
@@ -72,7 +72,7 @@ def text(name: str, trained: ModelConfig, written: ModelConfig, dtype: torch.dty
 
 
 def _model(trained: ModelConfig, written: ModelConfig, dtype: torch.dtype) -> str:
-    count = sum(plan.parameters(written).values())
+    count = sum(cost.parameters(written).values())
     switches = {
         "tied embeddings": trained.tied,
         "query and key norms": trained.qk_norm,
@@ -132,11 +132,11 @@ def _metrics(found: dict[str, Any]) -> str:
 
 
 def _training(facts: dict[str, Any]) -> str:
-    told = {k: v for k, v in (facts.get("train") or {}).items() if k not in (*_SHAPE, *_MACHINE)}
-    if not told:
+    options = {k: v for k, v in (facts.get("train") or {}).items() if k not in (*_SHAPE, *_MACHINE)}
+    if not options:
         return ""
     rows = {"steps taken": f"{facts.get('step', 0):,}", "tokens seen": f"{facts.get('tokens', 0):,}"}
-    rows |= {k: v for k, v in told.items() if k == "seed" or v not in ("", None, 0, -1, [], ())}
+    rows |= {k: v for k, v in options.items() if k == "seed" or v not in ("", None, 0, -1, [], ())}
     return "## Recipe\n\n" + _table(("", ""), rows.items()) + "\n\nAll options are in `tinydata.json`."
 
 

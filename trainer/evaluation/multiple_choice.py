@@ -1,8 +1,8 @@
-"""Accuracy on multiple-choice questions in JSON lines: the continuation that is most likely is the model's answer.
+"""Accuracy on multiple-choice questions in JSON lines: the most likely continuation is the model's answer.
 
-No harness, no download, no few-shot examples: the text of each choice is scored behind the question (the cloze
-form, which small models can do; choosing among letters they cannot). Likelihoods are compared as they are, and per
-byte of the continuation, which does not favour short ones and does not depend on the tokenizer.
+No harness, no download, no few-shot examples: the text of each choice is scored as a continuation of the question (the
+cloze form, which small models can answer, unlike a choice among letters). Likelihoods are compared in total and per
+byte of the continuation, which does not favor short ones and does not depend on the tokenizer.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from trainer.huggingface.tokenizer import Tokenizer
 from trainer.model.head_loss import chunk_tokens
 from trainer.model.transformer import Model
 
-SAID = -1  # gold of an item without choices: right if greedy decoding says one of the continuations
+GREEDY = -1  # gold of an item without choices: correct if greedy decoding produces one of the continuations
 
 
 class Item(NamedTuple):
     pairs: list[tuple[str, str]]  # context, continuation
-    gold: int  # which is right, or SAID
+    gold: int  # index of the correct pair, or GREEDY
 
 
 class Request(NamedTuple):
     ids: list[int]
-    asked: int  # of them, at the end, whose likelihood is wanted
-    cut: bool  # the context was longer than the model's sequence, and lost its beginning
+    asked: int  # number of ids at the end whose likelihood is requested
+    cut: bool  # the context was too long for the model, so its beginning was removed
 
 
 # -- reading ----------------------------------------------------------------------------------
@@ -64,10 +64,10 @@ def _item(line: str, where: str) -> Item:
     known = "; ".join(", ".join(keys) for keys in SHAPES)
     try:
         x = json.loads(line)
-        made = next((make for keys, make in SHAPES.items() if x.keys() >= set(keys)), None)
-        if made is None:
+        convert = next((make for keys, make in SHAPES.items() if x.keys() >= set(keys)), None)
+        if convert is None:
             raise ValueError(f"its keys are {', '.join(x)}")
-        item = made(x)
+        item = convert(x)
         if not -1 <= item.gold < len(item.pairs) or not all(c.strip() for _, c in item.pairs):
             raise ValueError(f"the answer is number {item.gold + 1} of {len(item.pairs)} choices, or a choice is empty")
     except (ValueError, KeyError, TypeError, AttributeError, IndexError) as e:
@@ -85,7 +85,7 @@ def _after(context: str, choices: list[str], gold: int) -> Item:
 
 
 def joined(context: str, continuation: str) -> str:
-    """The continuation, with a blank in front if its script writes one and none is there."""
+    """The continuation, preceded by a space if its script separates words and there is none yet."""
     spaceless = ("CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR", "FULLWIDTH", "CIRCLED")
     first = unicodedata.name(continuation[:1], "")
     bare = not context or context[-1:].isspace() or continuation[:1].isspace() or first.startswith(spaceless)
@@ -93,7 +93,7 @@ def joined(context: str, continuation: str) -> str:
 
 
 def _asked(question: str) -> str:
-    """The question in the form of a prompt that ends where the answer begins."""
+    """The question as a prompt that ends where the answer begins."""
     if re.search("[\u4e00-\u9fff]", question):
         return f"问题：{question.strip()}\n答案："
     return f"Question: {question.strip()}\nAnswer:"
@@ -101,7 +101,7 @@ def _asked(question: str) -> str:
 
 def _query(x: dict[str, Any]) -> Item:
     query = x["query"]
-    waiting = query.rsplit("\n", 1)[-1].startswith("Question:")  # llm-foundry's files leave the answer's mark to it
+    waiting = query.rsplit("\n", 1)[-1].startswith("Question:")  # llm-foundry's files do not contain "Answer:"
     return _after(f"{query}\nAnswer:" if waiting else query, x["choices"], x["gold"])
 
 
@@ -110,7 +110,7 @@ def _contexts(x: dict[str, Any]) -> Item:
 
 
 def _copa(x: dict[str, Any]) -> Item:
-    """Cause before effect, and no word between them: so it is the same in every language."""
+    """The cause, then the effect, without a word between them, so that the form is the same in every language."""
     premise, choices = x["premise"], [x["choice1"], x["choice2"]]
     if x["question"] == "effect":
         return _after(premise, choices, x["label"])
@@ -118,7 +118,7 @@ def _copa(x: dict[str, Any]) -> Item:
 
 
 def _options(x: dict[str, Any]) -> Item:
-    """AGIEval: `(A)` goes from the options, and the right one is a letter."""
+    """AGIEval: `(A)` is removed from the options; the label is a letter."""
     question = "\n".join(t.strip() for t in (x.get("passage"), x["question"]) if t)
     options = [re.sub(r"^\s*\(?[A-H][).．、:]\s*", "", o) for o in x["options"]]
     return _after(_asked(question), options, _letter(x["label"]))
@@ -126,7 +126,7 @@ def _options(x: dict[str, Any]) -> Item:
 
 def _letter(label: Any) -> int:
     if not (isinstance(label, str) and len(label) == 1):
-        raise ValueError(f"there is no single right answer: {label!r}")
+        raise ValueError(f"there is no single correct answer: {label!r}")
     return ord(label) - ord("A")
 
 
@@ -142,16 +142,16 @@ def _arc(x: dict[str, Any]) -> Item:
 
 def _question(x: dict[str, Any]) -> Item:
     context = f"{x['context'].strip()}\n{_asked(x['question'])}"
-    return _after(context, list(dict.fromkeys(x["answers"])), SAID)
+    return _after(context, list(dict.fromkeys(x["answers"])), GREEDY)
 
 
 SHAPES: dict[tuple[str, ...], Callable[[dict[str, Any]], Item]] = {
     ("query", "choices", "gold"): _query,
-    ("context_options", "continuation", "gold"): _contexts,  # Winograd: which context makes it likelier
-    ("context", "continuation"): lambda x: _after(x["context"], [x["continuation"]], SAID),  # LAMBADA
+    ("context_options", "continuation", "gold"): _contexts,  # Winograd: the context that makes it more likely
+    ("context", "continuation"): lambda x: _after(x["context"], [x["continuation"]], GREEDY),  # LAMBADA
     ("premise", "choice1", "choice2", "question", "label"): _copa,
     ("question", "options", "label"): _options,
-    ("question", "choices", "answerKey"): _arc,  # these three as on the Hugging Face hub
+    ("question", "choices", "answerKey"): _arc,  # this and the next two as on the Hugging Face hub
     ("ctx", "endings", "label"): lambda x: _after(x["ctx"], x["endings"], int(x["label"])),
     ("goal", "sol1", "sol2", "label"): lambda x: _after(_asked(x["goal"]), [x["sol1"], x["sol2"]], x["label"]),
     ("question", "choices", "answer"): _mmlu,
@@ -163,9 +163,9 @@ SHAPES: dict[tuple[str, ...], Callable[[dict[str, Any]], Item]] = {
 
 
 def request(tokenizer: Tokenizer, begin: int | None, context: str, continuation: str, length: int) -> Request:
-    """A pair -> ids of both together. What differs from the context's own ids is the continuation.
+    """A pair -> ids of both together. The ids that differ from those of the context alone are the continuation.
 
-    length: the model's T; of more than T + 1 ids the last are kept.
+    length: the model's T; only the last T + 1 ids are kept.
     """
     alone, whole = tokenizer.encode(context), tokenizer.encode(context + continuation)
     same = next((k for k, (a, b) in enumerate(zip(alone, whole, strict=False)) if a != b), len(alone))
@@ -179,9 +179,9 @@ def request(tokenizer: Tokenizer, begin: int | None, context: str, continuation:
 def likelihoods(
     model: Model, requests: list[Request], tokens: int, done: Callable[[int], None] = lambda n: None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """-> nll of what is asked, in nats, float64 [n]; whether greedy decoding would say it, bool [n].
+    """-> nll of each continuation, in nats, float64 [n]; whether greedy decoding would produce it, bool [n].
 
-    tokens: at once. `done` hears of requests.
+    tokens: largest number in one forward pass. `done` is called with the number of requests after each.
     """
     nll, greedy = np.empty(len(requests)), np.empty(len(requests), bool)
     order = sorted(range(len(requests)), key=lambda i: -len(requests[i].ids))
@@ -200,33 +200,33 @@ def _batch(model: Model, requests: list[Request]) -> tuple[np.ndarray, np.ndarra
     at = [(row, k) for row, r in enumerate(requests) for k in range(len(r.ids) - r.asked, len(r.ids))]
     row, place = torch.tensor(at, device=device).unbind(1)
     hidden, targets = model.hidden(ids[:, :-1])[row, place - 1], ids[row, place]
-    nll, said = _at_head(hidden, model.head(), targets)
+    nll, greedy = _at_head(hidden, model.head(), targets)
     which = row.cpu().numpy()
     sums = np.bincount(which, nll.cpu().double().numpy(), len(requests))
-    return sums, np.bincount(which, (~said).cpu().numpy(), len(requests)) == 0
+    return sums, np.bincount(which, (~greedy).cpu().numpy(), len(requests)) == 0
 
 
 def _at_head(hidden: Tensor, head: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """hidden [n, d], head [V, d], targets [n] -> nll float32 [n], target is the likeliest bool [n]; by chunks."""
-    nll, said = [], []
+    """hidden [n, d], head [V, d], targets [n] -> nll float32 [n], target is the most likely id bool [n]; by chunks."""
+    nll, greedy = [], []
     size = chunk_tokens(len(head), hidden.device.type)
     for h, t in zip(hidden.split(size), targets.split(size), strict=True):
         logits = (h @ head.T).float()
         nll.append(logits.logsumexp(1) - logits.gather(1, t.unsqueeze(1)).squeeze(1))
-        said.append(logits.argmax(1) == t)
-    return torch.cat(nll), torch.cat(said)
+        greedy.append(logits.argmax(1) == t)
+    return torch.cat(nll), torch.cat(greedy)
 
 
 def accuracy(items: list[Item], nll: np.ndarray, greedy: np.ndarray) -> dict[str, float]:
-    """nll and greedy of all pairs, item after item -> accuracy and the same by bytes, with standard errors.
+    """nll and greedy of all pairs, item after item -> accuracy, in total and per byte, with standard errors.
 
-    Equal likelihoods share the point, so that a model that knows nothing gets the chance level.
+    Choices of equal likelihood share the point, so that a model without knowledge gets the chance level.
     """
     plain, by_bytes, chance, at = [], [], [], 0
     for item in items:
         here = slice(at, at + len(item.pairs))
         at = here.stop
-        if item.gold == SAID:
+        if item.gold == GREEDY:
             plain.append(float(greedy[here].any()))
             by_bytes.append(plain[-1])
             chance.append(0.0)
@@ -257,6 +257,6 @@ def solve(
     tokens: int,
     done: Callable[[int], None] = lambda n: None,
 ) -> dict[str, float]:
-    """Items -> accuracy, and `cut`: how many pairs did not fit into `length` tokens. begin: id in front of a text."""
+    """Items -> accuracy, and `cut`: number of pairs longer than `length` tokens. begin: the id that precedes a text."""
     requests = [request(tokenizer, begin, *pair, length) for item in items for pair in item.pairs]
     return accuracy(items, *likelihoods(model, requests, tokens, done)) | {"cut": sum(r.cut for r in requests)}

@@ -1,8 +1,8 @@
 """Converts between config.json of Hugging Face and ModelConfig.
 
-A ModelConfig is written as the first of these architectures that can represent it: Qwen2 (bias on q, k, v
-alone), Llama, Mistral (heads that do not divide the width, which Llama's configuration refuses), Qwen3 (qk_norm), our
-own code.
+A ModelConfig is written as the first of these architectures that can represent it: Qwen2 (bias only on q, k, v),
+Llama, Mistral (heads that do not divide the width, which Llama's configuration refuses), Qwen3 (qk_norm), our own
+code.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from trainer.model.transformer import ModelConfig
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "internlm2", "tinydata")
 CUSTOM = "tinydata"  # model_type of models that no standard architecture can represent
-BIASED = ("llama", "qwen3", CUSTOM)  # have attention_bias: of q, k, v and o together, ours apart
+BIASED = ("llama", "qwen3", CUSTOM)  # have attention_bias, for q, k, v and o together; CUSTOM has separate switches
 
 
 def read_config(directory: str | Path) -> ModelConfig:
@@ -58,7 +58,7 @@ def _model_config(c: dict[str, Any], kind: str, path: Path) -> ModelConfig:
         kv_heads=c.get("num_key_value_heads") or heads,
         head_dim=head_dim,
         ffn=c["intermediate_size"],
-        seq_len=min(seq_len, window or seq_len),  # within its window, a sliding one is none
+        seq_len=min(seq_len, window or seq_len),  # within its window, sliding attention is plain attention
         tied=c.get("tie_word_embeddings", False),
         qk_norm=kind == "qwen3" or (own and c["qk_norm"]),
         qkv_bias=kind == "qwen2" or bias or (own and c["qkv_bias"]),
@@ -73,7 +73,7 @@ def _model_config(c: dict[str, Any], kind: str, path: Path) -> ModelConfig:
 
 
 def _rope_scaling(c: dict[str, Any], kind: str, path: Path) -> dict[str, Any] | None:
-    """As transformers 5 writes it (rope_parameters), or 4 (rope_scaling, with `type` before 4.43)."""
+    """In the form of transformers 5 (rope_parameters) or 4 (rope_scaling, with `type` before 4.43)."""
     scaling = dict(c.get("rope_scaling") or c.get("rope_parameters") or {})
     scaling.pop("rope_theta", None)
     name = scaling.get("rope_type") or scaling.pop("type", "default")
@@ -81,7 +81,7 @@ def _rope_scaling(c: dict[str, Any], kind: str, path: Path) -> dict[str, Any] | 
     if partial != 1.0:
         raise _refused(f"RoPE applies to only {partial:.0%} of each head", path, "use a model with RoPE on all of it")
     if name == "default" or (name == "dynamic" and kind == "internlm2"):
-        return None  # dynamic stretches only what is longer than the model was trained on
+        return None  # dynamic scaling only affects sequences longer than in training
     if name not in ("llama3", "linear"):
         fix = "use a model with llama3 or linear scaling; for short sequences, remove rope_scaling from config.json"
         raise _refused(f"RoPE scaling {name!r} is not supported", path, fix)
@@ -129,8 +129,8 @@ _MORE: dict[str, dict[str, Any]] = {  # keys of one architecture
 def config_json(c: ModelConfig, dtype: torch.dtype, special: dict[str, int | None] | None = None) -> dict[str, Any]:
     """ModelConfig -> config.json of its `architecture`.
 
-    `special`: bos_token_id, eos_token_id; null unless said, or Llama's would be 1 and 2. The keys that older
-    readers look for are written together with the new ones.
+    `special`: bos_token_id, eos_token_id; null if not given, because Llama's defaults would be 1 and 2. The keys that
+    older readers look for are written as well as the new ones.
     """
     name, kind = str(dtype).removeprefix("torch."), architecture(c)
     out: dict[str, Any] = {

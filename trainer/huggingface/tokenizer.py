@@ -1,8 +1,8 @@
 """Reads a tokenizer's files: encode, decode, the bytes of each piece, and the fingerprint that is stored with shards.
 
-`tokenizer.json` is read by the tokenizers library, `tokenizer.model` by sentencepiece; both are imported
-when there is something to read. The fingerprint is that of `tinydata`, made here from the same four things:
-family, and each id's kind and piece; so a run can say that its shards were made by another tokenizer.
+`tokenizer.json` is read by the tokenizers library, `tokenizer.model` by sentencepiece; each is imported only when it
+is needed. The fingerprint is the one of `tinydata`, computed from the same data: the family, and the kind and piece of
+each id. It shows whether shards were written with a different tokenizer.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from typing import Any
 
 from trainer.errors import UNREADABLE, TrainerError
 
-NORMAL, CONTROL, BYTE, ADDED = 0, 1, 2, 3  # kinds of ids; control tokens and gaps stand for no text
-SPACE = "\u2581"  # the blank inside a SentencePiece piece
+NORMAL, CONTROL, BYTE, ADDED = 0, 1, 2, 3  # kinds of ids; control tokens and unused ids encode no text
+SPACE = "\u2581"  # the space character in a SentencePiece piece
 
 _COMPANIONS = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja")
 _MODELS = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model")
@@ -33,8 +33,8 @@ class Tokenizer:
     """ids 0 .. size - 1."""
 
     family: str
-    files: tuple[Path, ...]  # what an export copies
-    pieces: list[bytes]  # of text, or, of a control token, its name
+    files: tuple[Path, ...]  # the files that an export copies
+    pieces: list[bytes]  # bytes of text, or the name of a control token
     kinds: list[int]
     bos: int | None  # None: it has none
     eos: int | None
@@ -47,17 +47,17 @@ class Tokenizer:
         return len(self.pieces)
 
     def encode(self, text: str, bos: bool = False) -> list[int]:
-        """text -> ids, with nothing put around them; `bos`: the begin token in front, if there is one."""
+        """text -> ids, without special tokens; `bos`: preceded by the begin token, if the tokenizer has one."""
         return ([self.bos] if bos and self.bos is not None else []) + self._encode(text)
 
     @cached_property
     def piece_bytes(self) -> list[int]:
-        """Bytes of text that an id stands for: what bits per byte divides by; 0 for control tokens."""
+        """Bytes of text that each id encodes, by which bits per byte divides; 0 for control tokens."""
         return [0 if kind == CONTROL else len(piece) for piece, kind in zip(self.pieces, self.kinds, strict=True)]
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hash over family and (id, kind, piece), as `tinydata` writes it into manifests."""
+        """Hash over family and (id, kind, piece), as in the manifests of `tinydata`."""
         h = hashlib.blake2b(self.family.encode(), digest_size=16)
         for i, (piece, kind) in enumerate(zip(self.pieces, self.kinds, strict=True)):
             h.update(b"%d %d %d " % (i, kind, len(piece)))
@@ -73,15 +73,15 @@ def read_tokenizer(path: str | Path) -> Tokenizer:
     path = Path(path)
     if path.is_dir():
         names = {f.name for f in path.iterdir()}
-        beside = tuple(path / n for n in _COMPANIONS if n in names)
+        companions = tuple(path / n for n in _COMPANIONS if n in names)
         model = next((n for n in (*_MODELS, *sorted(n for n in names if n.endswith(".model"))) if n in names), None)
         ranks = next((n for n in sorted(names) if n.endswith(".tiktoken")), None)
         if model and not ranks:
-            return _sentencepiece(path / model, path / "tokenizer.json", beside)
+            return _sentencepiece(path / model, path / "tokenizer.json", companions)
         if "tokenizer.json" in names:
-            return _json(path / "tokenizer.json", beside, path / ranks if ranks else None)
+            return _json(path / "tokenizer.json", companions, path / ranks if ranks else None)
         if {"vocab.json", "merges.txt"} <= names:
-            return _vocab_merges(path / "vocab.json", path / "merges.txt", beside)
+            return _vocab_merges(path / "vocab.json", path / "merges.txt", companions)
         raise _unknown(path, f"the directory contains {', '.join(sorted(names)[:8]) or 'no files'}")
     if not path.exists():
         raise TrainerError(
@@ -101,18 +101,18 @@ def read_tokenizer(path: str | Path) -> Tokenizer:
     raise _unknown(path, f"files such as {path.name} are not supported")
 
 
-def _json(path: Path, beside: tuple[Path, ...], ranks: Path | None) -> Tokenizer:
+def _json(path: Path, companions: tuple[Path, ...], ranks: Path | None) -> Tokenizer:
     config = _object(path)
     if not isinstance(config.get("model"), dict) or not config["model"].get("vocab"):
         raise _unknown(path, "it has no model with a vocabulary")
     if ranks is None:
-        return _from_config(config, _family(config), (path, *beside))
-    config["model"]["ignore_merges"] = True  # tiktoken looks a whole word up before it merges
-    return _from_config(config, "tiktoken", (ranks, path, *beside))
+        return _from_config(config, _family(config), (path, *companions))
+    config["model"]["ignore_merges"] = True  # tiktoken looks up whole words before it merges
+    return _from_config(config, "tiktoken", (ranks, path, *companions))
 
 
-def _vocab_merges(vocab: Path, merges: Path, beside: tuple[Path, ...]) -> Tokenizer:
-    """GPT-2's two files, with GPT-2's own rule for cutting text."""
+def _vocab_merges(vocab: Path, merges: Path, companions: tuple[Path, ...]) -> Tokenizer:
+    """GPT-2's two files, with GPT-2's pre-tokenization."""
     ids = _object(vocab)
     lines = [line for line in merges.read_text(encoding="utf-8").split("\n") if line and line[:8] != "#version"]
     level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
@@ -120,14 +120,14 @@ def _vocab_merges(vocab: Path, merges: Path, beside: tuple[Path, ...]) -> Tokeni
     end = [{"id": ids[t], "content": t, **marks} for t in ("<|endoftext|>",) if t in ids]
     model = {"type": "BPE", "vocab": ids, "merges": lines}
     config = {"version": "1.0", "added_tokens": end, "pre_tokenizer": level, "decoder": level, "model": model}
-    return _from_config(config, "byte-level-bpe", (vocab, merges, *beside))
+    return _from_config(config, "byte-level-bpe", (vocab, merges, *companions))
 
 
 def _from_config(config: dict[str, Any], family: str, files: tuple[Path, ...]) -> Tokenizer:
-    """The object of a tokenizer.json -> Tokenizer."""
+    """The content of a tokenizer.json -> Tokenizer."""
     model, listed = config["model"], config.get("added_tokens") or []
     by_bytes = family in ("byte-level-bpe", "tiktoken")
-    rows = isinstance(model["vocab"], list)  # Unigram: its ids are the places in the list
+    rows = isinstance(model["vocab"], list)  # Unigram: ids are positions in the list
     vocab = {row[0]: i for i, row in enumerate(model["vocab"])} if rows else model["vocab"]
     added = _added(files) | {t["id"]: t["content"] for t in listed}
     size = max([*vocab.values(), *added]) + 1
@@ -163,7 +163,7 @@ def _native(config: dict[str, Any], files: tuple[Path, ...]) -> Any:
     return native
 
 
-def _sentencepiece(path: Path, companion: Path | None, beside: tuple[Path, ...]) -> Tokenizer:
+def _sentencepiece(path: Path, companion: Path | None, companions: tuple[Path, ...]) -> Tokenizer:
     """A tokenizer.json in its directory is read instead where it numbers the pieces otherwise, as XLM-R's does."""
     import sentencepiece
     from sentencepiece import sentencepiece_model_pb2
@@ -178,10 +178,10 @@ def _sentencepiece(path: Path, companion: Path | None, beside: tuple[Path, ...])
         vocab = (_object(companion).get("model") or {}).get("vocab") or {}
         ids = {row[0]: i for i, row in enumerate(vocab)} if isinstance(vocab, list) else vocab
         if any(ids.get(p.piece) != i for i, p in enumerate(proto.pieces)):
-            return _json(companion, beside, None)
-        beside = (companion, *beside)
+            return _json(companion, companions, None)
+        companions = (companion, *companions)
     inside = len(proto.pieces)
-    extra = {i: text for i, text in _added(beside).items() if i >= inside}
+    extra = {i: text for i, text in _added(companions).items() if i >= inside}
     pieces = [_spm_piece(p.piece, p.type) for p in proto.pieces]
     pieces += [extra.get(i, "").encode() for i in range(inside, max([inside, *(i + 1 for i in extra)]))]
     kinds = [_SPM_KINDS[p.type] for p in proto.pieces] + [ADDED] * (len(pieces) - inside)
@@ -193,7 +193,7 @@ def _sentencepiece(path: Path, companion: Path | None, beside: tuple[Path, ...])
     family = {1: "sentencepiece-unigram", 2: "sentencepiece-bpe"}.get(proto.trainer_spec.model_type)
     if family is None:
         raise _unknown(path, "it is a SentencePiece model that is neither BPE nor unigram")
-    return _tokenizer(family, (path, *beside), pieces, kinds, native.encode, decode)
+    return _tokenizer(family, (path, *companions), pieces, kinds, native.encode, decode)
 
 
 _SPM_KINDS = {1: NORMAL, 2: CONTROL, 3: CONTROL, 4: ADDED, 5: NORMAL, 6: BYTE}  # sentencepiece_model.proto
@@ -206,7 +206,7 @@ def _spm_piece(text: str, kind: int) -> bytes:
 
 
 def _tokenizer(family: str, files: Any, pieces: Any, kinds: Any, encode: Any, decode: Any) -> Tokenizer:
-    """Finds the begin, end and padding tokens: as the companion files say, else by common names."""
+    """Finds the begin, end and padding tokens: those named in the companion files, else by common names."""
     declared: dict[str, Any] = {}
     for name in ("special_tokens_map.json", "tokenizer_config.json"):
         for file in files:
@@ -240,7 +240,7 @@ def _byte_piece(text: str) -> tuple[bytes, int]:
 
 
 def _piece(text: str, model: dict[str, Any]) -> tuple[bytes, int]:
-    """A piece as any other tokenizer.json writes it -> (the bytes it stands for, its kind)."""
+    """A piece as written in any other tokenizer.json -> (the bytes that it encodes, its kind)."""
     if model.get("byte_fallback") and len(text) == 6 and text.startswith("<0x") and text.endswith(">"):
         return bytes([int(text[3:5], 16)]), BYTE
     if model.get("type") == "WordPiece":
@@ -251,7 +251,7 @@ def _piece(text: str, model: dict[str, Any]) -> tuple[bytes, int]:
 
 
 def _byte_alphabet() -> dict[str, int]:
-    """{printable character: byte}: GPT-2's way to write any byte as text."""
+    """{printable character: byte}: GPT-2's notation of bytes as text."""
     shown = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     hidden = [b for b in range(256) if b not in shown]
     return {chr(b): b for b in shown} | {chr(256 + i): b for i, b in enumerate(hidden)}
@@ -260,10 +260,10 @@ def _byte_alphabet() -> dict[str, int]:
 _BYTE_OF = _byte_alphabet()
 
 
-def _added(beside: tuple[Path, ...]) -> dict[int, str]:
+def _added(companions: tuple[Path, ...]) -> dict[int, str]:
     """{id: text} of the added tokens that any file of the tokenizer's directory lists."""
     found: dict[int, str] = {}
-    for file in beside:
+    for file in companions:
         if file.name == "added_tokens.json":
             found |= {i: text for text, i in _object(file).items()}
         if file.name == "tokenizer_config.json":

@@ -1,8 +1,8 @@
 """Hugging Face directories: config.json <-> ModelConfig, safetensors <-> state dict. Renaming only.
 
-Our module names are theirs without `model.`, and our RoPE is laid out as theirs, so a weight that goes
-in and out again is the same bits. InternLM2 packs query, key and value; it is taken apart on the way in.
-Nothing is ever unpickled: safetensors only.
+Our module names are Hugging Face's without `model.`, and our RoPE has the same layout, so reading and writing a
+weight preserves its bits. InternLM2 packs query, key and value into one tensor, which is split when it is read.
+Only safetensors are read; nothing is ever unpickled.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from trainer.errors import UNREADABLE, TrainerError
 from trainer.huggingface.architecture import CUSTOM, architecture, read_config
 from trainer.model.transformer import Model, ModelConfig
 
-SHARD_BYTES = 5_000_000_000  # of one safetensors file
+SHARD_BYTES = 5_000_000_000  # largest size of one safetensors file
 
 _INTERNLM2 = {
     "embed_tokens.weight": "model.tok_embeddings.weight",
@@ -38,11 +38,11 @@ _QKV = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
 
 @dataclass(frozen=True)
 class Weights:
-    """Weights of a Hugging Face directory by our names, one read at a time: a 7B model needs no 7B of memory."""
+    """Weights of a Hugging Face directory by our names, read one at a time, so that little memory is needed."""
 
     directory: Path
     config: ModelConfig
-    files: dict[str, str]  # tensor's name there -> file
+    files: dict[str, str]  # tensor's name in the file -> file
     packed: bool  # InternLM2
 
     @classmethod
@@ -77,9 +77,9 @@ class Weights:
                 fix="download the model again; its index lists files that do not exist",
                 code=UNREADABLE,
             )
-        found = cls(directory, config, files, kind == "internlm2")
-        found._check()
-        return found
+        weights = cls(directory, config, files, kind == "internlm2")
+        weights._check()
+        return weights
 
     def names(self) -> list[str]:
         """Names of all parameters, in the order of this trainer's model."""
@@ -90,15 +90,15 @@ class Weights:
         """A tensor in the file's own type."""
         from safetensors import SafetensorError, safe_open
 
-        if name == "lm_head.weight" and self._there(name) not in self.files:
+        if name == "lm_head.weight" and self._stored_name(name) not in self.files:
             name = "embed_tokens.weight"
-        there = self._there(name)
+        stored = self._stored_name(name)
         try:
-            with safe_open(self.directory / self.files[there], "pt") as f:
-                tensor = f.get_tensor(there)
+            with safe_open(self.directory / self.files[stored], "pt") as f:
+                tensor = f.get_tensor(stored)
         except (OSError, SafetensorError) as e:
             fix = "download the model again"
-            what = f"{self.files[there]} cannot be read: {e}"
+            what = f"{self.files[stored]} cannot be read: {e}"
             raise TrainerError(what, where=str(self.directory), fix=fix, code=UNREADABLE) from None
         if self.packed and any(part in name for part in _QKV):
             return self._unpack(name, tensor)
@@ -108,11 +108,11 @@ class Weights:
         for name in self.names():
             yield name, self.read(name)
 
-    def _there(self, name: str) -> str:
+    def _stored_name(self, name: str) -> str:
         if not self.packed:
             return _exported(name)
         if any(part in name for part in _QKV):
-            layer, _, kind = name.rpartition(".self_attn.")[0], "", name.rpartition(".")[2]
+            layer, kind = name.partition(".self_attn.")[0], name.rpartition(".")[2]
             return f"model.{layer}.attention.wqkv.{kind}"
         for ours, theirs in _INTERNLM2.items():
             if name == ours:
@@ -122,7 +122,7 @@ class Weights:
         return f"model.{name}"
 
     def _unpack(self, name: str, packed: Tensor) -> Tensor:
-        """Rows lie as (group, queries of the group + key + value, D)."""
+        """Splits a packed tensor, whose rows are ordered as (group, queries of the group + key + value, D)."""
         c = self.config
         per = c.heads // c.kv_heads
         rows = packed.view(c.kv_heads, per + 2, c.head_dim, *packed.shape[1:])
@@ -131,7 +131,7 @@ class Weights:
 
     def _check(self) -> None:
         """Raises TrainerError if a tensor of the model is missing, or if a file has one that the model does not use."""
-        names = {self._there(n) for n in self.names()}
+        names = {self._stored_name(n) for n in self.names()}
         missing = sorted(names - self.files.keys())
         ignorable = (".rotary_emb.inv_freq", ".masked_bias")
         unread = sorted(n for n in self.files.keys() - names if not n.endswith(ignorable) and n != "lm_head.weight")
@@ -146,7 +146,7 @@ class Weights:
 
 
 def _zero_biases(c: ModelConfig) -> Iterator[tuple[str, Tensor]]:
-    """Llama and Qwen3 have biases on all of q, k, v, o or on none: exact where the others are zero."""
+    """Llama and Qwen3 have biases on all of q, k, v, o or on none; the missing ones are written as zeros."""
     if architecture(c) not in ("llama", "qwen3") or c.qkv_bias == c.out_bias:
         return
     rows = {"o_proj": c.width}
@@ -158,7 +158,7 @@ def _zero_biases(c: ModelConfig) -> Iterator[tuple[str, Tensor]]:
 
 
 def _exported(name: str) -> str:
-    """Our name -> theirs. The shortcut lies within attention, which alone of a layer's parts sees what it sees."""
+    """Our name -> Hugging Face's. The shortcut is stored in the attention module, which has the same input."""
     return name if name.startswith("lm_head") else "model." + name.replace(".shortcut.", ".self_attn.shortcut.")
 
 
@@ -173,7 +173,7 @@ def save(directory: Path, config: ModelConfig, tensors: Iterator[tuple[str, Tens
 
     def write() -> None:
         save_file(held, directory / f"part-{len(parts)}", metadata={"format": "pt"})
-        (directory / f"part-{len(parts)}").chmod(0o644)  # safetensors leaves it to its owner alone
+        (directory / f"part-{len(parts)}").chmod(0o644)  # safetensors makes it readable by its owner only
         parts.append(list(held))
         held.clear()
 
@@ -205,7 +205,7 @@ def save_code(directory: Path, config: ModelConfig) -> None:
 
 
 def load(directory: str | Path, dtype: torch.dtype = torch.float32) -> Model:
-    """A directory -> the model, on this machine's memory."""
+    """A directory -> the model, on the CPU."""
     weights = Weights.open(directory)
     with torch.device("meta"):
         model = Model(weights.config)

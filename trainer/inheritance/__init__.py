@@ -1,1 +1,1 @@
-"""A big model cut down to a small one's start; `trainer.inherit` is the program."""
+"""Initial weights of a small model, cut out of a large one; `trainer.inherit` is the program."""

@@ -19,7 +19,7 @@ from trainer.errors import UNREADABLE, TrainerError
 
 @dataclass(frozen=True)
 class Rows:
-    """The map, by new id."""
+    """The rows of the large embedding for each new id."""
 
     directory: Path
     old: int  # ids of the big tokenizer
@@ -65,8 +65,8 @@ class Rows:
 
     def new(self, old: int) -> int | None:
         """The new id of an old one; None if its token was removed."""
-        found = (self.source == old).nonzero()
-        return int(found[0]) if len(found) else None
+        positions = (self.source == old).nonzero()
+        return int(positions[0]) if len(positions) else None
 
     def coverage(self) -> dict[str, Any]:
         """How many ids start from their own row of the large model, and how many from a mean."""

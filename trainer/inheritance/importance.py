@@ -1,12 +1,12 @@
 """Scores the importance of each unit of the kept layers, from the source's weights or from data.
 
-l1, l2       norm of a unit's weights, all that it reads with and writes with (hidden: over all kept layers,
-             embedding and head). No forward pass, one tensor in memory at a time.
-activation   Minitron's: mean |activation| over a sequence, L2 over sequences; a head by the L2 norm of its
+l1, l2       norm of all weights that read or write a unit (hidden: over all kept layers, embedding and head).
+             No forward pass, one tensor in memory at a time.
+activation   Minitron's rule: mean |activation| over a sequence, L2 over sequences; a head by the L2 norm of its
              output, hidden by the outputs of all norms. One layer in memory at a time.
 taylor       sum over sequences of |d loss / d z|, z = 1 a factor on the unit: first-order change of the loss if
-             the unit is removed, which is |sum of w * dL/dw| over what it writes with. The whole source in memory.
-mask         trainer.inheritance.learned_mask: z learned.
+             the unit is removed, which is |sum of w * dL/dw| over its output weights. The whole source in memory.
+mask         factors z that are learned: trainer.inheritance.learned_mask.
 uniform      evenly spaced units, and random by seed: baselines for the other methods.
 """
 
@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from trainer.inheritance.selection import Scores, Units
-from trainer.inheritance.source import SITES, Source, axes, passages, sizes
+from trainer.inheritance.source import SITES, Source, axes, layer_passes, sizes
 from trainer.model.transformer import Layer, ModelConfig
 
 METHODS = ("l1", "l2", "taylor", "activation", "mask", "uniform", "random")
@@ -43,8 +43,8 @@ def weight_norms(source: Source, layers: list[int], power: int) -> Scores:
                 hidden += of_unit
             elif own is not None and axis in own:
                 own[axis] += of_unit.view(len(own[axis]), -1).sum(1)
-        _tell(f"scored {name}", name.endswith("mlp.down_proj.weight"))
-    for u in units:  # a group is its key and value, and all its heads
+        _report(f"scored {name}", name.endswith("mlp.down_proj.weight"))
+    for u in units:  # a group consists of its key, its value and all its heads
         u["groups"] += u["heads"].view(c.kv_heads, -1).sum(1)
     return Scores(hidden, units)
 
@@ -57,7 +57,7 @@ def _layer(name: str) -> int:
     return int(name.split(".")[1]) if name.startswith("layers.") else -1
 
 
-def _tell(what: str, now: bool = True) -> None:
+def _report(what: str, now: bool = True) -> None:
     if now:
         print(what, file=sys.stderr)
 
@@ -66,7 +66,7 @@ def _tell(what: str, now: bool = True) -> None:
 
 
 def uniform(c: ModelConfig, target: ModelConfig, depth: int) -> Scores:
-    """1 for evenly spaced units, the same in every layer; inside a group of heads too."""
+    """1 for evenly spaced units, the same in every layer, also within a group of heads."""
     per, keep = c.heads // c.kv_heads, target.heads // target.kv_heads
     want = sizes(target)
     units = {a: spaced(n, want[a]) for a, n in sizes(c).items() if a not in ("hidden", "heads") and n}
@@ -75,7 +75,7 @@ def uniform(c: ModelConfig, target: ModelConfig, depth: int) -> Scores:
 
 
 def spaced(n: int, keep: int) -> Tensor:
-    """float32 [n]: 1 at `keep` evenly spaced places."""
+    """float32 [n]: 1 at `keep` evenly spaced positions."""
     out = torch.zeros(n)
     out[torch.arange(keep) * n // max(1, keep)] = 1.0
     return out
@@ -95,21 +95,21 @@ def activations(source: Source, layers: list[int], tokens: Tensor, device: str) 
     """tokens int64 [n, T] -> Scores by mean |activation|."""
     c, units = source.config, [_zeros(source.config) for _ in layers]
     hidden = torch.zeros(c.width)
-    for passage in passages(source, tokens, device):
-        if passage.index in layers:
-            own = units[layers.index(passage.index)]
-            with watched(passage.layer, own, c) as of_norms:
-                passage.run()
+    for layer_pass in layer_passes(source, tokens, device):
+        if layer_pass.index in layers:
+            own = units[layers.index(layer_pass.index)]
+            with watched(layer_pass.layer, own, c) as of_norms:
+                layer_pass.run()
             hidden += sum(of_norms.values(), torch.zeros(c.width)).sqrt()
             own["groups"] = own["heads"].view(c.kv_heads, -1).sum(1)
         else:
-            passage.run()
-        _tell(f"measured activations of layer {passage.index + 1} of {c.depth}")
+            layer_pass.run()
+        _report(f"measured activations of layer {layer_pass.index + 1} of {c.depth}")
     for u in units:
         for axis in u:
             u[axis].sqrt_()
     norm, final = source.read("norm.weight").float(), torch.zeros(c.width)
-    for x in passage.outputs:
+    for x in layer_pass.outputs:
         rms = x.square().mean(-1, keepdim=True).add(c.norm_eps).sqrt()
         final += _over_sequence(x / rms * norm.to(device))
     return Scores(hidden + final.sqrt(), units)
@@ -117,7 +117,7 @@ def activations(source: Source, layers: list[int], tokens: Tensor, device: str) 
 
 @contextmanager
 def watched(layer: Layer, units: Units, c: ModelConfig) -> Iterator[Units]:
-    """Adds squares of means over each sequence to `units` while the layer runs; yields those of its norms."""
+    """While the layer runs, adds squared means over each sequence to `units`; yields the same for its norms."""
     norms: Units = {}
 
     def at_site(axis: str) -> Callable[..., None]:
@@ -150,10 +150,10 @@ def _over_sequence(x: Tensor) -> Tensor:
 
 @torch.no_grad()
 def block_influence(source: Source, tokens: Tensor, device: str) -> Tensor:
-    """ShortGPT's: 1 - mean cosine between the residual before and behind a layer -> float32 [depth]."""
+    """ShortGPT's measure: 1 - mean cosine between the input and the output of a layer -> float32 [depth]."""
     out = torch.zeros(source.config.depth)
-    for passage in passages(source, tokens, device):
-        passage.run()
-        pairs = zip(passage.inputs, passage.outputs, strict=True)
-        out[passage.index] = 1 - torch.cat([nn.functional.cosine_similarity(a, b, dim=-1) for a, b in pairs]).mean()
+    for layer_pass in layer_passes(source, tokens, device):
+        layer_pass.run()
+        pairs = zip(layer_pass.inputs, layer_pass.outputs, strict=True)
+        out[layer_pass.index] = 1 - torch.cat([nn.functional.cosine_similarity(a, b, dim=-1) for a, b in pairs]).mean()
     return out

@@ -12,11 +12,11 @@ from trainer.errors import TrainerError
 from trainer.inheritance.importance import block_influence
 from trainer.inheritance.source import Source
 
-ENDS = 3  # that always stay on either side; of less than 12 a quarter
+ENDS = 3  # layers that are always kept at each end; a quarter of fewer than 12
 
 
 def choose_layers(how: str, depth: int, source: Source, tokens: Tensor | None, device: str) -> list[int]:
-    """-> numbers of the source's layers, ascending, `depth` of them. `bi` looks at tokens int64 [n, T]."""
+    """-> numbers of `depth` layers of the source, ascending. `bi` needs tokens int64 [n, T]."""
     have = source.config.depth
     ends = min(ENDS, max(1, depth // 4))
     if how == "uniform":
@@ -35,7 +35,7 @@ def choose_layers(how: str, depth: int, source: Source, tokens: Tensor | None, d
 
 
 def spread(first: int, last: int, n: int) -> list[int]:
-    """n numbers from first to last, both among them if n > 1."""
+    """n evenly spaced numbers from first to last, including both if n > 1."""
     return [round(first + i * (last - first) / max(1, n - 1)) for i in range(n)] if n > 1 else [(first + last) // 2] * n
 
 

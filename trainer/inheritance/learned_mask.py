@@ -1,10 +1,11 @@
-"""The source with a factor z on every unit: z = 0 is the model without it, exactly; d loss / dz its Taylor score;
-and z may be learned, weights frozen, until as much is left as the target has (the paper's best method).
+"""Runs the source with a factor z on every unit, to compute Taylor scores and to learn which units to keep.
 
-The learned mask is hard concrete (Louizos et al., arXiv 1712.01312) with a Lagrangian for each axis of each layer,
-lambda_1 (s - t) + lambda_2 (s - t)^2, s the expected share that is kept, t the target's, as Sheared-LLaMA
-(arXiv 2310.06694). It starts in Taylor's order, and its logits rank the units at the end, so the shape is hit
-exactly.
+With z = 0 the model computes exactly what it would without the unit; the Taylor score of the unit is d loss / dz.
+The learned mask (the paper's best method) trains z with frozen weights until only as many units are open as the
+target has. Its gates are hard concrete (Louizos et al., arXiv 1712.01312), with a Lagrangian for each axis of each
+layer, lambda_1 (s - t) + lambda_2 (s - t)^2, where s is the expected share of open units and t the target's, as in
+Sheared-LLaMA (arXiv 2310.06694). The gates start in the order of the Taylor scores. At the end their logits rank the
+units, so that the target's shape is met exactly.
 """
 
 from __future__ import annotations
@@ -23,17 +24,18 @@ from trainer.inheritance.source import SITES, Source, sizes
 from trainer.model.head_loss import IGNORE
 from trainer.model.transformer import Model, ModelConfig
 
-BETA, LOW, HIGH = 2 / 3, -0.1, 1.1  # temperature of the concrete distribution, and how far it is stretched
-START = 3.0  # logit: 0.95 is open
-SPREAD = 0.5  # of the first logits, by Taylor's rank
+BETA, LOW, HIGH = 2 / 3, -0.1, 1.1  # temperature of the concrete distribution, and the interval it is stretched to
+START = 3.0  # first logit: the gate is open with probability 0.95
+SPREAD = 0.5  # of the first logits around START, in the order of the Taylor scores
 LR, LR_LAMBDA = 0.1, 1.0
 
 
 @contextmanager
 def masked(model: Model, hidden: Tensor, units: list[Units]) -> Iterator[None]:
-    """hidden [..., d], units[layer][axis] [..., n]: factors, of one shape with [B, T, units] after broadcasting.
+    """Multiplies the units by factors while it is open: hidden [..., d], units[layer][axis] [..., n].
 
-    A norm divides by the root mean square over what is open: sum of squares / sum of z.
+    The factors broadcast to [B, T, units]. A norm divides by the root mean square over the open units: the root of
+    (sum of squares / sum of z).
     """
     handles = [model.embed_tokens.register_forward_hook(lambda m, a, out: out * hidden)]
 
@@ -61,7 +63,7 @@ def masked(model: Model, hidden: Tensor, units: list[Units]) -> Iterator[None]:
 
 
 def open_units(c: ModelConfig, batch: int, device: str) -> tuple[Tensor, list[Units]]:
-    """z = 1 for each of `batch` sequences: hidden [B, 1, d], units [B, 1, n]."""
+    """Factors of 1 for each of `batch` sequences: hidden [B, 1, d], units [B, 1, n]."""
 
     def ones(n: int) -> Tensor:
         return torch.ones(batch, 1, n, device=device, requires_grad=True)
@@ -71,7 +73,7 @@ def open_units(c: ModelConfig, batch: int, device: str) -> tuple[Tensor, list[Un
 
 
 def taylor(model: Model, tokens: Tensor, targets: Tensor, device: str, rows: int = 8) -> Scores:
-    """tokens, targets int64 [n, T] -> sum over sequences of |d loss / dz| of every layer of the model."""
+    """tokens, targets int64 [n, T] -> sum over sequences of |d loss / dz|, for every layer of the model."""
     c = model.config
     hidden, units = (
         torch.zeros(c.width),
@@ -98,7 +100,7 @@ def taylor(model: Model, tokens: Tensor, targets: Tensor, device: str, rows: int
 
 
 class Gates(nn.Module):
-    """Hard-concrete gates of one axis; `target`: how many shall be open."""
+    """Hard-concrete gates of one axis; `target`: the number of them that should be open at the end."""
 
     def __init__(self, prior: Tensor, target: int, generator: torch.Generator):
         super().__init__()
@@ -117,7 +119,7 @@ class Gates(nn.Module):
         return (s * (HIGH - LOW) + LOW).clamp(0, 1)
 
     def constraint(self, progress: float) -> Tensor:
-        """progress in [0, 1]: the target comes nearer from 1 to its share."""
+        """The Lagrangian term. progress in [0, 1]: the required share of open gates falls from 1 to the target's."""
         open_share = torch.sigmoid(self.logits - BETA * math.log(-LOW / HIGH)).mean()
         gap = open_share - (1 - (1 - self.share) * progress)
         return self.slope * gap + self.curve * gap**2
@@ -127,9 +129,9 @@ def learned(
     model: Model, target: ModelConfig, prior: Scores, tokens: Tensor, targets: Tensor, *, steps: int, seed: int,
     device: str, rows: int = 8,
 ) -> Scores:  # fmt: skip
-    """tokens, targets int64 [n, T] -> the logits of the gates that were learned for the target's shape.
+    """tokens, targets int64 [n, T] -> the logits of the gates, learned for the target's shape.
 
-    The model has the kept layers alone. A head is open if it is and its group is.
+    The model consists of the kept layers only. A head is open if its own gate and that of its group are open.
     """
     c, want = model.config, sizes(target)
     g = torch.Generator().manual_seed(seed)
@@ -153,14 +155,14 @@ def learned(
         optimizer.step()
         if step % max(1, steps // 10) == 0 or step == steps - 1:
             print(f"mask: step {step + 1} of {steps}, loss {loss.item():.4f}", file=sys.stderr)
-    found = [{a: m.logits.detach().cpu() for a, m in own.items()} for own in layers]
-    return Scores(hidden.logits.detach().cpu(), found)
+    layer_logits = [{a: m.logits.detach().cpu() for a, m in own.items()} for own in layers]
+    return Scores(hidden.logits.detach().cpu(), layer_logits)
 
 
 def _gates(
     axis: str, prior: Tensor, want: dict[str, int], per: int, keep: int, g: torch.Generator, device: str
 ) -> Gates:
-    """Heads are gated inside their groups: as many of all as are kept of each group."""
+    """The gates of one axis. Heads are gated within their groups: `keep` of each group."""
     target = keep * (len(prior) // per) if axis == "heads" else want[axis]
     return Gates(prior.to(device), target, g)
 

@@ -8,18 +8,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trainer.inheritance.selection import Plan, Scores
+from trainer.inheritance.selection import Scores, Selection
 
 POINTS = (0.0, 0.25, 0.5, 0.75, 1.0)
 Quantiles = dict[str, dict[str, list[float]]]  # axis -> kept, gone (removed) -> at POINTS
 _LABELS = {"kept": "kept", "gone": "cut"}  # as the text shows them
 
 
-def quantiles(scores: Scores, plan: Plan) -> Quantiles:
+def quantiles(scores: Scores, selection: Selection) -> Quantiles:
     """Quantiles of the scores of kept and of removed units, over all kept layers."""
-    out = {"hidden": _of([scores.hidden], [plan.hidden])}
+    out = {"hidden": _of([scores.hidden], [selection.hidden])}
     for axis in scores.layers[0] if scores.layers else ():
-        out[axis] = _of([s[axis] for s in scores.layers], [u[axis] for u in plan.units])
+        out[axis] = _of([s[axis] for s in scores.layers], [u[axis] for u in selection.units])
     return out
 
 
@@ -41,7 +41,7 @@ class Report:
     inputs: dict[str, dict[str, Any]]
     source: dict[str, Any]  # configurations
     target: dict[str, Any]
-    plan: Plan
+    selection: Selection
     quantiles: Quantiles
     norms: dict[str, float]  # factors
     losses: dict[str, float]  # nats per token
@@ -50,9 +50,9 @@ class Report:
     seconds: float
 
     def json(self) -> dict[str, Any]:
-        kept = {"layers": self.plan.layers, "hidden": self.plan.hidden.tolist()}
-        kept |= {"units": [{a: x.tolist() for a, x in u.items()} for u in self.plan.units]}
-        own = {k: v for k, v in vars(self).items() if k != "plan"}
+        kept = {"layers": self.selection.layers, "hidden": self.selection.hidden.tolist()}
+        kept |= {"units": [{a: x.tolist() for a, x in u.items()} for u in self.selection.units]}
+        own = {k: v for k, v in vars(self).items() if k != "selection"}
         return {**own, "kept": kept, "quantiles at": POINTS, "torch": torch.__version__}
 
     def text(self) -> str:
@@ -61,7 +61,7 @@ class Report:
         rows = [("layers", "depth"), ("width", "width"), ("heads", "heads"), ("key-value heads", "kv_heads")]
         lines += [f"{name:<18}{s[k]:>9,} -> {t[k]:>9,}" for name, k in [*rows, ("ffn", "ffn")]]
         lines += self._vocabulary()
-        lines += [f"kept layers: {', '.join(map(str, self.plan.layers))}", self.tied]
+        lines += [f"kept layers: {', '.join(map(str, self.selection.layers))}", self.tied]
         lines += self._new_parts()
         lines += ["", "scores                min      25%   median      75%      max"]
         for axis, found in self.quantiles.items():

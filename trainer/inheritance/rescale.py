@@ -1,8 +1,9 @@
 """Corrects the scale after a cut: norms of the narrower residual, output projections with fewer terms.
 
-A norm divides by the rms over all that it sees. x_k g / rms_all = x_k g' / rms_kept with g' = g E[rms_kept] /
-E[rms_all]: measured on data, or else estimated from weights. An output projection M that reads k of n inputs
-is the best for what comes in, in the source, on the data: M' = M S[:,k] (S[k,k] + r I)^-1, S = X^T X (ridge).
+A norm divides by the rms over all dimensions of its input. x_k g / rms_all = x_k g' / rms_kept with g' = g
+E[rms_kept] / E[rms_all]: measured on data, otherwise estimated from weights. An output projection M that keeps k of n
+inputs is fitted by ridge regression to the inputs that it has in the source: M' = M S[:,k] (S[k,k] + r I)^-1,
+S = X^T X.
 """
 
 from __future__ import annotations
@@ -15,66 +16,68 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from trainer.inheritance.selection import Corrections, Plan, elements
-from trainer.inheritance.source import SITES, Passage, Source, passages, sizes
+from trainer.inheritance.selection import Corrections, Selection, elements
+from trainer.inheritance.source import SITES, LayerPass, Source, layer_passes, sizes
 from trainer.model.transformer import Layer
 
 Rescale = Literal["none", "std", "lstsq"]
-RIDGE = 1e-2  # of the mean diagonal: data are fewer than inputs in large models
+RIDGE = 1e-2  # fraction of the mean diagonal; large models have more inputs than calibration tokens
 NORMS = ("input_layernorm", "post_attention_layernorm")
 
 
-def corrected(source: Source, plan: Plan, tokens: Tensor | None, rescale: Rescale, device: str) -> Corrections:
-    """tokens int64 [n, T], or None: norms by the weights alone."""
-    narrower = len(plan.hidden) < source.config.width
+def corrected(
+    source: Source, selection: Selection, tokens: Tensor | None, rescale: Rescale, device: str
+) -> Corrections:
+    """tokens int64 [n, T]; None: norms are estimated from the weights."""
+    narrower = len(selection.hidden) < source.config.width
     if tokens is None:
-        return Corrections(estimated_norms(source, plan) if narrower else {}, {}, rescale == "std")
+        return Corrections(estimated_norms(source, selection) if narrower else {}, {}, rescale == "std")
     if not narrower and rescale != "lstsq":
         return Corrections({}, {}, rescale == "std")
-    norms, projections = measured(source, plan, tokens, rescale == "lstsq", device)
+    norms, projections = measured(source, selection, tokens, rescale == "lstsq", device)
     return Corrections(norms if narrower else {}, projections, rescale == "std")
 
 
 @torch.no_grad()
 def measured(
-    source: Source, plan: Plan, tokens: Tensor, lstsq: bool, device: str
+    source: Source, selection: Selection, tokens: Tensor, lstsq: bool, device: str
 ) -> tuple[dict[str, float], dict[str, Tensor]]:
     """-> factors of norms and fitted projections, by the target's names; one layer of the source in memory."""
     norms: dict[str, float] = {}
     projections: dict[str, Tensor] = {}
-    for passage in passages(source, tokens, device):
-        if passage.index in plan.layers:
-            at = plan.layers.index(passage.index)
-            norms |= _of_layer(passage, at, source, plan, lstsq, projections)
+    for layer_pass in layer_passes(source, tokens, device):
+        if layer_pass.index in selection.layers:
+            at = selection.layers.index(layer_pass.index)
+            norms |= _of_layer(layer_pass, at, source, selection, lstsq, projections)
         else:
-            passage.run()
-        print(f"rescaled layer {passage.index + 1} of {source.config.depth}", file=sys.stderr)
-    ratio = _Ratio(plan.hidden.to(device))
-    for x in passage.outputs:
+            layer_pass.run()
+        print(f"rescaled layer {layer_pass.index + 1} of {source.config.depth}", file=sys.stderr)
+    ratio = _Ratio(selection.hidden.to(device))
+    for x in layer_pass.outputs:
         ratio.add(x)
     return norms | {"norm.weight": ratio.value}, projections
 
 
 def _of_layer(
-    passage: Passage, at: int, source: Source, plan: Plan, lstsq: bool, projections: dict[str, Tensor]
+    layer_pass: LayerPass, at: int, source: Source, selection: Selection, lstsq: bool, projections: dict[str, Tensor]
 ) -> dict[str, float]:
-    device = passage.inputs[0].device
-    ratios = {name: _Ratio(plan.hidden.to(device)) for name in NORMS}
-    sites = {a: s for a, s in SITES.items() if lstsq and a in plan.units[at] and _cuts(source, plan, at, a)}
+    device = layer_pass.inputs[0].device
+    ratios = {name: _Ratio(selection.hidden.to(device)) for name in NORMS}
+    sites = {a: s for a, s in SITES.items() if lstsq and a in selection.units[at] and _cuts(source, selection, at, a)}
     grams = {axis: torch.zeros((), device=device) for axis in sites}
-    with observed(passage.layer, ratios, sites, grams):
-        passage.run()
+    with observed(layer_pass.layer, ratios, sites, grams):
+        layer_pass.run()
     for axis, site in sites.items():
-        index = elements(plan, at, axis, source.config)
-        there = source.read(f"layers.{passage.index}.{site}.weight")
+        index = elements(selection, at, axis, source.config)
+        weight = source.read(f"layers.{layer_pass.index}.{site}.weight")
         assert index is not None
-        fitted = fit(there.to(device), grams[axis], index.to(device))[plan.hidden.to(device)]
-        projections[f"layers.{at}.{site}.weight"] = fitted.to("cpu", there.dtype)
+        fitted = fit(weight.to(device), grams[axis], index.to(device))[selection.hidden.to(device)]
+        projections[f"layers.{at}.{site}.weight"] = fitted.to("cpu", weight.dtype)
     return {f"layers.{at}.{name}.weight": r.value for name, r in ratios.items()}
 
 
-def _cuts(source: Source, plan: Plan, at: int, axis: str) -> bool:
-    return len(plan.units[at][axis]) < sizes(source.config)[axis]
+def _cuts(source: Source, selection: Selection, at: int, axis: str) -> bool:
+    return len(selection.units[at][axis]) < sizes(source.config)[axis]
 
 
 def fit(weight: Tensor, gram: Tensor, kept: Tensor) -> Tensor:
@@ -123,17 +126,20 @@ def observed(
             handle.remove()
 
 
-def estimated_norms(source: Source, plan: Plan) -> dict[str, float]:
-    """Factors as if every output projection had white inputs: a dimension's energy is that of the embedding's
-    column and of the rows that write it, summed up to the norm. By the target's names."""
+def estimated_norms(source: Source, selection: Selection) -> dict[str, float]:
+    """Factors by the target's names, on the assumption that every output projection has white inputs.
+
+    The energy of a dimension at a norm is then that of its column of the embedding and of the rows that write to it
+    before the norm.
+    """
     energy = source.read("embed_tokens.weight").float().square().mean(0)
     out: dict[str, float] = {}
 
     def ratio() -> float:
-        return float((energy[plan.hidden].mean() / energy.mean()).sqrt())
+        return float((energy[selection.hidden].mean() / energy.mean()).sqrt())
 
     for i in range(source.config.depth):
-        prefix = f"layers.{plan.layers.index(i)}." if i in plan.layers else ""
+        prefix = f"layers.{selection.layers.index(i)}." if i in selection.layers else ""
         for name, axis in zip(NORMS, ("heads", "ffn"), strict=True):
             if prefix:
                 out[f"{prefix}{name}.weight"] = ratio()

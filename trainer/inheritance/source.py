@@ -1,4 +1,4 @@
-"""Reads the large model a tensor or a layer at a time, with its vocabulary already reduced to the small model's.
+"""Reads the large model one tensor or layer at a time, with its vocabulary already reduced to the small model's.
 
 d width, h heads, k key-value heads, D head_dim, F ffn, V vocabulary of the target, n sequences of T tokens.
 """
@@ -18,9 +18,9 @@ from trainer.inheritance.id_map import Rows
 from trainer.model.head_loss import IGNORE, head_loss
 from trainer.model.transformer import Layer, Model, ModelConfig, Norm, angles, inverse_frequencies
 
-TOKENS = 4096  # that go through a layer at once
+TOKENS = 4096  # tokens in one forward pass of a layer
 
-# what each dimension of a tensor runs over; `terms`: of the series activation, F of each
+# the axis of each dimension of a tensor; `terms`: the terms of the series activation, F values each
 AXES: dict[str, tuple[str, ...]] = {
     "embed_tokens.weight": ("vocab", "hidden"),
     "lm_head.weight": ("vocab", "hidden"),
@@ -48,7 +48,11 @@ AXES: dict[str, tuple[str, ...]] = {
     "shortcut.down.weight": ("shortcut", "hidden"),
     "shortcut.up.weight": ("hidden", "shortcut"),
 }
-SITES = {"heads": "self_attn.o_proj", "ffn": "mlp.down_proj", "shortcut": "shortcut.up"}  # what an axis' units feed
+SITES = {
+    "heads": "self_attn.o_proj",
+    "ffn": "mlp.down_proj",
+    "shortcut": "shortcut.up",
+}  # the module that reads the units of an axis
 
 
 def axes(name: str) -> tuple[str, ...]:
@@ -56,7 +60,7 @@ def axes(name: str) -> tuple[str, ...]:
 
 
 def sizes(c: ModelConfig) -> dict[str, int]:
-    """Units on each axis."""
+    """Number of units on each axis."""
     inner = max(1, c.width // c.shortcut) if c.shortcut else 0
     return {"hidden": c.width, "heads": c.heads, "groups": c.kv_heads, "ffn": c.ffn, "shortcut": inner}
 
@@ -64,7 +68,7 @@ def sizes(c: ModelConfig) -> dict[str, int]:
 @dataclass(frozen=True)
 class Source:
     weights: Weights
-    rows: Rows | None = None  # None: the vocabulary stays
+    rows: Rows | None = None  # None: the vocabulary is not reduced
 
     @classmethod
     def open(cls, directory: str | Path, vocab: str = "") -> Source:
@@ -85,14 +89,14 @@ class Source:
         return self.weights.names()
 
     def read(self, name: str) -> Tensor:
-        """In the file's own type; a tied source has a head too."""
+        """A tensor in the file's own type. A tied source can be asked for its head as well."""
         tensor = self.weights.read(name)
         if axes(name)[0] == "vocab" and self.rows:
             return self.rows.gather(tensor)
         return tensor
 
     def layer(self, i: int, device: str = "cpu") -> Layer:
-        """Layer i in float32, frozen."""
+        """Layer i in float32, without gradients."""
         with torch.device("meta"):
             layer = Layer(self.config)
         state = {n: self.read(f"layers.{i}.{n}").to(device, torch.float32) for n in layer.state_dict()}
@@ -100,24 +104,24 @@ class Source:
         return layer.requires_grad_(False)
 
     def model(self, layers: list[int], device: str = "cpu") -> Model:
-        """The model with these layers alone, in float32, frozen: all of it in memory."""
+        """The model with only these layers, in float32, without gradients; all of it in memory."""
         with torch.device("meta"):
             model = Model(replace(self.config, depth=len(layers)))
         state = {}
         for name in model.state_dict():
-            there = name
+            original = name
             if name.startswith("layers."):
                 _, i, rest = name.split(".", 2)
-                there = f"layers.{layers[int(i)]}.{rest}"
-            state[name] = self.read(there).to(device, torch.float32)
+                original = f"layers.{layers[int(i)]}.{rest}"
+            state[name] = self.read(original).to(device, torch.float32)
         model.load_state_dict(state, assign=True)
         model.inv_freq = inverse_frequencies(self.config).to(device)
         return model.requires_grad_(False)
 
 
 @dataclass
-class Passage:
-    """One layer, and the residual before it: batches float32 [B, T, d]. After run(), the residual behind it."""
+class LayerPass:
+    """One layer and its input, batches of the residual float32 [B, T, d]; after run() also its output."""
 
     index: int
     layer: Layer
@@ -130,10 +134,10 @@ class Passage:
         self.outputs = [self.layer(x, self.cos, self.sin) for x in self.inputs]
 
 
-def passages(source: Source, tokens: Tensor, device: str = "cpu") -> Iterator[Passage]:
-    """tokens int64 [n, T] -> each layer of the source in turn, with what goes into it: one layer in memory.
+def layer_passes(source: Source, tokens: Tensor, device: str = "cpu") -> Iterator[LayerPass]:
+    """tokens int64 [n, T] -> each layer of the source in turn, with its input; one layer is in memory at a time.
 
-    Whoever looks at it may put hooks on the layer and run it; else it is run here.
+    The caller may add hooks to the layer and call run(); if it does not, run() is called here.
     """
     rows = max(1, TOKENS // tokens.shape[1])
     embedding = source.read("embed_tokens.weight")
@@ -141,21 +145,21 @@ def passages(source: Source, tokens: Tensor, device: str = "cpu") -> Iterator[Pa
     del embedding
     cos, sin = angles(inverse_frequencies(source.config).to(device), tokens.shape[1])
     for i in range(source.config.depth):
-        passage = Passage(i, source.layer(i, device), xs, cos, sin)
-        yield passage
-        if not passage.outputs:
+        layer_pass = LayerPass(i, source.layer(i, device), xs, cos, sin)
+        yield layer_pass
+        if not layer_pass.outputs:
             with torch.no_grad():
-                passage.run()
-        xs = passage.outputs
+                layer_pass.run()
+        xs = layer_pass.outputs
 
 
 @torch.no_grad()
 def source_loss(source: Source, tokens: Tensor, targets: Tensor, device: str = "cpu") -> float:
-    """tokens, targets int64 [n, T] -> nats per token, a layer in memory at a time."""
+    """tokens, targets int64 [n, T] -> nats per token; one layer is in memory at a time."""
     outputs: list[Tensor] = []
-    for passage in passages(source, tokens, device):
-        passage.run()
-        outputs = passage.outputs
+    for layer_pass in layer_passes(source, tokens, device):
+        layer_pass.run()
+        outputs = layer_pass.outputs
     norm = Norm(source.config.width, source.config.norm_eps)
     norm.weight.copy_(source.read("norm.weight"))
     x = norm.to(device)(torch.cat(outputs)).flatten(0, 1)

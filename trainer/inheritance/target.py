@@ -14,15 +14,15 @@ from trainer.model.transformer import ModelConfig
 
 # settings that the meaning of the weights depends on: the source's are used
 MEANING = ("head_dim", "rope_theta", "rope_scaling", "norm_eps", "qk_norm")
-OPTIONAL = ("qkv_bias", "out_bias", "mlp_bias")  # may be added, as zeros
+OPTIONAL = ("qkv_bias", "out_bias", "mlp_bias")  # may be added, starting at zero
 
 
 def shaped(
     target: str, source: ModelConfig, *, shape: dict[str, Any], series: int, shortcut: int, tied: bool | None
 ) -> ModelConfig:
-    """A preset's name, a config.json or its directory, with what flags change (0, -1 and None: nothing).
+    """A preset's name, a config.json or its directory, changed by the options (0, -1 and None change nothing).
 
-    A preset gives the shape alone; positions, norms and biases are the source's.
+    A preset gives only the shape; positions, norms and biases are the source's.
     """
     if target in PRESETS:
         c = reshaped(PRESETS[target].model, **{**shape, "kv_heads": 0})
@@ -107,7 +107,7 @@ def _larger(target: ModelConfig, source: ModelConfig) -> list[tuple[str, str]]:
     pairs = [("layers", target.depth, source.depth, "--depth"), ("width", target.width, source.width, "--width")]
     pairs += [("ffn", target.ffn, source.ffn, "--expand"), ("heads", target.heads, source.heads, "--heads")]
     pairs.append(("key-value heads", target.kv_heads, source.kv_heads, "--kv-heads"))
-    if source.shortcut:  # else it starts as nothing
+    if source.shortcut:  # otherwise it starts without effect
         pairs.append(
             ("inner width of the shortcut", want["shortcut"], have["shortcut"], "width or a larger --shortcut")
         )

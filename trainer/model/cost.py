@@ -7,7 +7,7 @@ import torch
 from trainer.model.head_loss import chunk_tokens
 from trainer.model.transformer import Model, ModelConfig
 
-# dense bf16 FLOP/s of one card, without sparsity, by what torch calls it (vendors' data sheets)
+# dense bf16 FLOP/s of one card, without sparsity, by torch's name for it (vendors' data sheets)
 PEAK = {
     "H200": 989e12, "H100 PCIe": 756e12, "H100 NVL": 835e12, "H100": 989e12, "GH200": 989e12, "H20": 148e12,
     "B200": 2250e12, "B100": 1750e12, "A100": 312e12, "A800": 312e12, "H800": 989e12, "A40": 149.7e12, "A10G": 70e12,
@@ -18,8 +18,8 @@ CONVENTION = "PaLM: 6 x (parameters without the embedding, with the head) + 12 x
 
 def peak_flops(device_name: str) -> float | None:
     """Peak FLOP/s of a GPU by its name; None if it is not in the table, so that no wrong MFU is printed."""
-    found = [name for name in PEAK if name in device_name]
-    return PEAK[max(found, key=len)] if found else None
+    names = [name for name in PEAK if name in device_name]
+    return PEAK[max(names, key=len)] if names else None
 
 
 def parameters(c: ModelConfig) -> dict[str, int]:
@@ -56,7 +56,7 @@ def vocabulary_share(c: ModelConfig) -> float:
 
 
 def flops_per_token(c: ModelConfig, seq_len: int) -> float:
-    """Of a training step, forward and backward; see CONVENTION."""
+    """FLOPs per token of a training step, forward and backward; see CONVENTION."""
     p = parameters(c)
     matrices = sum(p.values()) - (0 if c.tied else p["embedding"])  # tied: the one matrix is the head
     return 6.0 * matrices + 12.0 * c.depth * c.heads * c.head_dim * seq_len

@@ -1,8 +1,8 @@
 """Head and cross-entropy in one: hidden [N, d], weight [V, d], targets [N] -> sum of nll, nll [N].
 
-Logits of a vocabulary of 100,000 are what a tiny model spends its memory on: 16,384 tokens are 6.6 GB in
-float32, and thrice that with softmax and gradient. Here they exist for one chunk of tokens at a time, and
-the gradients of both inputs are made in the forward pass, while the chunk is there.
+The logits of a large vocabulary dominate the memory of a tiny model: with 100,000 ids, 16,384 tokens need 6.6 GB in
+float32, and three times that with softmax and gradient. Here logits exist for one chunk of tokens at a time, and the
+gradients of both inputs are computed in the forward pass, from the same chunk.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ CHUNK_LOGITS = {"cpu": 1 << 25, "cuda": 1 << 28}  # 128 MB and 1 GB of float32
 
 
 def chunk_tokens(vocab: int, device: str) -> int:
-    """Tokens in one chunk: as many as keep the product efficient and its logits small; a multiple of 128."""
+    """Tokens in one chunk: enough for an efficient product, few enough for small logits; a multiple of 128."""
     return max(128, CHUNK_LOGITS.get(device, 1 << 28) // vocab // 128 * 128)
 
 
@@ -30,7 +30,7 @@ class _HeadLoss(torch.autograd.Function):
         exact = torch.promote_types(hidden.dtype, torch.float32)
         nll = torch.empty(len(hidden), dtype=exact, device=hidden.device)
         grad_hidden = torch.empty_like(hidden) if wants_hidden else None
-        # a product is summed in float32 inside; over chunks it must stay so
+        # each product accumulates in float32; the sum over chunks must do the same
         grad_weight = torch.zeros_like(weight, dtype=exact) if wants_weight else None
         for a in range(0, len(hidden), chunk):
             h, t = hidden[a : a + chunk], targets[a : a + chunk]
@@ -73,7 +73,7 @@ def head_loss(
 ) -> tuple[Tensor, Tensor]:
     """hidden [N, d], weight [V, d], targets int64 [N] -> (sum of nll, nll float32 [N], or as exact as hidden), in nats.
 
-    A target of -100 has nll 0 and no gradient. `scale` float32 [N]: what each nll counts in the sum. The gradient is
-    that of the sum alone, and backward may run once. `chunk`: tokens at a time; 0 picks by vocabulary and device.
+    A target of -100 has nll 0 and no gradient. `scale` float32 [N]: weight of each nll in the sum. Only the sum
+    has a gradient, and backward may run once. `chunk`: tokens at a time; 0 means as many as chunk_tokens says.
     """
     return _HeadLoss.apply(hidden, weight, targets, chunk or chunk_tokens(len(weight), hidden.device.type), scale)

@@ -1,4 +1,4 @@
-"""What training starts from: random weights by scheme, the same for every world size, or another model's."""
+"""Random initial weights, which do not depend on the number of processes."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ Scheme = Literal["constant", "depth-scaled", "gpt2"]  # the paper recommends the
 def random_weights(config: ModelConfig, seed: int, scheme: Scheme = "constant") -> Iterator[tuple[str, Tensor]]:
     """(name, float32 tensor) of every parameter, in order.
 
-    constant: N(0, 0.02) everywhere. depth-scaled: what is added to the residual by layer l has
+    constant: N(0, 0.02) everywhere. depth-scaled: the output projections of layer l have a standard deviation of
     0.02 / sqrt(2 (l + 1)), InternEvo's rule. gpt2: 0.02 / sqrt(2 depth) in every layer.
-    Norms are 1, biases 0, the series activation the plain one, the shortcut's second matrix 0.
+    Norms start at 1, biases and the shortcut's second matrix at 0, the series activation as plain SiLU.
     """
     generator = torch.Generator().manual_seed(seed)
     with torch.device("meta"):

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from trainer.errors import TrainerError
 from trainer.model.transformer import ModelConfig
 
-MULTIPLE = 256  # of ffn: tensor-core tiles, and llama.cpp's K-quants keep 256 values in a block
+MULTIPLE = 256  # ffn is a multiple of it: for tensor-core tiles, and llama.cpp's K-quants have blocks of 256 values
 
 
 class Preset(NamedTuple):
@@ -58,7 +58,7 @@ def preset(name: str) -> Preset:
 def reshaped(
     c: ModelConfig, *, width: int = 0, depth: int = 0, expand: float = 0.0, heads: int = 0, kv_heads: int = 0
 ) -> ModelConfig:
-    """The same model in another shape; 0 keeps. The width of a head stays unless `heads` says otherwise."""
+    """The same model in another shape; 0 keeps a value. The width of a head changes only if `heads` is given."""
     ratio = expand or c.ffn / c.width
     width = width or c.width
     head_dim = width // heads if heads else c.head_dim

@@ -1,11 +1,11 @@
-"""A Llama-like decoder with PanGu-π's two parts as switches; module names are Hugging Face's.
+"""A Llama-like decoder with PanGu-π's two additions as options; module names are Hugging Face's.
 
 B batch, T tokens, d width, h heads, k key-value heads, D head_dim, F ffn, V vocabulary.
 
-Source of the two parts: PanGu-π (arXiv 2312.17276): the series informed activation, eq. 7, and the
-augmented shortcut, eq. 4-5. What the paper leaves open is decided here: a_i, b_i are per channel and act
-on SwiGLU's gate; the shortcut sees what attention sees, the normed residual; neither has any effect at
-its initial value, so a model with them starts as the model without.
+Source of the two additions: PanGu-π (arXiv 2312.17276): the series informed activation, eq. 7, and the
+augmented shortcut, eq. 4-5. Choices that the paper leaves open: a_i, b_i are per channel and act on
+SwiGLU's gate; the shortcut has the same input as attention, the normed residual; with their initial
+values neither has any effect, so a model with them computes the same as one without.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from trainer.model.head_loss import head_loss
 @dataclass(frozen=True)
 class ModelConfig:
     vocab: int  # ids
-    width: int  # of the residual stream
+    width: int  # of the residual stream (hidden size)
     depth: int  # layers
     heads: int
     kv_heads: int
     head_dim: int
     ffn: int  # inner width of the feed-forward network
-    seq_len: int = 2048  # longest sequence it is trained on
-    tied: bool = False  # embedding and head are one matrix
-    qk_norm: bool = False  # RMSNorm of each head's query and key, as Qwen3
-    qkv_bias: bool = False  # as Qwen2
-    out_bias: bool = False  # of attention's output, as InternLM
-    mlp_bias: bool = False  # what a folded series activation needs
+    seq_len: int = 2048  # tokens of the longest sequence in training
+    tied: bool = False  # embedding and head share one matrix
+    qk_norm: bool = False  # RMSNorm of each head's query and key, as in Qwen3
+    qkv_bias: bool = False  # as in Qwen2
+    out_bias: bool = False  # bias of attention's output projection, as in InternLM
+    mlp_bias: bool = False  # needed by a folded series activation
     series: int = 1  # terms of the series informed activation; 1: the plain SiLU
     shortcut: int = 0  # r of the augmented shortcut d -> d/r -> d; 0: none
     rope_theta: float = 10_000.0
@@ -69,7 +69,7 @@ class Attention(nn.Module):
         self.k_norm = Norm(c.head_dim, c.norm_eps) if c.qk_norm else None
 
     def project(self, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """x [B, T, d] -> queries [B, h, T, D], keys and values [B, k, T, D]; positions are in."""
+        """x [B, T, d] -> queries [B, h, T, D], keys and values [B, k, T, D]; queries and keys are rotated."""
         B, T, _ = x.shape
         q = self.q_proj(x).view(B, T, self.heads, self.head_dim)
         k = self.k_proj(x).view(B, T, self.kv_heads, self.head_dim)
@@ -79,7 +79,7 @@ class Attention(nn.Module):
         return rotate(q, cos, sin).transpose(1, 2), rotate(k, cos, sin).transpose(1, 2), v.transpose(1, 2)
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None = None) -> Tensor:
-        """mask: bool [B, 1, T, T], true = may be looked at; None: every token before."""
+        """mask: bool [B, 1, T, T], true where a query attends to a key; None: to all earlier tokens."""
         q, k, v = self.project(x, cos, sin)
         y = F.scaled_dot_product_attention(
             q, k, v, attn_mask=mask, is_causal=mask is None, enable_gqa=self.heads != self.kv_heads
@@ -88,13 +88,17 @@ class Attention(nn.Module):
 
 
 class Series(nn.Module):
-    """sum_i silu(a_i x + b_i), per channel. It starts as silu(x): a = (1, 0, ...), b = 0, where silu(0) is nothing
-    and its slope is not, so the idle terms learn."""
+    """sum_i silu(a_i x + b_i), per channel. It starts as silu(x): a = (1, 0, ...), b = 0.
+
+    silu(0) is 0 but its slope is not, so the terms that start at 0 receive gradients.
+    """
 
     def __init__(self, terms: int, width: int):
         super().__init__()
         self.terms = terms
-        self.scale = nn.Parameter(torch.empty(terms * width))  # one dimension: not decayed, and shards evenly
+        self.scale = nn.Parameter(
+            torch.empty(terms * width)
+        )  # one dimension: no weight decay, and it is sharded evenly
         self.shift = nn.Parameter(torch.empty(terms * width))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -117,7 +121,7 @@ class FeedForward(nn.Module):
 
 
 class Shortcut(nn.Module):
-    """Augmented shortcut d -> d/r -> GELU -> d; it starts as nothing, its second matrix being zero."""
+    """Augmented shortcut d -> d/r -> GELU -> d; its second matrix starts at zero, so it starts without effect."""
 
     def __init__(self, width: int, r: int):
         super().__init__()
@@ -146,7 +150,7 @@ class Layer(nn.Module):
 
 
 class Model(nn.Module):
-    """forward gives the loss itself, not logits: so the head is used inside, where FSDP has it gathered."""
+    """forward returns the loss, not logits, so that the head is used inside it, where FSDP has gathered its weights."""
 
     inv_freq: Tensor
 
@@ -156,14 +160,14 @@ class Model(nn.Module):
         self.embed_tokens = nn.Embedding(config.vocab, config.width)
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.depth))
         self.norm = Norm(config.width, config.norm_eps)
-        # tied: there is no second parameter, so nothing can untie them
+        # a tied model has no second parameter, so nothing can untie the two
         self.lm_head = None if config.tied else nn.Linear(config.width, config.vocab, bias=False)
         self.register_buffer("inv_freq", torch.empty(config.head_dim // 2), persistent=False)
         if self.inv_freq.device.type != "meta":
             self.fill_buffers()
 
     def fill_buffers(self) -> None:
-        """What is computed, not loaded; after to_empty() it must be again."""
+        """Computes the buffers, which are not stored; needed after to_empty()."""
         self.inv_freq.copy_(inverse_frequencies(self.config))
 
     def head(self) -> Tensor:
@@ -171,7 +175,7 @@ class Model(nn.Module):
         return self.embed_tokens.weight if self.lm_head is None else self.lm_head.weight
 
     def hidden(self, tokens: Tensor, documents: Tensor | None = None) -> Tensor:
-        """tokens [B, T] -> what the head sees [B, T, d]. `documents` [B, T]: numbers; none looks into another."""
+        """tokens [B, T] -> the head's input [B, T, d]. `documents` [B, T]: no token attends to another document."""
         x = self.embed_tokens(tokens)
         cos, sin = angles(self.inv_freq, tokens.shape[1])
         mask = None if documents is None else document_mask(documents)
@@ -186,10 +190,10 @@ class Model(nn.Module):
         documents: Tensor | None = None,
         weights: Tensor | None = None,
     ) -> Tensor | tuple[Tensor, Tensor, Tensor]:
-        """tokens, targets int64 [B, T] -> (sum of nll, nll float32 [B, T], targets that count), in nats.
+        """tokens, targets int64 [B, T] -> (sum of nll, nll float32 [B, T], number of targets that count), in nats.
 
-        A target of -100 does not count. `weights` float32 [B]: what each row's nll counts in the sum. Without targets:
-        logits [B, T, V].
+        A target of -100 does not count. `weights` float32 [B]: weight of each row's nll in the sum. Without targets,
+        it returns logits [B, T, V].
         """
         x = self.hidden(tokens, documents)
         if targets is None:
@@ -207,20 +211,20 @@ def angles(inv_freq: Tensor, length: int) -> tuple[Tensor, Tensor]:
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """x [B, T, heads, D] turned by its position; inside at least in float32."""
+    """x [B, T, heads, D] rotated by its position; computed in float32 or better."""
     first, second = x.chunk(2, dim=-1)
     return (x * cos + torch.cat([-second, first], dim=-1) * sin).to(x.dtype)
 
 
 def document_mask(documents: Tensor) -> Tensor:
-    """[B, T] -> bool [B, 1, T, T]: a token sees those before it of its own document."""
+    """[B, T] -> bool [B, 1, T, T]: a token attends to itself and to earlier tokens of its own document."""
     T = documents.shape[1]
     causal = torch.ones(T, T, dtype=torch.bool, device=documents.device).tril()
     return ((documents.unsqueeze(1) == documents.unsqueeze(2)) & causal).unsqueeze(1)
 
 
 def inverse_frequencies(c: ModelConfig) -> Tensor:
-    """float32 [D/2]: theta^(-2i/D), scaled as the configuration says (Llama 3's rule, or linear)."""
+    """float32 [D/2]: theta^(-2i/D), scaled by the configuration's rule (Llama 3's, or linear)."""
     f = 1.0 / c.rope_theta ** (torch.arange(0, c.head_dim, 2, dtype=torch.int64).float() / c.head_dim)
     s = c.rope_scaling
     if not s:

@@ -1,1 +1,1 @@
-"""One run: its settings, its step, its checkpoints, what it writes down."""
+"""A training run: its options, its steps, its checkpoints and its records."""

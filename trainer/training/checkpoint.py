@@ -17,7 +17,7 @@ import warnings
 from collections.abc import Iterator
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -38,7 +38,9 @@ class Checkpoints:
 
     def __init__(self, run: Path, keep: int, first: bool):
         self.folder, self.run, self.keep, self.first = run / FOLDER, run, keep, first
-        self._group = dist.new_group(backend="gloo")  # a group of its own: its thread must not meet training's messages
+        self._group = dist.new_group(
+            backend="gloo"
+        )  # a separate group, so that its thread does not interfere with training
         self._saving: Future[Any] | None = None
         self._name = ""
 
@@ -68,7 +70,7 @@ class Checkpoints:
         saving.result()
         if self.first:
             whole = self.folder / self._name
-            shutil.rmtree(whole, ignore_errors=True)  # of an earlier run of the same command, that is being repeated
+            shutil.rmtree(whole, ignore_errors=True)  # left by an earlier execution of the same steps
             (self.folder / f"{self._name}.tmp").rename(whole)
             replace_text(self.run / LATEST, self._name)
             self._purge()
@@ -113,37 +115,49 @@ def begin_moments(optimizer: torch.optim.Optimizer) -> None:
             optimizer.state[p] = {"step": torch.zeros((), device=p.device), **zeros}
 
 
-def about(path: str | Path) -> tuple[ModelConfig, dict[str, Any]]:
-    """A run, one checkpoint of it, or a Hugging Face directory -> the model's shape, and what is known of it.
+class Known(NamedTuple):
+    """What is recorded about a model, without its weights."""
 
-    What is known: the checkpoint's step, tokens, tokenizer, recipe; of a Hugging Face directory, its tinydata.json.
+    config: ModelConfig
+    facts: dict[str, Any]
+
+
+class LoadedModel(NamedTuple):
+    model: Model
+    facts: dict[str, Any]
+
+
+def about(path: str | Path) -> Known:
+    """A run, one checkpoint of it, or a Hugging Face directory -> the model's shape, and the recorded facts.
+
+    Facts: the checkpoint's step, tokens, tokenizer and recipe; for a Hugging Face directory, its tinydata.json.
     """
     path = Path(path)
     if (path / "config.json").exists():
-        beside = path / "tinydata.json"
-        return hf.read_config(path), json.loads(beside.read_text()) if beside.exists() else {}
+        facts = path / "tinydata.json"
+        return Known(hf.read_config(path), json.loads(facts.read_text()) if facts.exists() else {})
     state = read_state(checkpoint_of(path))
-    return ModelConfig(**state["model"]), state
+    return Known(ModelConfig(**state["model"]), state)
 
 
 def checkpoint_of(path: Path) -> Path:
     """The newest checkpoint of a run; a checkpoint itself is returned as it is."""
-    found = path if (path / STATE).exists() else latest(path)
-    if found is None:
+    checkpoint = path if (path / STATE).exists() else latest(path)
+    if checkpoint is None:
         raise TrainerError(
             "this is neither a run, nor a checkpoint, nor a Hugging Face directory",
             where=str(path),
             fix="pass the directory that was given to `python -m trainer.run -o`",
             code=UNREADABLE,
         )
-    return found
+    return checkpoint
 
 
-def load_model(path: str | Path, dtype: torch.dtype = torch.float32) -> tuple[Model, dict[str, Any]]:
-    """The model that `about` describes, with its weights, on the CPU; and what is known about it."""
+def load_model(path: str | Path, dtype: torch.dtype = torch.float32) -> LoadedModel:
+    """The model that `about` describes, with its weights, on the CPU; and the recorded facts."""
     path = Path(path)
     if (path / "config.json").exists():
-        return weights.load(path, dtype), about(path)[1]
+        return LoadedModel(weights.load(path, dtype), about(path).facts)
     path = checkpoint_of(path)  # only once: a run in progress may write a newer one at any time
     config, facts = about(path)
     with torch.device("meta"):
@@ -153,7 +167,7 @@ def load_model(path: str | Path, dtype: torch.dtype = torch.float32) -> tuple[Mo
     _load(path, {f"model.{n}": p.data for n, p in model.named_parameters()}, alone=True)
     model.to(dtype)
     model.inv_freq = model.inv_freq.float()
-    return model, facts
+    return LoadedModel(model, facts)
 
 
 def weights_of(path: str | Path) -> Iterator[tuple[str, Tensor]]:
@@ -161,7 +175,7 @@ def weights_of(path: str | Path) -> Iterator[tuple[str, Tensor]]:
     if (Path(path) / "config.json").exists():
         yield from weights.Weights.open(path).items()
     else:
-        yield from load_model(path)[0].state_dict().items()
+        yield from load_model(path).model.state_dict().items()
 
 
 def _tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""The settings of a run: one flat set of flags, the preset's and tinydata.toml's values where nothing is said."""
+"""The options of trainer.run: from the command line, else from tinydata.toml, else the defaults. Needs no torch."""
 
 from __future__ import annotations
 
@@ -11,15 +11,13 @@ from typing import Annotated, Literal
 import tyro
 
 from trainer.errors import TrainerError
-from trainer.model.init import Scheme
-from trainer.training.optim import Schedule
 
 FILE = "tinydata.toml"  # table [train]: the flags below, with _ for -
 Arg = tyro.conf.arg
 
 
 @dataclass(frozen=True)
-class Config:
+class RunConfig:
     """Trains a language model on shards, from random weights or from the model given by --init.
     Running the same command again resumes from the newest checkpoint.
     """
@@ -70,7 +68,7 @@ class Config:
     shortcut: int = -1
     """Reduction factor r of PanGu-π's augmented shortcut, whose inner width is the model width divided by r.
     0 means no shortcut, -1 means the preset's."""
-    init_scheme: Scheme = "constant"
+    init_scheme: Literal["constant", "depth-scaled", "gpt2"] = "constant"
     """Standard deviation of random weights.
     The choice constant uses one value for all (recommended by the PanGu-π Pro paper).
     The others make output projections smaller: by the layer's number (depth-scaled), by the number of layers (gpt2)."""
@@ -86,7 +84,7 @@ class Config:
     0 means as many as make up 16,384 tokens, or the device's share of the batch if that is smaller."""
     lr: float = 0.0
     """Peak learning rate. 0 means the preset's, multiplied by sqrt(--batch-tokens / the preset's batch)."""
-    schedule: Schedule = "cosine"
+    schedule: Literal["cosine", "wsd", "linear", "constant"] = "cosine"
     """Course of the learning rate after the warm-up."""
     warmup: int = -1
     """Number of steps in which the learning rate rises to its peak. -1 means 3% of all steps, at most 2,000."""
@@ -140,33 +138,34 @@ class Config:
     """Number of full copies of the weights (HSDP), each sharded over an equal group of devices. 1 means plain FSDP."""
 
 
-def parse(args: list[str] | None = None) -> Config:
+def parse(args: list[str] | None = None) -> RunConfig:
     """Options from the command line, else from tinydata.toml, else the defaults."""
     usual = _defaults()
-    told = tyro.cli(Config, prog="python -m trainer.run", args=args, default=replace(usual, data="", init="", out=""))
-    return _named_by_round(told, usual)
+    bare = replace(usual, data="", init="", out="")
+    given = tyro.cli(RunConfig, prog="python -m trainer.run", args=args, default=bare)
+    return _named_by_round(given, usual)
 
 
-def _named_by_round(told: Config, usual: Config) -> Config:
+def _named_by_round(given: RunConfig, usual: RunConfig) -> RunConfig:
     """Fills in data, init and out where they are not given: from tinydata.toml, or, with --round N, by its rule."""
     names, run = {k: getattr(usual, k) for k in ("data", "init", "out")}, usual.out or "run"
     names["out"] = run
-    if told.round > 0:
-        before = run if told.round == 1 else f"{run}-{told.round - 1}"
-        names = {"data": f"round-{told.round}", "init": before, "out": f"{run}-{told.round}"}
-    return replace(told, **{k: getattr(told, k) or v for k, v in names.items()})
+    if given.round > 0:
+        before = run if given.round == 1 else f"{run}-{given.round - 1}"
+        names = {"data": f"round-{given.round}", "init": before, "out": f"{run}-{given.round}"}
+    return replace(given, **{k: getattr(given, k) or v for k, v in names.items()})
 
 
-def _defaults() -> Config:
+def _defaults() -> RunConfig:
     if not os.path.exists(FILE):
-        return Config()
+        return RunConfig()
     try:
         with open(FILE, "rb") as f:
-            found = tomllib.load(f)
+            content = tomllib.load(f)
     except tomllib.TOMLDecodeError as e:
         raise TrainerError(f"the file is not valid TOML: {e}", where=FILE, fix="correct the line") from None
-    table = found.get("train", {})
-    names = {f.name for f in dataclasses.fields(Config)}
+    table = content.get("train", {})
+    names = {f.name for f in dataclasses.fields(RunConfig)}
     for name in table:
         if name not in names:
             raise TrainerError(
@@ -174,7 +173,7 @@ def _defaults() -> Config:
                 where=f"{FILE}, table [train]",
                 fix=f"use one of {', '.join(sorted(names))}",
             )
-    table.setdefault("data", found.get("encode", {}).get("out", ""))
+    table.setdefault("data", content.get("encode", {}).get("out", ""))
     if isinstance(table.get("track"), list):
         table["track"] = tuple(table["track"])
-    return Config(**table)
+    return RunConfig(**table)

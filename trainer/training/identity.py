@@ -1,4 +1,4 @@
-"""By what a run and a model are known again, long after: `tinydata ls --lineage` compares these."""
+"""Fingerprints that identify a run and a model later: `tinydata ls --lineage` compares them."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 
 from trainer.training.checkpoint import checkpoint_of, read_state
 
-ENDS = 1 << 16  # bytes of a file that are read at either end
+ENDS = 1 << 16  # bytes that are read at each end of a file
 
-# of `train`: what decides which weights come out; the rest says where, how fast and how often to look
+# options that determine the resulting weights; all others concern places, speed and reporting
 DECIDES = (
     *("seed", "init_scheme", "steps", "batch_tokens", "mask_documents", "unbias", "lr", "schedule", "warmup", "decay"),
     *("floor", "weight_decay", "beta1", "beta2", "clip"),
@@ -19,14 +19,14 @@ DECIDES = (
 
 
 def of_recipe(recipe: dict[str, Any]) -> str:
-    """Of model, data, tokenizer, start and the options that decide what comes of them; places are left out."""
-    began = {k: v for k, v in recipe["init"].items() if k != "path"}
+    """Fingerprint of model, data, tokenizer, initial weights and the options that determine the result; no paths."""
+    init = {k: v for k, v in recipe["init"].items() if k != "path"}
     known = {
         "model": recipe["model"],
         "data": {k: recipe["data"].get(k) for k in ("fingerprint", "sequences", "held out", "kept", "inclusion")},
         "train": {k: recipe["train"][k] for k in DECIDES},
         "tokenizer": recipe["tokenizer"]["fingerprint"],
-        "init": began,
+        "init": init,
     }
     return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:32]
 
@@ -44,7 +44,7 @@ _OF_STATE = {"recipe": "fingerprint", "step": "step", "tokens": "tokens"}
 
 
 def of_weights(directory: Path) -> str:
-    """Of names, sizes and ends of the safetensors files: a terabyte is not read for it."""
+    """Fingerprint of names, sizes and ends of the safetensors files, so that even large ones are identified at once."""
     h = hashlib.sha256()
     for file in sorted(directory.glob("*.safetensors")):
         size = file.stat().st_size

@@ -14,7 +14,7 @@ LARGEST_BATCH = 4_000_000  # tokens; the paper finds that larger ones cost quali
 
 
 def adamw(model: nn.Module, lr: float, betas: tuple[float, float], decay: float) -> torch.optim.AdamW:
-    """Weight decay acts on matrices, the embedding among them; norms, biases and series activations have none."""
+    """Weight decay applies to matrices, including the embedding, but not to norms, biases and series activations."""
     matrices = [p for p in model.parameters() if p.ndim >= 2]
     vectors = [p for p in model.parameters() if p.ndim < 2]
     groups = [{"params": matrices, "weight_decay": decay}, {"params": vectors, "weight_decay": 0.0}]
@@ -27,10 +27,10 @@ def scaled_lr(lr0: float, batch_tokens: int, batch0: int) -> float:
 
 
 def schedule(kind: Schedule, step: int, steps: int, *, warmup: int, decay: float = 0.2, floor: float = 0.1) -> float:
-    """Factor of the learning rate at step 0, 1, ... of `steps`: a function of the step, never a state.
+    """Factor of the learning rate at step 0, 1, ... of `steps`; it depends on the step only, so it has no state.
 
-    All climb linearly over `warmup` steps. cosine and linear then fall to `floor`; wsd stays at 1 and falls
-    over the last `decay` of the steps as 1 - sqrt; constant stays.
+    Every schedule rises linearly over `warmup` steps. Then cosine and linear fall to `floor`; wsd stays at 1 and falls
+    as 1 - sqrt over the last fraction `decay` of the steps; constant stays at 1.
     """
     if step < warmup:
         return (step + 1) / warmup

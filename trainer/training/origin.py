@@ -19,13 +19,13 @@ class Origin:
 
     facts: dict[str, Any] = field(default_factory=dict)  # step, tokens, tokenizer, data, train, model
     tokenizer: Tokenizer | None = None
-    manifest: dict[str, Any] = field(default_factory=dict)  # of the shards, if they are still there
+    manifest: dict[str, Any] = field(default_factory=dict)  # of the shards, if they still exist
     metrics: list[dict[str, Any]] = field(default_factory=list)  # lines of metrics.jsonl
     config: dict[str, Any] = field(default_factory=dict)  # config.json of a Hugging Face directory
 
     @property
     def eos(self) -> int | None:
-        """The id that ends a document: as the data have it, else the model's configuration, else the tokenizer."""
+        """The id that ends a document: that of the data, else of the model's configuration, else of the tokenizer."""
         for found in (self.manifest.get("eos"), self.manifest.get("end_of_text"), self.config.get("eos_token_id")):
             first = found[0] if isinstance(found, list) else found
             if first is not None and first >= 0:
@@ -34,7 +34,7 @@ class Origin:
 
     @property
     def bos(self) -> int | None:
-        """The id that a document begins after: its own begin token, else the end of the one before, as GPT-2's."""
+        """The id that precedes a document: its begin token, else the end token of the document before, as in GPT-2."""
         if self.manifest:
             own = self.manifest.get("bos", -1)
             return own if own >= 0 else self.eos
@@ -48,7 +48,7 @@ class Origin:
 
 
 def origin(path: str | Path, facts: dict[str, Any], vocab: int, tokenizer: str = "") -> Origin:
-    """path: a run, one of its checkpoints, or a Hugging Face directory; facts: what `load_model` says of it.
+    """path: a run, one of its checkpoints, or a Hugging Face directory; facts: as returned by `load_model`.
 
     `tokenizer`: its path, if it is not where the run recorded it. Raises TrainerError if it is a different tokenizer.
     """
@@ -58,14 +58,14 @@ def origin(path: str | Path, facts: dict[str, Any], vocab: int, tokenizer: str =
     if "step" in facts:
         lines = [line for line in lines if line["step"] <= facts["step"]]
     found = _tokenizer(path, facts, vocab, tokenizer)
-    shards = None if config else (facts.get("data") or {}).get("directory")  # an export's names no place
+    shards = None if config else (facts.get("data") or {}).get("directory")  # an export does not contain the path
     return Origin(facts, found, _json(Path(shards) / "manifest.json") if shards else {}, lines, config)
 
 
 def _tokenizer(path: Path, facts: dict[str, Any], vocab: int, given: str) -> Tokenizer | None:
     """The given one, else the one in the Hugging Face directory, else the one of the run's shards."""
-    made = facts.get("tokenizer") or {}
-    place = given or (made.get("path") if not (path / "config.json").exists() else "") or str(path)
+    recorded = facts.get("tokenizer") or {}
+    place = given or (recorded.get("path") if not (path / "config.json").exists() else "") or str(path)
     try:
         found = read_tokenizer(place)
     except TrainerError as e:
@@ -73,15 +73,15 @@ def _tokenizer(path: Path, facts: dict[str, Any], vocab: int, given: str) -> Tok
             raise
         print(f"warning: {e.what}: {place}; pass one with --tokenizer", file=sys.stderr)
         return None
-    _check(found, made, vocab, place)
+    _check(found, recorded, vocab, place)
     return found
 
 
-def _check(found: Tokenizer, made: dict[str, Any], vocab: int, place: str) -> None:
-    if made.get("fingerprint", found.fingerprint) != found.fingerprint:
+def _check(found: Tokenizer, recorded: dict[str, Any], vocab: int, place: str) -> None:
+    if recorded.get("fingerprint", found.fingerprint) != found.fingerprint:
         raise TrainerError(
-            f"the model was trained with a different tokenizer: {made.get('family')}, {made.get('size'):,} ids, "
-            f"fingerprint {made['fingerprint']}",
+            f"the model was trained with a different tokenizer: {recorded.get('family')}, "
+            f"{recorded.get('size'):,} ids, fingerprint {recorded['fingerprint']}",
             where=f"{place} ({found.family}, {found.size:,} ids, fingerprint {found.fingerprint})",
             fix="pass the tokenizer that the shards were encoded with: --tokenizer DIR",
         )

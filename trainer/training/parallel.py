@@ -48,7 +48,7 @@ def world(device: str = "auto", replicas: int = 1) -> Iterator[World]:
             f"{size} processes cannot be divided into {replicas} equal replicas",
             fix="choose --replicas so that it divides the number of processes",
         )
-    os.environ.setdefault("TORCH_NCCL_DUMP_ON_TIMEOUT", "1")  # so that a hang says where
+    os.environ.setdefault("TORCH_NCCL_DUMP_ON_TIMEOUT", "1")  # so that a hang is reported with its place
     os.environ.setdefault("TORCH_FR_BUFFER_SIZE", "2000")
     backend = "cpu:gloo,cuda:nccl" if kind == "cuda" else "gloo"  # gloo also for asynchronous checkpoints
     if kind == "cuda":
@@ -67,17 +67,17 @@ def world(device: str = "auto", replicas: int = 1) -> Iterator[World]:
 
 
 def sharded(model: Model, world: World, *, bf16: bool, compile: bool) -> Model:
-    """A model on the meta device -> compiled layer by layer, sharded, on its device, its values still to come.
+    """A model on the meta device -> compiled layer by layer, sharded, allocated on its device; values are not set.
 
-    Sums are asked for, not means: the loss is divided by the number of targets of all ranks. The weights
-    are kept in float32, used in bfloat16 and reduced in float32.
+    Gradients are summed over ranks, not averaged: the loss is divided by the number of targets of all ranks. With
+    `bf16`, weights are stored and gradients reduced in float32, and products are computed in bfloat16.
     """
     if compile:
         for layer in model.layers:
             layer.compile(fullgraph=True)
     low = torch.bfloat16 if bf16 else None
     policy = MixedPrecisionPolicy(param_dtype=low, reduce_dtype=torch.float32, cast_forward_inputs=False)
-    alone = world.mesh.size() == 1  # then there is nothing to free between forward and backward
+    alone = world.mesh.size() == 1  # then nothing can be freed between forward and backward
     options: dict[str, Any] = {"mesh": world.mesh, "mp_policy": policy, "reshard_after_forward": not alone}
     for layer in model.layers:
         fully_shard(layer, **options)

@@ -15,7 +15,7 @@ from trainer.data.rounds import number
 from trainer.errors import TrainerError
 from trainer.model.cost import parameters
 from trainer.model.transformer import ModelConfig
-from trainer.training.config import Config
+from trainer.training.config import RunConfig
 from trainer.training.identity import of_model, of_recipe
 from trainer.training.optim import LARGEST_BATCH
 
@@ -30,7 +30,7 @@ _DATA = {  # keys of the recipe's data that must not change -> what an error mes
 FIXED = ("preset", "init", "kept", "seed", "mask_documents", "init_scheme", "unbias")
 
 
-def recipe(config: Config, model: ModelConfig, sequences: Sequences) -> dict[str, Any]:
+def recipe(config: RunConfig, model: ModelConfig, sequences: Sequences) -> dict[str, Any]:
     """Everything that determines the run's result, as JSON."""
     s = sequences.shards
     data = {"fingerprint": s.fingerprint, "tokens": s.tokens, "documents": s.manifest["totals"].get("documents")}
@@ -42,9 +42,11 @@ def recipe(config: Config, model: ModelConfig, sequences: Sequences) -> dict[str
     if number(config.data):
         data |= {"round": number(config.data), "round directory": config.data}
     tokenizer = dict(s.tokenizer)
-    if not os.path.isabs(tokenizer.get("path", "")):  # relative to where encode ran: as a rule, beside the shards
-        beside = s.directory.parent / tokenizer.get("path", "")
-        tokenizer["path"] = str(beside if beside.exists() else tokenizer.get("path", ""))
+    if not os.path.isabs(
+        tokenizer.get("path", "")
+    ):  # relative to where encode ran, which usually is the parent of the shards
+        nearby = s.directory.parent / tokenizer.get("path", "")
+        tokenizer["path"] = str(nearby if nearby.exists() else tokenizer.get("path", ""))
     out = {
         "model": dataclasses.asdict(model),
         "train": dataclasses.asdict(config),
@@ -70,7 +72,7 @@ def check_resume(old: dict[str, Any], new: dict[str, Any], where: Path) -> list[
     for key, what in _DATA.items():
         if old["data"].get(key) != new["data"].get(key):
             fatal.append(f"{what}: {old['data'].get(key)} -> {new['data'].get(key)}")
-    before = {**dataclasses.asdict(Config()), **old["train"]}  # options that were not there yet
+    before = {**dataclasses.asdict(RunConfig()), **old["train"]}  # options that did not exist yet
     changed = [(k, before[k], v) for k, v in new["train"].items() if before[k] != v]
     fatal += [f"--{k.replace('_', '-')}: {a} -> {b}" for k, a, b in changed if k in FIXED]
     if fatal:
@@ -87,13 +89,13 @@ def tokenizer_text(tokenizer: dict[str, Any]) -> str:
     return f"{tokenizer.get('path')} ({tokenizer['size']:,} ids, fingerprint {tokenizer['fingerprint']})"
 
 
-def introduction(config: Config, made: dict[str, Any], step: int) -> str:
+def introduction(config: RunConfig, facts: dict[str, Any], step: int) -> str:
     """The lines printed before training: size of the model, number of steps and tokens, learning rate."""
-    n = sum(parameters(ModelConfig(**made["model"])).values())
-    seen, there = config.steps * config.batch_tokens, made["data"]["sequences"] * config.seq_len
+    n, held_out = sum(parameters(ModelConfig(**facts["model"])).values()), facts["data"]["held out"]
+    seen, available = config.steps * config.batch_tokens, facts["data"]["sequences"] * config.seq_len
     lines = [
-        f"{n:,} parameters; {config.steps:,} steps of {config.batch_tokens:,} tokens: {seen:,} of {there:,} tokens "
-        f"({seen / there:.2f} epochs), {made['data']['held out']} held-out sequences; learning rate {config.lr:.3g}"
+        f"{n:,} parameters; {config.steps:,} steps of {config.batch_tokens:,} tokens: {seen:,} of {available:,} tokens "
+        f"({seen / available:.2f} epochs), {held_out} held-out sequences; learning rate {config.lr:.3g}"
     ]
     if config.batch_tokens > LARGEST_BATCH:
         lines.append(

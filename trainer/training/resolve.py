@@ -17,7 +17,7 @@ from trainer.huggingface.tokenizer import read_tokenizer
 from trainer.model.presets import ffn_width, preset, reshaped
 from trainer.model.transformer import ModelConfig
 from trainer.training.checkpoint import about
-from trainer.training.config import Config
+from trainer.training.config import RunConfig
 from trainer.training.optim import scaled_lr
 from trainer.training.recipe import tokenizer_text
 
@@ -25,16 +25,16 @@ from trainer.training.recipe import tokenizer_text
 def check_tokenizer(init: str, facts: dict[str, Any], shards: Shards) -> None:
     """Raises TrainerError if the tokenizer of --init is known and is not the one that the shards were encoded with."""
     if _is_run(init):
-        mine = facts["tokenizer"]
+        known = facts["tokenizer"]
     else:
         try:
-            there = read_tokenizer(init)
+            found = read_tokenizer(init)
         except TrainerError:
-            return  # no tokenizer beside the weights: only the vocabulary size can be checked
-        mine = {"path": init, "size": there.size, "fingerprint": there.fingerprint}
-    if mine["fingerprint"] != shards.tokenizer["fingerprint"]:
+            return  # no tokenizer in the directory of the weights: only the vocabulary size can be checked
+        known = {"path": init, "size": found.size, "fingerprint": found.fingerprint}
+    if known["fingerprint"] != shards.tokenizer["fingerprint"]:
         raise TrainerError(
-            f"the model uses the tokenizer {tokenizer_text(mine)},"
+            f"the model uses the tokenizer {tokenizer_text(known)},"
             f" but the shards were encoded with {tokenizer_text(shards.tokenizer)}",
             where=str(shards.directory),
             fix=f"run `tinydata encode CORPUS --vocab {init}`, or convert the model with trainer.inherit --vocab",
@@ -46,23 +46,23 @@ def _is_run(init: str) -> bool:
     return not (Path(init) / "config.json").exists()
 
 
-def model_config(config: Config, shards: Shards | None) -> ModelConfig:
+def model_config(config: RunConfig, shards: Shards | None) -> ModelConfig:
     """The shape of the preset or of --init's model, changed by the options; the vocabulary is that of the data."""
     changes: dict[str, Any] = {"width": config.width, "depth": config.depth, "expand": config.expand}
     changes |= {"heads": config.heads, "kv_heads": config.kv_heads}
     switches: dict[str, Any] = {"tied": config.tied, "qk_norm": config.qk_norm}
     switches |= {"series": config.series or None, "shortcut": None if config.shortcut < 0 else config.shortcut}
-    told = {k: v for k, v in switches.items() if v is not None}
+    given = {k: v for k, v in switches.items() if v is not None}
     if config.init:
         model, facts = about(config.init)
-        _check_shape(model, changes, told)
+        _check_shape(model, changes, given)
         if shards:
             _check_vocabulary(config.init, model, facts, shards)
         longest = model.seq_len if _is_run(config.init) else min(model.seq_len, 2048)
         return replace(model, seq_len=config.seq_len or longest)
     model = reshaped(preset(config.preset).model, **changes)
     vocab = shards.vocab if shards else config.vocab or model.vocab
-    return replace(model, vocab=vocab, seq_len=config.seq_len or model.seq_len, **told)
+    return replace(model, vocab=vocab, seq_len=config.seq_len or model.seq_len, **given)
 
 
 def _check_shape(model: ModelConfig, changes: dict[str, Any], switches: dict[str, Any]) -> None:
@@ -91,7 +91,7 @@ def _check_vocabulary(init: str, model: ModelConfig, facts: dict[str, Any], shar
         )
 
 
-def resolve(config: Config, model: ModelConfig, sequences: Sequences | None, world: int) -> Config:
+def resolve(config: RunConfig, model: ModelConfig, sequences: Sequences | None, world: int) -> RunConfig:
     """Replaces every 0 and -1 by the value it stands for. Raises TrainerError for contradictory options."""
     base = preset(config.preset)
     T = model.seq_len
@@ -110,7 +110,7 @@ def resolve(config: Config, model: ModelConfig, sequences: Sequences | None, wor
             f"the data has only {sequences.size} sequences, fewer than one batch of {rows}",
             fix="use a smaller --batch-tokens, or set --steps",
         )
-    held = len(sequences.held_out) * T if sequences else 0  # tokens; one costs a third of one that is trained on
+    held_out = len(sequences.held_out) * T if sequences else 0  # tokens; validating one costs a third of training on it
     cuda = torch.cuda.is_available() if config.device == "auto" else config.device == "cuda"
     return replace(
         config,
@@ -120,7 +120,7 @@ def resolve(config: Config, model: ModelConfig, sequences: Sequences | None, wor
         steps=steps,
         lr=config.lr or scaled_lr(base.lr, batch, base.batch_tokens),
         warmup=config.warmup if config.warmup >= 0 else min(2000, max(1, round(0.03 * steps))),
-        validate_every=config.validate_every or max(1, steps // 20, math.ceil(10 / 3 * held / batch)),
+        validate_every=config.validate_every or max(1, steps // 20, math.ceil(10 / 3 * held_out / batch)),
         save_every=config.save_every or max(1, steps // 10),
         log_every=config.log_every or max(1, steps // 30),
         device="cuda" if cuda else "cpu",
@@ -134,7 +134,7 @@ class Data(NamedTuple):
     round: Round | None = None  # the selection of sequences to train on; None: all
 
 
-def open_data(config: Config) -> tuple[Config, Data | None]:
+def open_data(config: RunConfig) -> tuple[RunConfig, Data | None]:
     """Opens the data; returns the configuration with the sequence length and the holdout that the data prescribe."""
     if not config.data and config.plan:
         return config, None
@@ -153,16 +153,16 @@ def open_data(config: Config) -> tuple[Config, Data | None]:
     return replace(config, holdout=_holdout(config, data.shards)), data
 
 
-def _holdout(config: Config, shards: Shards) -> int:
+def _holdout(config: RunConfig, shards: Shards) -> int:
     """If --holdout is not given: that of --init's run on the same shards, whose held-out sequences are still unseen."""
-    facts = about(config.init)[1] if config.init and config.holdout < 0 else {}
+    facts = about(config.init).facts if config.init and config.holdout < 0 else {}
     same = facts.get("data", {}).get("fingerprint") == shards.fingerprint
     return facts["train"]["holdout"] if same and "train" in facts else config.holdout
 
 
-def sequences_of(config: Config, data: Data, length: int) -> Sequences:
+def sequences_of(config: RunConfig, data: Data, length: int) -> Sequences:
     total = max(0, (data.shards.tokens - 1) // length)
-    kept, inclusion = None, None
+    kept = None
     if data.round and config.kept:
         fix = "remove --kept, or pass the shards instead of the round as --data"
         raise TrainerError("--kept cannot be combined with a round, which has its own list of sequences", fix=fix)
@@ -171,12 +171,15 @@ def sequences_of(config: Config, data: Data, length: int) -> Sequences:
         what = "--unbias needs the probability with which each sequence was kept, which is not recorded here"
         raise TrainerError(what, where=config.data, fix=fix)
     if data.round:
-        kept, inclusion = data.round.kept(total)
-        if config.unbias and not ((inclusion > 0) & (inclusion <= 1)).all():
+        kept = data.round.kept(total)
+        chances = kept.inclusion
+        if config.unbias and (chances is None or not ((chances > 0) & (chances <= 1)).all()):
             fix = "run `tinydata resample` again, or train without --unbias"
             raise TrainerError(
                 "the round has probabilities outside (0, 1]", where=f"{config.data}, column inclusion", fix=fix
             )
     elif config.kept:
-        kept, _ = read_kept(config.kept, total)
-    return Sequences(data.shards, length, config.holdout, kept, inclusion if config.unbias else None)
+        kept = read_kept(config.kept, total)
+    if kept is None:
+        return Sequences(data.shards, length, config.holdout)
+    return Sequences(data.shards, length, config.holdout, kept.numbers, kept.inclusion if config.unbias else None)

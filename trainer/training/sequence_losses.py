@@ -1,7 +1,7 @@
-"""RUN/losses/step-00000100.parquet: the loss of every sequence that was trained on, one file between two checkpoints.
+"""RUN/losses/step-00000100.parquet: the loss of every sequence trained on, one file per checkpoint.
 
-step, sequence, tokens, nll, max: a row per sequence of each batch, in its order; under the weights before that step's
-update. What `tinydata score --losses` makes scores of without a forward pass.
+Columns step, sequence, tokens, nll, max: one row per sequence, in the order of the batch. The losses are those before
+the update of that step. `tinydata score --losses` computes scores from them without a forward pass.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ FOLDER = "losses"
 
 
 class SequenceLosses:
-    """Sums stay on the device until a file is written: a step that logs does not wait for it.
+    """Collects losses on the device, so that no step waits for them, and writes a file before each checkpoint.
 
-    Whatever is not in a checkpoint is removed first: those steps are taken again.
+    Files newer than the checkpoint that a run resumes from are deleted, because those steps are repeated.
     """
 
     def __init__(self, run: Path, w: World, step: int):
@@ -36,23 +36,21 @@ class SequenceLosses:
                     file.unlink()
 
     def add(self, step: int, numbers: np.ndarray, sums: Tensor) -> None:
-        """numbers int64 [rows]: of all sequences of the batch; sums float64 [rows / ranks, 3]: this rank's."""
+        """numbers int64 [rows]: all sequences of the batch; sums float64 [rows / ranks, 3]: this rank's by_sequence."""
         self._steps.append(step)
         self._numbers.append(numbers)
         self._sums.append(sums)
 
     def save(self, step: int) -> None:
-        """Before the checkpoint of `step`: what that one has seen is then on the disk. All ranks call it."""
+        """Called by all ranks before the checkpoint of `step` is saved, so that a checkpoint always has its losses."""
         if not self._steps:
             return
         own = torch.stack(self._sums)  # [steps, rows / ranks, 3]
         every = [torch.empty_like(own) for _ in range(self._w.size)]
         dist.all_gather(every, own)
         if self._w.first:
-            table = (
-                torch.stack(every, dim=2).flatten(0, 2).cpu().numpy()
-            )  # row k of rank r is the batch's k * ranks + r
-            self._write(step, table)
+            # row k of rank r is row k * ranks + r of the batch
+            self._write(step, torch.stack(every, dim=2).flatten(0, 2).cpu().numpy())
         self._steps, self._numbers, self._sums = [], [], []
 
     def _write(self, step: int, table: np.ndarray) -> None:
@@ -77,6 +75,6 @@ class SequenceLosses:
 
 
 def by_sequence(nll: Tensor, targets: Tensor) -> Tensor:
-    """nll, targets [B, T] -> float64 [B, 3]: targets that count, sum of their nll, the largest."""
+    """nll, targets [B, T] -> float64 [B, 3]: number of targets that count, sum of their nll, largest nll."""
     largest = nll.amax(dim=1).double()
     return torch.stack([(targets >= 0).sum(dim=1).double(), nll.sum(dim=1, dtype=torch.float64), largest], dim=1)

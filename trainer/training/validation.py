@@ -1,7 +1,7 @@
-"""Held-out sequences -> loss and bits per byte, by domain, over all ranks: the number that compares vocabularies.
+"""Held-out sequences -> loss and bits per byte, by domain, over all ranks.
 
-bits per byte = sum of nll in nats / (ln 2 x bytes of text that the targets stand for). Special tokens stand for
-no text: they are in the loss and not in the bits.
+bits per byte = sum of nll in nats / (ln 2 x bytes of text that the targets encode): the measure that can be compared
+between vocabularies. Special tokens encode no text, so they count in the loss but not in the bits per byte.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from trainer.data.order import Sequences
 from trainer.data.shards import Shards
 from trainer.model.head_loss import IGNORE
 
-LONGEST = 2048  # tokens of a sequence, where a model of other origin could do more
-PIECES = "pieces.parquet"  # token_id, bytes, special; beside the shards
+LONGEST = 2048  # tokens per sequence, for models of other origin that would accept more
+PIECES = "pieces.parquet"  # token_id, bytes, special; in the directory of the shards
 
 
 def piece_bytes(directory: Path) -> np.ndarray | None:
-    """int64 [vocab]: bytes of text each id stands for, 0 for special ones; None where the shards do not say."""
+    """int64 [vocab]: bytes of text that each id encodes, 0 for special tokens; None if the shards lack the table."""
     import pyarrow.parquet as pq
 
     if not (directory / PIECES).exists():
@@ -38,7 +38,7 @@ def piece_bytes(directory: Path) -> np.ndarray | None:
 
 
 class Sums:
-    """Of each domain: nll of all targets, their number, nll of those that stand for text, bytes of it."""
+    """For each domain: nll of all targets, their number, nll of the targets that encode text, bytes of that text."""
 
     def __init__(self, shards: Shards):
         self.names, self._domain_of = shards.domains
@@ -47,7 +47,7 @@ class Sums:
         self.table = np.zeros((len(self.names), 4))
 
     def add(self, first: np.ndarray, targets: np.ndarray, nll: np.ndarray) -> None:
-        """first int64 [B]: where in the stream each row's first target is; targets, nll [B, T]."""
+        """first int64 [B]: position of each row's first target in the token stream; targets, nll [B, T]."""
         at = first[:, None] + np.arange(targets.shape[1])
         domain = self._domain_of[np.searchsorted(self._starts, at, side="right") - 1]
         counts = targets != IGNORE
@@ -57,7 +57,7 @@ class Sums:
             self.table[:, k] += np.bincount(domain.ravel(), values.ravel().astype(np.float64), len(self.names))
 
     def result(self) -> dict[str, Any]:
-        """loss, bits_per_byte where bytes are known, and the same of each domain that occurs."""
+        """loss; bits_per_byte if the bytes are known; and both for each domain that occurs."""
         values = _measures(self.table.sum(axis=0))
         domains = {n: _measures(row) for n, row in zip(self.names, self.table, strict=True) if row[1]}
         return values | ({"domains": domains} if len(domains) > 1 else {})
@@ -80,14 +80,15 @@ def measured(
     documents: bool = False,
     done: Callable[[int], None] = lambda n: None,
 ) -> dict[str, Any]:
-    """Numbers of sequences -> Sums.result(), `rows` sequences at once, the same shape every time, split over ranks.
+    """Numbers of sequences -> Sums.result(), computed `rows` sequences at a time, divided over the ranks.
 
-    `done` hears of each step's tokens. All ranks must call it.
+    Every forward pass has the same shape. `done` is called with the number of tokens after each of them. All ranks
+    must call this function.
     """
     together = dist.is_available() and dist.is_initialized()
     rank, world = (dist.get_rank(), dist.get_world_size()) if together else (0, 1)
     sums, T = Sums(sequences.shards), sequences.length
-    # all ranks take as many steps: sharded weights are gathered in each
+    # all ranks need the same number of forward passes, because each gathers the sharded weights
     each = -(-len(numbers) // (rows * world)) * rows
     own = numbers[rank::world]
     was = model.training
@@ -104,7 +105,7 @@ def measured(
     model.train(was)
     for module in model.modules():
         if isinstance(module, FSDPModule):
-            module.reshard()  # no backward does it here; whole weights would be saved without their moments
+            module.reshard()  # without a backward pass nothing else does; a checkpoint would store whole weights
     if together:
         t = torch.from_numpy(sums.table).to(device)
         dist.all_reduce(t)

@@ -1,6 +1,6 @@
 """Byte-level BPE: `tokenizer.json`, or the older `vocab.json` with `merges.txt` (GPT-2).
 
-Merges are listed, their line number is their rank. Source: huggingface/tokenizers
+Merges are listed, and their position is their rank. Source: huggingface/tokenizers
 models/bpe/model.rs and pre_tokenizers/byte_level.rs; openai/gpt-2 src/encoder.py.
 """
 
@@ -15,10 +15,10 @@ from typing import Any, Self
 import numpy as np
 
 from tinydata.tokenizers.base import ADDED, BYTE, CONTROL, NORMAL, first_free, places
-from tinydata.tokenizers.families import hf_files as companions
-from tinydata.tokenizers.families.merging import Merging, build_tree
+from tinydata.tokenizers.families import hf_files
+from tinydata.tokenizers.families.merging import Merging, build_tree, listed_pairs
 from tinydata.tokenizers.families.tokenizer_json import Native, broken, check_bpe, read_json
-from tinydata.tokenizers.kernels.bpe import Pairs, Symbols, build_pairs
+from tinydata.tokenizers.kernels.bpe import Pairs, Symbols
 from tinydata.tokenizers.kernels.cutters import LETTER, NUMBER, SPACE, Cl100k, Cutter, Gpt2, atoms
 from tinydata.tokenizers.kernels.merge_tree import Tree
 
@@ -28,7 +28,7 @@ _LETTERS = r"|[^\r\n\p{L}\p{N}]?\p{L}+|"
 GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 QWEN = _CONTRACTIONS + _LETTERS + r"\p{N}" + _CL100K_REST
 CL100K_3 = _CONTRACTIONS + _LETTERS + r"\p{N}{1,3}" + _CL100K_REST
-# regex of a Split pre-tokenizer -> digits in one word (0: no limit)
+# regex of a Split pre-tokenizer -> most digits in one word (0: no limit)
 _CL100K = {QWEN: 1, CL100K_3: 3, _CONTRACTIONS + _LETTERS + r"\p{N}+" + _CL100K_REST: 0}
 
 
@@ -44,10 +44,10 @@ class ByteLevelBPE(Native, Merging):
         model = config["model"]
         self._vocab: dict[str, int] = model["vocab"]
         self._added = config.get("added_tokens") or []
-        extra = companions.added_tokens(files)
+        extra = hf_files.added_tokens(files)
         top = max([*self._vocab.values(), *extra, *(t["id"] for t in self._added)])
         self.size = top + 1
-        self.kinds = np.full(self.size, CONTROL, np.uint8)  # a gap in the ids stays until renumbered
+        self.kinds = np.full(self.size, CONTROL, np.uint8)  # ids without a token stay so until renumbered
         self.pieces = [b""] * self.size
         self.gap = np.ones(self.size, np.bool_)
         for text, i in self._vocab.items():
@@ -62,13 +62,13 @@ class ByteLevelBPE(Native, Merging):
 
     @classmethod
     def from_config(cls, files: dict[str, bytes], config: dict[str, Any], path: str) -> ByteLevelBPE:
-        """{name: content}, the object in its tokenizer.json -> ByteLevelBPE; raises TinydataError if it lacks parts."""
+        """{name: content}, the parsed tokenizer.json -> ByteLevelBPE; raises TinydataError if parts are missing."""
         check_bpe(config["model"], path)
         return cls(files, config)
 
     @classmethod
     def from_vocab_merges(cls, files: dict[str, bytes], path: str) -> ByteLevelBPE:
-        """{vocab.json, merges.txt} -> the same tokenizer as GPT-2's tokenizer.json."""
+        """{vocab.json, merges.txt} -> the tokenizer that GPT-2's tokenizer.json describes."""
         name = next(iter(files))
         vocab = read_json(files[name], path)
         try:
@@ -107,50 +107,50 @@ class ByteLevelBPE(Native, Merging):
         }
         return cls(files, config)
 
-    # -- text before it is cut ----------------------------------------------------------------
+    # -- normalization ------------------------------------------------------------------------
 
     @cached_property
     def _normalizer(self) -> str:
         return (self.config.get("normalizer") or {"type": ""})["type"]
 
     @cached_property
-    def unsafe(self) -> np.ndarray | None:
-        """uint8[0x110000], 1: a text with this character must go through `normal`; None: no text must."""
+    def may_change(self) -> np.ndarray | None:
+        """As base.Tokenizer. NFC: exactly; NFD, NFKC, NFKD: all but ASCII; other normalizers: every character."""
         if not self._normalizer:
             return None
         if self._normalizer == "NFC":
-            return _nfc_unsafe()
+            return _changed_by_nfc()
         table = np.ones(0x110000, np.uint8)
         if self._normalizer in ("NFD", "NFKC", "NFKD"):
             table[:0x80] = 0
         return table
 
-    def normal(self, text: str) -> str | None:
+    def normalize(self, text: str) -> str | None:
         if not self._normalizer:
             return text
         out = self._native.normalizer.normalize_str(text)
         raw = [t["content"] for t in self._added if not t["normalized"]]
-        if any(t in text or t in out for t in raw) or any(t in out for t in self.odd):
-            return None  # normalization stops at a raw token, and what it makes of other text is none
+        if any(t in text or t in out for t in raw) or any(t in out for t in self.library_only):
+            return None  # the library does not normalize across a raw token, nor find one in normalized text
         return out
 
     @cached_property
     def _literals(self) -> list[str]:
-        """What the library looks for in text, one for each added token: some are normalized like the text."""
-        normal = self._native.normalizer.normalize_str if self._normalizer else str
-        return [normal(t["content"]) if t["normalized"] else t["content"] for t in self._added]
+        """The string that the library matches for each added token: some are normalized like the text."""
+        normalize = self._native.normalizer.normalize_str if self._normalizer else str
+        return [normalize(t["content"]) if t["normalized"] else t["content"] for t in self._added]
 
     @cached_property
-    def odd(self) -> list[str]:
-        """Added tokens that take their surroundings with them: documents that hold one are encoded whole."""
-        marks = ("lstrip", "rstrip", "single_word")
-        return [s for s, t in zip(self._literals, self._added, strict=True) if any(t.get(m) for m in marks)]
+    def library_only(self) -> list[str]:
+        """Added tokens that are matched together with, or depending on, the text around them."""
+        flags = ("lstrip", "rstrip", "single_word")
+        return [s for s, t in zip(self._literals, self._added, strict=True) if any(t.get(flag) for flag in flags)]
 
-    # -- what the compiled kernels follow -----------------------------------------------------
+    # -- for the compiled kernels -------------------------------------------------------------
 
     @cached_property
     def _regex(self) -> str:
-        """The regex that cuts text into words, or "" if the pre-tokenizer is another kind of thing."""
+        """The regex that cuts text into words, or "" if the pre-tokenizer does not work by one."""
         node = self.config.get("pre_tokenizer") or {}
         nodes = node.get("pretokenizers", []) if node.get("type") == "Sequence" else [node]
         if not nodes or nodes[-1].get("type") != "ByteLevel" or nodes[-1].get("add_prefix_space"):
@@ -167,7 +167,7 @@ class ByteLevelBPE(Native, Merging):
     def why_not(self) -> str:
         model = self.config["model"]
         if self._regex != GPT2 and self._regex not in _CL100K:
-            return "its pre-tokenizer is none of the known ones"
+            return "its pre-tokenizer is not one of the known ones"
         if model.get("dropout") or model.get("continuing_subword_prefix") or model.get("end_of_word_suffix"):
             return "its model uses dropout, a continuing-subword prefix or an end-of-word suffix"
         if any(c not in self._vocab for c, b in BYTE_OF.items() if b not in _NEVER_IN_UTF8):
@@ -182,15 +182,14 @@ class ByteLevelBPE(Native, Merging):
     def whole_words(self) -> dict[bytes, int]:  # type: ignore[override]
         if not self.config["model"].get("ignore_merges"):
             return {}
-        never = np.flatnonzero(~build_tree(self).reachable & (self.kinds == NORMAL) & ~self.gap).tolist()
-        found = {
-            self.pieces[i]: i for i in never if self.pieces[i].decode("utf-8", "ignore").encode() == self.pieces[i]
-        }
-        made = self.encode([piece.decode() for piece in found])
-        return {piece: i for (piece, i), ids in zip(found.items(), made, strict=True) if ids == [i]}
+        unmerged = np.flatnonzero(~build_tree(self).reachable & (self.kinds == NORMAL) & ~self.gap).tolist()
+        pieces = {self.pieces[i]: i for i in unmerged}
+        texts = {piece: i for piece, i in pieces.items() if piece.decode("utf-8", "ignore").encode() == piece}
+        rows = self.encode([piece.decode() for piece in texts])
+        return {piece: i for (piece, i), ids in zip(texts.items(), rows, strict=True) if ids == [i]}
 
     def tree(self) -> Tree:
-        """A piece that is only looked up as a whole word falls back on what merging makes of it."""
+        """As base.Tokenizer; a piece that is only looked up as a whole word is spelled with what merging gives."""
         tree = build_tree(self)
         tree.reachable[list(self.whole_words.values())] = True
         return tree
@@ -199,9 +198,9 @@ class ByteLevelBPE(Native, Merging):
     def cutter(self) -> Cutter | None:
         if self.why_not:
             return None
-        odd = set(self.odd)
-        found = zip(self._literals, self._added, strict=True)
-        nxt, ids = atoms({s.encode(): t["id"] for s, t in found if s not in odd})
+        excluded = set(self.library_only)
+        added = zip(self._literals, self._added, strict=True)
+        nxt, ids = atoms({s.encode(): t["id"] for s, t in added if s not in excluded})
         if self._regex == GPT2:
             return Gpt2(_classes(), nxt, ids, -1)
         return Cl100k(_classes(), _CL100K[self._regex], nxt, ids, -1)
@@ -211,53 +210,48 @@ class ByteLevelBPE(Native, Merging):
         by_byte = np.full(256, -1, np.int32)
         for text, b in BYTE_OF.items():
             by_byte[b] = self._vocab.get(text, -1)
-        none = np.zeros(0, np.int32)
-        return Symbols(by_byte, none, none, none, 0, self.size)
+        empty = np.zeros(0, np.int32)
+        return Symbols(by_byte, empty, empty, empty, 0, self.size)
 
     @cached_property
     def pairs(self) -> Pairs:
-        ranks = {companions.split_merge(m): rank for rank, m in enumerate(self.config["model"]["merges"])}
-        rows = []
-        for (left, right), rank in ranks.items():  # of a merge that is listed twice the library takes the last
-            if left in self._vocab and right in self._vocab and left + right in self._vocab:
-                rows.append((self._vocab[left], self._vocab[right], rank, self._vocab[left + right]))
-        return build_pairs(*np.array(rows, np.int64).reshape(-1, 4).T)
+        return listed_pairs(self._vocab, self.config["model"]["merges"])
 
     def removable(self) -> np.ndarray:
         return (self.kinds == NORMAL) | self.gap
 
-    # -- the compact one ----------------------------------------------------------------------
+    # -- the compact tokenizer ----------------------------------------------------------------
 
     def order(self, keep: np.ndarray) -> np.ndarray:
         return np.sort(np.asarray(keep, np.int64))
 
     def subset(self, keep: np.ndarray) -> Self:
         new_id = {int(old): new for new, old in enumerate(self.order(keep))}
-        return self._with(companions.slice_json(self.config, new_id), new_id)
+        return self._with(hf_files.slice_json(self.config, new_id), new_id)
 
     def extended(self, merges: Sequence[tuple[int, int]]) -> Self:
-        """As base.Extendable: the merges stand at the end of the list."""
+        """As base.Extendable: the new merges are appended to the list."""
         texts = {i: t for t, i in self._vocab.items()}
         pairs = []
         for k, (left, right) in enumerate(merges):
             pairs.append((texts[left], texts[right]))
             texts[self.size + k] = "".join(pairs[-1])
         new_id = {old: int(new) for old, new in enumerate(places(self, len(merges))[: self.size])}
-        config = companions.slice_json(self.config, new_id)
+        config = hf_files.slice_json(self.config, new_id)
         learned = [left + right for left, right in pairs]
-        return self._with(companions.extend_json(config, first_free(self), learned, pairs), new_id)
+        return self._with(hf_files.extend_json(config, first_free(self), learned, pairs), new_id)
 
     def _with(self, config: dict[str, Any], new_id: dict[int, int]) -> Self:
-        files = {"tokenizer.json": companions.dump(config)}
-        files |= companions.renumber({n: c for n, c in self.files.items() if n not in files}, new_id)
+        files = {"tokenizer.json": hf_files.dump(config)}
+        files |= hf_files.renumber({n: c for n, c in self.files.items() if n not in files}, new_id)
         if "merges.txt" in self.files:
-            merges = [" ".join(companions.split_merge(m)) for m in config["model"]["merges"]]
+            merges = [" ".join(hf_files.split_merge(m)) for m in config["model"]["merges"]]
             files["vocab.json"] = json.dumps(config["model"]["vocab"], ensure_ascii=False).encode() + b"\n"
             files["merges.txt"] = ("#version: 0.2\n" + "\n".join(merges) + "\n").encode()
         if "tokenizer_config.json" not in files:
             end = {t["content"] for t in self._added} & {"<|endoftext|>"}
             config_file = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
-            files["tokenizer_config.json"] = companions.dump(
+            files["tokenizer_config.json"] = hf_files.dump(
                 config_file | ({"eos_token": end.pop(), "add_prefix_space": False} if end else {})
             )
         return type(self)(files, config)
@@ -270,9 +264,9 @@ def _can_overlap(a: str, b: str) -> bool:
 
 def _alphabet() -> dict[str, int]:
     """{printable character: byte}: GPT-2's way to write any byte as text."""
-    shown = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    hidden = [b for b in range(256) if b not in shown]
-    return {chr(b): b for b in shown} | {chr(256 + i): b for i, b in enumerate(hidden)}
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [b for b in range(256) if b not in printable]
+    return {chr(b): b for b in printable} | {chr(256 + i): b for i, b in enumerate(others)}
 
 
 BYTE_OF = _alphabet()
@@ -283,33 +277,33 @@ _NEVER_IN_UTF8 = {0xC0, 0xC1, *range(0xF5, 0x100)}  # GPT-NeoX has no symbols fo
 def _to_bytes(text: str) -> bytes:
     try:
         return bytes(BYTE_OF[c] for c in text)
-    except KeyError:  # a piece that was added without the byte alphabet
+    except KeyError:  # a piece that is not written in the byte alphabet
         return text.encode()
 
 
 @cache
 def _classes() -> np.ndarray:
-    """uint8[0x110000]: OTHER LETTER NUMBER SPACE, asked of the library itself.
+    """uint8[0x110000]: OTHER LETTER NUMBER SPACE, determined with the library itself.
 
     Its Unicode version is not Python's: unicodedata of 3.11 differs on thousands of letters.
     """
     from tokenizers import Regex, normalizers
 
     table = np.zeros(0x110000, np.uint8)
-    # surrogates are no text, and above the third plane there are no letters, numbers or blanks
+    # surrogates are not text, and the planes above the third have no letters, numbers or white space
     points = np.delete(np.arange(0x40000, dtype="<u4"), slice(0xD800, 0xE000))
     every = points.tobytes().decode("utf-32-le")
     for kind, others in ((LETTER, r"\P{L}+"), (NUMBER, r"\P{N}+"), (SPACE, r"\S+")):
-        left = normalizers.Replace(Regex(others), "").normalize_str(every)
-        table[np.frombuffer(left.encode("utf-32-le"), np.uint32)] = kind
+        of_kind = normalizers.Replace(Regex(others), "").normalize_str(every)
+        table[np.frombuffer(of_kind.encode("utf-32-le"), np.uint32)] = kind
     return table
 
 
 @cache
-def _nfc_unsafe() -> np.ndarray:
-    """uint8[0x110000], 0: NFC can never touch this character, whatever its neighbours are.
+def _changed_by_nfc() -> np.ndarray:
+    """uint8[0x110000], 0: NFC never changes this character, whatever its neighbors are.
 
-    Safe: assigned, its own NFC, no combining mark, and never the second of a composition.
+    That is: assigned, its own NFC, not a combining mark, and never the second of a composition.
     """
     table = np.ones(0x110000, np.uint8)
     second = set(range(0x1161, 0x1176)) | set(range(0x11A8, 0x11C3))  # Hangul vowels and finals

@@ -1,8 +1,7 @@
-"""The Hugging Face files around a vocabulary, with their ids renumbered and nothing else touched.
+"""The Hugging Face files of a tokenizer, with their ids renumbered and nothing else changed.
 
 `tokenizer.json`, `tokenizer_config.json` (added_tokens_decoder), `added_tokens.json`,
-`special_tokens_map.json`, `chat_template.jinja`. A token that is gone is dropped where it is
-listed; ids that nothing maps never stay behind.
+`special_tokens_map.json`, `chat_template.jinja`. A removed token is removed from every list, and no old id remains.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ def dump(value: Any) -> bytes:
 
 
 def renumber(files: dict[str, bytes], new_id: dict[int, int]) -> dict[str, bytes]:
-    """{name: content} under old ids -> the companions among them under new ids."""
+    """{name: content}, {old id: new id} -> those of the files above, renumbered."""
     out = {}
     for name, content in files.items():
         if name == "tokenizer.json":
@@ -35,17 +34,17 @@ def renumber(files: dict[str, bytes], new_id: dict[int, int]) -> dict[str, bytes
 
 
 def added_tokens(files: dict[str, bytes]) -> dict[int, str]:
-    """{id: text} of the added tokens that any companion lists."""
-    found: dict[int, str] = {}
-    found.update({i: t for t, i in read(files, "added_tokens.json").items()})
+    """{id: text} of the added tokens that any of the files lists."""
     decoder = read(files, "tokenizer_config.json").get("added_tokens_decoder") or {}
-    found.update({int(i): t["content"] for i, t in decoder.items()})
-    found.update({t["id"]: t["content"] for t in read(files, "tokenizer.json").get("added_tokens", [])})
-    return found
+    return {
+        **{i: t for t, i in read(files, "added_tokens.json").items()},
+        **{int(i): t["content"] for i, t in decoder.items()},
+        **{t["id"]: t["content"] for t in read(files, "tokenizer.json").get("added_tokens", [])},
+    }
 
 
 def read(files: dict[str, bytes], name: str) -> Json:
-    """The JSON object in one of the files, {} if it is not there; raises TinydataError for anything else."""
+    """The JSON object in one of the files, {} if the file is missing; raises TinydataError for anything else."""
     try:
         value = json.loads(files.get(name, b"{}"))
     except ValueError:
@@ -63,7 +62,7 @@ def read(files: dict[str, bytes], name: str) -> Json:
 def slice_json(tokenizer: Json, new_id: dict[int, int]) -> Json:
     """A tokenizer.json with only the tokens in `new_id`.
 
-    A merge survives if both parts and the result do; post-processor, padding and added-token ids follow.
+    A merge is kept if both its parts and its result are. The ids of added tokens, post-processor and padding follow.
     """
     model = dict(tokenizer["model"])
     out = {**tokenizer, "model": model}
@@ -76,7 +75,7 @@ def slice_json(tokenizer: Json, new_id: dict[int, int]) -> Json:
         vocab = {t: new_id[i] for t, i in model["vocab"].items() if i in new_id}
         model["vocab"] = dict(sorted(vocab.items(), key=lambda kv: kv[1]))
         if "merges" in model:
-            model["merges"] = [m for m in model["merges"] if _alive(m, vocab)]
+            model["merges"] = [m for m in model["merges"] if _is_spelled(m, vocab)]
     added = [{**t, "id": new_id[t["id"]]} for t in tokenizer.get("added_tokens", []) if t["id"] in new_id]
     out["added_tokens"] = sorted(added, key=lambda t: t["id"])
     if out.get("post_processor"):
@@ -87,7 +86,7 @@ def slice_json(tokenizer: Json, new_id: dict[int, int]) -> Json:
 
 
 def extend_json(tokenizer: Json, at: int, texts: list[str], merges: list[tuple[str, str]]) -> Json:
-    """A tokenizer.json (model BPE) whose ids from `at` on are free for len(texts) -> it with these, and merges last."""
+    """A tokenizer.json (model BPE) with len(texts) free ids from `at` on -> with these pieces and merges last."""
     model = dict(tokenizer["model"])
     vocab = model["vocab"] | {text: at + k for k, text in enumerate(texts)}
     model["vocab"] = dict(sorted(vocab.items(), key=lambda kv: kv[1]))
@@ -96,28 +95,28 @@ def extend_json(tokenizer: Json, at: int, texts: list[str], merges: list[tuple[s
     return {**tokenizer, "model": model}
 
 
-def taught(content: bytes, at: int, texts: list[str]) -> bytes:
-    """The tokenizer.json of a SentencePiece model, ids from `at` on free for len(texts): with these pieces.
+def extend_converted(content: bytes, at: int, texts: list[str]) -> bytes:
+    """A tokenizer.json converted from a SentencePiece model, len(texts) free ids from `at` on -> with these pieces.
 
-    Every way to split a piece into two pieces is a merge, as where such a file is made from a model.
+    Every way to split a piece into two pieces is a merge, as in the conversion.
     """
     tokenizer = json.loads(content)
     vocab = tokenizer["model"]["vocab"] | {text: at + k for k, text in enumerate(texts)}
     merges = []
     for text in texts:
         parts = [(text[:i], text[i:]) for i in range(1, len(text))]
-        found = [(vocab[a], vocab[b], a, b) for a, b in parts if a in vocab and b in vocab]
-        merges += [(a, b) for _, _, a, b in sorted(found)]
+        known = [(vocab[a], vocab[b], a, b) for a, b in parts if a in vocab and b in vocab]
+        merges += [(a, b) for _, _, a, b in sorted(known)]
     return dump(extend_json(tokenizer, at, texts, merges))
 
 
 def split_merge(merge: str | list[str]) -> tuple[str, str]:
-    """A merge as either version of the format writes it -> (left, right)."""
+    """A merge in either version of the format -> (left, right)."""
     left, right = merge.split(" ", 1) if isinstance(merge, str) else merge
     return left, right
 
 
-def _alive(merge: str | list[str], vocab: dict[str, int]) -> bool:
+def _is_spelled(merge: str | list[str], vocab: dict[str, int]) -> bool:
     left, right = split_merge(merge)
     return left in vocab and right in vocab and left + right in vocab
 

@@ -2,8 +2,8 @@
 
 In BPE, merges are implied by the scores.
 
-Two pieces merge if their concatenation is a piece; the best score goes first, ties to the left.
-User-defined symbols are matched before all else and never merge. Source: google/sentencepiece
+Two pieces merge if their concatenation is a piece, the best score first, and of equal scores the leftmost.
+User-defined symbols are matched first and never merge. Source: google/sentencepiece
 src/bpe_model.cc, src/sentencepiece_model.proto.
 """
 
@@ -17,9 +17,9 @@ from typing import Any, Self
 import numpy as np
 
 from tinydata.core.errors import UNREADABLE, TinydataError, missing_extra
-from tinydata.tokenizers.base import ADDED, BYTE, CONTROL, NORMAL, SPACE, first_free, pieces_that_may_go, places
-from tinydata.tokenizers.families import hf_files as companions
-from tinydata.tokenizers.families.merging import Merging
+from tinydata.tokenizers.base import ADDED, BYTE, CONTROL, NORMAL, SPACE, first_free, places, removable_pieces
+from tinydata.tokenizers.families import hf_files
+from tinydata.tokenizers.families.merging import Merging, character_symbols
 from tinydata.tokenizers.kernels.bpe import Pairs, Symbols, build_pairs
 from tinydata.tokenizers.kernels.cutters import Cutter, PairCuts, add_pairs, atoms
 from tinydata.tokenizers.kernels.implied_merges import code_points, splits
@@ -29,19 +29,19 @@ _KIND = {_NORMAL: NORMAL, _UNKNOWN: CONTROL, _CONTROL: CONTROL, _USER: ADDED, _U
 
 
 class SentencePiece:
-    """What SentencePiece models of every type share: the pieces, the library, the file of the compact one."""
+    """What SentencePiece models of every type share: the pieces, the library, the compact model."""
 
     family = ""
-    main = "tokenizer.model"  # name of the compact model's file
+    main = "tokenizer.model"  # file name of the compact model
 
     def __init__(self, files: dict[str, bytes], proto: Any):
         self.files = files
         self.proto = proto
-        self._texts: list[str] = [p.piece for p in proto.pieces]  # asking protobuf each time costs more than the work
+        self._texts: list[str] = [p.piece for p in proto.pieces]  # reading protobuf is slow
         self._types = np.array([p.type for p in proto.pieces], np.uint8)
         inside = len(proto.pieces)
-        extra = {i: t for i, t in companions.added_tokens(files).items() if i >= inside}
-        self.size = max([inside, *(i + 1 for i in extra)])  # tokens added behind the model, as Hugging Face does
+        extra = {i: t for i, t in hf_files.added_tokens(files).items() if i >= inside}
+        self.size = max([inside, *(i + 1 for i in extra)])  # tokens added after the model's, as by Hugging Face
         self.kinds = np.full(self.size, ADDED, np.uint8)
         self.kinds[:inside] = [_KIND[t] for t in self._types.tolist()]
         self.pieces = [_piece_bytes(p, t) for p, t in zip(self._texts, self._types.tolist(), strict=True)]
@@ -55,7 +55,7 @@ class SentencePiece:
         import sentencepiece
 
         if hasattr(sentencepiece, "SetMinLogLevel"):
-            sentencepiece.SetMinLogLevel(2)  # errors: a warning about InternLM's NUL piece is no news
+            sentencepiece.SetMinLogLevel(2)  # errors only: it warns of InternLM's NUL piece each time
         name, content = next(iter(self.files.items()))
         try:
             return sentencepiece.SentencePieceProcessor(model_proto=content)
@@ -75,28 +75,28 @@ class SentencePiece:
         if all(i < inside for i in ids):
             return self._native.decode(ids)
         runs = groupby(ids, key=lambda i: i < inside)
-        known = (self._native.decode(list(run)) if old else self._literal(run) for old, run in runs)
-        return "".join(known)
+        texts = (self._native.decode(list(run)) if known else self._literal(run) for known, run in runs)
+        return "".join(texts)
 
     def _literal(self, ids: Iterable[int]) -> str:
         return b"".join(self.pieces[i] for i in ids).decode()
 
-    # -- text before it is cut ----------------------------------------------------------------
+    # -- normalization ------------------------------------------------------------------------
 
     @cached_property
     def _rewrites(self) -> bool:
         spec = self.proto.normalizer_spec
         return bool(spec.precompiled_charsmap) or spec.remove_extra_whitespaces
 
-    unsafe = None
-    odd: list[str] = []  # noqa: RUF012 - a constant
+    may_change = None
+    library_only: list[str] = []  # noqa: RUF012 - a constant
 
-    def normal(self, text: str) -> str | None:
+    def normalize(self, text: str) -> str | None:
         return None if self._rewrites else text
 
     @property
     def unk(self) -> int:
-        """Id of an unknown piece."""
+        """Id of the unknown piece."""
         return int(np.argmax(self._types == _UNKNOWN))
 
     @cached_property
@@ -107,9 +107,9 @@ class SentencePiece:
         return ids[np.argsort(order)] if len(ids) == 256 else ids[:0]
 
     def removable(self) -> np.ndarray:
-        return pieces_that_may_go(self.kinds, self.gap, self._texts, len(self.byte_ids) > 0)
+        return removable_pieces(self.kinds, self.gap, self._texts, len(self.byte_ids) > 0)
 
-    # -- the compact one ----------------------------------------------------------------------
+    # -- the compact tokenizer ----------------------------------------------------------------
 
     def order(self, keep: np.ndarray) -> np.ndarray:
         return np.sort(np.asarray(keep, np.int64))
@@ -131,12 +131,12 @@ class SentencePiece:
             if field in proto.DESCRIPTOR.fields_by_name:
                 proto.ClearField(field)
         files = {self.main: proto.SerializeToString(deterministic=True)}
-        files.update(companions.renumber(self.files, new_id))
-        files = files | {n: c for n, c in self.more(proto).items() if n not in files}
+        files.update(hf_files.renumber(self.files, new_id))
+        files = files | {n: c for n, c in self.extra_files(proto).items() if n not in files}
         return type(self)(files, proto)
 
-    def more(self, proto: Any) -> dict[str, bytes]:
-        """{name: content} of what transformers needs besides the compact model, where the big one had no such file."""
+    def extra_files(self, proto: Any) -> dict[str, bytes]:
+        """{name: content} of files that transformers needs with the compact model, unless the big one has them."""
         return {}
 
 
@@ -145,7 +145,7 @@ class SentencePieceBPE(SentencePiece, Merging):
 
     family = "sentencepiece-bpe"
 
-    # -- what the compiled kernels follow -----------------------------------------------------
+    # -- for the compiled kernels -------------------------------------------------------------
 
     @property
     def why_not(self) -> str:
@@ -153,17 +153,17 @@ class SentencePieceBPE(SentencePiece, Merging):
         if self._rewrites:
             return "its normalizer rewrites the text"
         if not spec.escape_whitespaces or self.proto.trainer_spec.treat_whitespace_as_suffix:
-            return "it treats blanks in a way of its own"
+            return "it does not write spaces as ▁ before words"
         if SPACE not in self._texts:
-            return "it has no piece for the blank"
+            return "it has no piece for the space"
         if (self.kinds == BYTE).sum() != 256:
             return "it has no byte fallback, so runs of unknown characters depend on their neighbours"
         if (self._types == _UNUSED).any():
             return "it has pieces of type UNUSED, which merge and split again"
         if any("\0" in p and len(p) > 1 for p in self._texts):
-            return "a piece holds the NUL character"
+            return "a piece contains the NUL character"
         if any(SPACE in self._texts[i] for i in np.flatnonzero(self._types == _USER)):
-            return "a user-defined symbol holds a blank"
+            return "a user-defined symbol contains a space"
         return ""
 
     @cached_property
@@ -172,9 +172,9 @@ class SentencePieceBPE(SentencePiece, Merging):
             return None
         ascii_pairs = np.zeros(128 * 128, np.bool_)
         bits = np.zeros(1 << 19, np.uint8)  # 4M bits for some 300,000 pairs
-        first, second = self._neighbours()
-        for a in (first, _as_blank(first)):
-            for b in (second, _as_blank(second)):
+        first, second = self._neighbors()
+        for a in (first, _as_space(first)):
+            for b in (second, _as_space(second)):
                 ascii = (a < 128) & (b < 128)
                 ascii_pairs[(a[ascii] << 7) | b[ascii]] = True
                 add_pairs(bits, a[~ascii], b[~ascii])
@@ -183,17 +183,17 @@ class SentencePieceBPE(SentencePiece, Merging):
         prefix = int(self.symbols.by_char[ord(SPACE)]) if dummy else -1
         return PairCuts(ascii_pairs, bits, nxt, ids, prefix)
 
-    def _neighbours(self) -> tuple[np.ndarray, np.ndarray]:
-        """(c int32[n], d int32[n]): code points that stand side by side in some normal piece."""
+    def _neighbors(self) -> tuple[np.ndarray, np.ndarray]:
+        """(c int32[n], d int32[n]): adjacent code points in normal pieces."""
         chars, offsets = code_points([self._texts[i] for i in np.flatnonzero(self._types == _NORMAL)])
         inside = np.ones(len(chars), np.bool_)
-        inside[offsets[:-1]] = False  # a piece's first character has no neighbour on its left
+        inside[offsets[:-1]] = False  # the first character of a piece has no left neighbor
         second = np.flatnonzero(inside)
         return chars[second - 1], chars[second]
 
     @cached_property
     def _names(self) -> dict[str, int]:
-        """Surface -> symbol: pieces that take part in merging, then the characters only found inside them."""
+        """{text: symbol} of the pieces that take part in merging, and of characters that only occur inside them."""
         merging = np.isin(self._types, (_NORMAL, _USER, _UNUSED))
         names = {self._texts[i]: i for i in np.flatnonzero(merging).tolist()}
         names.pop("\0", None)  # with byte fallback the library spells NUL as a byte, piece or not
@@ -203,35 +203,26 @@ class SentencePieceBPE(SentencePiece, Merging):
 
     @cached_property
     def symbols(self) -> Symbols:
-        names = self._names
-        by_char = np.full(0x110000, -1, np.int32)
-        char_of = np.full(max(self.size, max(names.values()) + 1), -1, np.int32)
-        for text, i in names.items():
-            if len(text) == 1:
-                by_char[ord(text)] = i
-                char_of[i] = ord(text)
-        by_char[0x20] = by_char[ord(SPACE)]
-        return Symbols(np.zeros(0, np.int32), by_char, char_of, self.byte_ids, self.unk, self.size)
+        return character_symbols(self._names, self.size, self.byte_ids, self.unk)
 
     @cached_property
     def pairs(self) -> Pairs:
         """Every way to split a piece into two symbols is a merge; the piece's score is its priority."""
-        chars, offsets = code_points(list(self._names))
         symbols = np.fromiter(self._names.values(), np.int64, len(self._names))
-        made = symbols < len(self._types)
-        made[made] = np.isin(self._types[symbols[made]], (_NORMAL, _UNUSED))
-        left, right, result = splits(chars, offsets, symbols, made).T
+        is_result = symbols < len(self._types)
+        is_result[is_result] = np.isin(self._types[symbols[is_result]], (_NORMAL, _UNUSED))
+        left, right, result = splits(code_points(list(self._names)), symbols, is_result).T
         scores = -np.array([p.score for p in self.proto.pieces], np.float32)
         ranks = np.unique(scores, return_inverse=True)[1]
         return build_pairs(left, right, ranks[result], result)
 
-    # -- the compact one ----------------------------------------------------------------------
+    # -- the compact tokenizer ----------------------------------------------------------------
 
     def order(self, keep: np.ndarray) -> np.ndarray:
         """Control and bytes, then normal pieces by score descending, then user-defined.
 
-        transformers reads merges off this order: with another one its LlamaTokenizer agreed with
-        sentencepiece on 449 of 600 documents only.
+        transformers derives the merges from this order: with another one its LlamaTokenizer agreed with
+        sentencepiece on only 449 of 600 documents.
         """
         pieces = self.proto.pieces
 
@@ -244,7 +235,7 @@ class SentencePieceBPE(SentencePiece, Merging):
         return np.array(sorted((int(i) for i in keep), key=place), np.int64)
 
     def extended(self, merges: Sequence[tuple[int, int]]) -> Self:
-        """As base.Extendable: the pieces' scores are below all others', so their merges come last."""
+        """As base.Extendable: the new pieces' scores are below all others, so their merges come last."""
         at, lowest = first_free(self), min(p.score for p in self.proto.pieces)
         step = max(1.0, 2 * float(np.spacing(np.float32(abs(lowest)))))  # scores are float32
         texts = {i: self._texts[i] for i in np.flatnonzero(self.kinds == NORMAL).tolist()}
@@ -259,16 +250,16 @@ class SentencePieceBPE(SentencePiece, Merging):
         proto.trainer_spec.vocab_size = len(pieces)
         new_id = {old: int(new) for old, new in enumerate(places(self, len(merges))[: self.size])}
         files = {self.main: proto.SerializeToString(deterministic=True)}
-        files |= companions.renumber({n: c for n, c in self.files.items() if n not in files}, new_id)
+        files |= hf_files.renumber({n: c for n, c in self.files.items() if n not in files}, new_id)
         if "tokenizer.json" in files:
-            files["tokenizer.json"] = companions.taught(files["tokenizer.json"], at, [p.piece for p in learned])
+            files["tokenizer.json"] = hf_files.extend_converted(files["tokenizer.json"], at, [p.piece for p in learned])
         return type(self)(files, proto)
 
-    def more(self, proto: Any) -> dict[str, bytes]:
-        return {"tokenizer_config.json": companions.dump(self._config())}
+    def extra_files(self, proto: Any) -> dict[str, bytes]:
+        return {"tokenizer_config.json": hf_files.dump(self._config())}
 
     def _config(self) -> dict[str, Any]:
-        """tokenizer_config.json for a bare tokenizer.model, so that AutoTokenizer gives the same ids."""
+        """tokenizer_config.json for a tokenizer.model without one, so that AutoTokenizer gives the same ids."""
         spec = self.proto.normalizer_spec
         kinds = {t: [p.piece for p in self.proto.pieces if p.type == t] for t in (_UNKNOWN, _CONTROL)}
         control = set(kinds[_CONTROL])
@@ -286,8 +277,8 @@ class SentencePieceBPE(SentencePiece, Merging):
         return config
 
 
-def _as_blank(chars: np.ndarray) -> np.ndarray:
-    """Code points of pieces -> what they also are in raw text: the blank as a blank."""
+def _as_space(chars: np.ndarray) -> np.ndarray:
+    """Code points of pieces -> as in text: U+2581 as a space."""
     return np.where(chars == ord(SPACE), np.int32(0x20), chars)
 
 
@@ -300,6 +291,7 @@ def _piece_bytes(text: str, kind: int) -> bytes:
 
 
 def parse_model(content: bytes, path: str) -> Any:
+    """Content of a tokenizer.model -> ModelProto; raises TinydataError if it is not one, or without sentencepiece."""
     try:
         from sentencepiece import sentencepiece_model_pb2 as pb
     except ImportError:
@@ -311,7 +303,7 @@ def parse_model(content: bytes, path: str) -> Any:
         proto.Clear()
     if not proto.pieces:
         raise TinydataError(
-            "this kind of tokenizer is not supported: this is no SentencePiece model",
+            "this kind of tokenizer is not supported: this is not a SentencePiece model",
             where=str(path),
             fix="check that the file was downloaded whole (a Git LFS pointer is 130 bytes)",
             code=UNREADABLE,

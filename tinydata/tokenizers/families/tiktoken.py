@@ -1,10 +1,10 @@
-"""tiktoken's rank files (`*.tiktoken`): base64 bytes, a blank and the rank on each line; the rank is the id.
+"""tiktoken's rank files (`*.tiktoken`): base64 bytes, a space and the rank on each line; the rank is the id.
 
-Merges are implied: two neighbours merge if their bytes have a rank, the lowest first. A word that
-has a rank itself is looked up before any merging. How text is cut into words and which special
-tokens there are is not in the file: a tokenizer.json in its directory says so, or its documented name.
-With canonical merges (of each piece the last one that makes it) the tokenizers library gives the
-same ids as tiktoken, so it does the encoding. Source: openai/tiktoken src/lib.rs,
+Merges are implied: two neighbors merge if their concatenation has a rank, the lowest first. A word that
+has a rank itself is looked up, not merged. How text is cut into words and which special tokens exist is
+not in the file, but in a tokenizer.json in its directory, or known from its documented name.
+With canonical merges (for each piece only the last merge that produces it) the tokenizers library gives
+the same ids as tiktoken, so it does the encoding. Source: openai/tiktoken src/lib.rs,
 tiktoken_ext/openai_public.py; openai/whisper tokenizer.py; Qwen-7B tokenization_qwen.py.
 """
 
@@ -18,9 +18,9 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 
 from tinydata.core.errors import UNREADABLE, TinydataError
-from tinydata.tokenizers.families import hf_files as companions
+from tinydata.tokenizers.families import hf_files
 from tinydata.tokenizers.families.byte_bpe import CL100K_3, GPT2, LETTER_OF, QWEN, ByteLevelBPE
-from tinydata.tokenizers.kernels.bpe import Symbols, build_pairs
+from tinydata.tokenizers.kernels.bpe import BPE, Symbols, build_pairs
 from tinydata.tokenizers.kernels.implied_merges import code_points, splits
 from tinydata.tokenizers.kernels.merge_tree import merge_parts
 
@@ -33,7 +33,7 @@ _O200K = (
 
 
 class Encoding(NamedTuple):
-    """What is known of a rank file by its name."""
+    """What the name of a rank file implies."""
 
     ranks: int
     regex: str
@@ -64,18 +64,18 @@ ENCODINGS = {
 
 
 class Tiktoken(ByteLevelBPE):
-    """A rank file with what tokenizer.json says of it."""
+    """A rank file; `config` is the equivalent tokenizer.json."""
 
     family = "tiktoken"
 
     @classmethod
     def from_ranks(cls, files: dict[str, bytes], path: str) -> Tiktoken:
-        """{NAME.tiktoken, tokenizer.json or not} -> Tiktoken; raises TinydataError where the regex is not known."""
+        """{NAME.tiktoken, tokenizer.json or not} -> Tiktoken; raises TinydataError if the regex is not known."""
         name = next(iter(files))
         ranks = _read(files[name], path)
-        config = companions.read(files, "tokenizer.json")
+        config = hf_files.read(files, "tokenizer.json")
         if config:
-            _same(config, ranks, path)
+            _check_same_vocab(config, ranks, path)
             config["model"]["ignore_merges"] = True
         else:
             config = _as_json(ranks, _encoding(name.removesuffix(".tiktoken"), len(ranks), path))
@@ -102,9 +102,9 @@ def _read(content: bytes, path: str) -> dict[bytes, int]:
                 token, rank = line.split()
                 ranks[base64.b64decode(token, validate=True)] = int(rank)
             except (ValueError, binascii.Error):
-                raise _no_ranks(f"line {number} is not base64, a blank and a rank", path) from None
+                raise _no_ranks(f"line {number} is not base64, a space and a rank", path) from None
     if any(bytes([b]) not in ranks for b in range(256)):
-        raise _no_ranks("it has no rank for some byte", path)
+        raise _no_ranks("some byte has no rank", path)
     if len(set(ranks.values())) < len(ranks) or min(ranks.values()) < 0:
         raise _no_ranks("a rank occurs twice, or is negative", path)
     return ranks
@@ -114,7 +114,7 @@ def _encoding(name: str, ranks: int, path: str) -> Encoding:
     known = ENCODINGS.get(name)
     if known and known.ranks == ranks:
         return known
-    why = f"{ranks:,} ranks instead of the {known.ranks:,} of that name" if known else "its name is none of the known"
+    why = f"{ranks:,} ranks instead of the {known.ranks:,} of that name" if known else "its name is not a known one"
     raise TinydataError(
         f"how this rank file's text is cut into words is not in the file, and not known: {why}",
         where=str(path),
@@ -124,7 +124,7 @@ def _encoding(name: str, ranks: int, path: str) -> Encoding:
     )
 
 
-def _same(config: dict[str, Any], ranks: dict[bytes, int], path: str) -> None:
+def _check_same_vocab(config: dict[str, Any], ranks: dict[bytes, int], path: str) -> None:
     vocab = config.get("model", {}).get("vocab")
     if vocab != {_letters(token): rank for token, rank in ranks.items()}:
         raise TinydataError(
@@ -140,17 +140,16 @@ def _letters(token: bytes) -> str:
 
 
 def canonical_merges(ranks: dict[bytes, int]) -> list[list[bytes]]:
-    """{bytes: rank} -> of each piece that merging makes the two parts it is made of, by rank."""
+    """{bytes: rank} -> the two parts that each piece is merged from, by rank."""
     tokens = sorted(ranks, key=ranks.__getitem__)
-    chars, offsets = code_points([t.decode("latin-1") for t in tokens])
+    texts = code_points([t.decode("latin-1") for t in tokens])
     ids = np.array([ranks[t] for t in tokens], np.int64)
-    left, right, result = splits(chars, offsets, ids, np.ones(len(ids), np.bool_)).T
+    left, right, result = splits(texts, ids, np.ones(len(ids), np.bool_)).T
     by_byte = np.array([ranks[bytes([b])] for b in range(256)], np.int32)
-    none = np.zeros(0, np.int32)
-    symbols = Symbols(by_byte, none, none, none, 0, int(ids.max()) + 1)
-    tree = merge_parts(
-        tokens, np.array([len(t) == 1 for t in tokens]), symbols, build_pairs(left, right, result, result)
-    )
+    empty = np.zeros(0, np.int32)
+    symbols = Symbols(by_byte, empty, empty, empty, 0, int(ids.max()) + 1)
+    bpe = BPE(symbols, build_pairs(left, right, result, result))
+    tree = merge_parts(tokens, np.array([len(t) == 1 for t in tokens]), bpe)
     of = {i: t for t, i in ranks.items()}
     rows = [tree.parts[a:b].tolist() for a, b in pairwise(tree.offsets.tolist())]
     return [[of[i] for i in row] for row in rows if len(row) == 2]
@@ -189,7 +188,7 @@ def _as_json(ranks: dict[bytes, int], known: Encoding) -> dict[str, Any]:
 
 def _no_ranks(why: str, path: str) -> TinydataError:
     return TinydataError(
-        f"this kind of tokenizer is not supported: no rank file of tiktoken, {why}",
+        f"this kind of tokenizer is not supported: not a rank file of tiktoken, {why}",
         where=str(path),
         fix="pass a .tiktoken file downloaded whole (a Git LFS pointer is 130 bytes)",
         code=UNREADABLE,

@@ -9,12 +9,12 @@ from typing import Any, Self
 import numpy as np
 
 from tinydata.core.errors import UNREADABLE, TinydataError
-from tinydata.tokenizers.base import ADDED, BYTE, CONTROL, NORMAL, pieces_that_may_go
-from tinydata.tokenizers.families import hf_files as companions
+from tinydata.tokenizers.base import ADDED, BYTE, CONTROL, NORMAL, removable_pieces
+from tinydata.tokenizers.families import hf_files
 
 
 class Native:
-    """A tokenizer.json, as the `tokenizers` library reads it: `config` as parsed, `files` it came from."""
+    """Encoding and decoding with the `tokenizers` library, from `config`, the parsed tokenizer.json."""
 
     files: dict[str, bytes]
     config: dict[str, Any]
@@ -25,7 +25,7 @@ class Native:
 
         try:
             native = tokenizers.Tokenizer.from_str(json.dumps(self.config))
-        except Exception as e:  # the library raises nothing narrower
+        except Exception as e:  # the library raises no narrower class
             raise broken(f"the tokenizers library cannot read it ({e})", next(iter(self.files))) from None
         native.no_padding()
         native.no_truncation()
@@ -39,7 +39,7 @@ class Native:
 
 
 class TokenizerJson(Native):
-    """A tokenizer.json; `config` is what is in it."""
+    """A tokenizer.json whose model is not byte-level BPE; `config` is its parsed content."""
 
     family = ""
 
@@ -47,9 +47,9 @@ class TokenizerJson(Native):
         self.files = files
         self.config = config
         self._added = config.get("added_tokens") or []
-        extra = companions.added_tokens(files) | {t["id"]: t["content"] for t in self._added}
+        extra = hf_files.added_tokens(files) | {t["id"]: t["content"] for t in self._added}
         self.size = max([*self.vocab.values(), *extra]) + 1
-        self.kinds = np.full(self.size, CONTROL, np.uint8)  # a gap in the ids stays until renumbered
+        self.kinds = np.full(self.size, CONTROL, np.uint8)  # ids without a token stay so until renumbered
         self.texts = [""] * self.size  # as the vocabulary writes them
         self.pieces = [b""] * self.size
         self.gap = np.ones(self.size, np.bool_)
@@ -70,12 +70,12 @@ class TokenizerJson(Native):
         return self.config["model"]["vocab"]
 
     def text_of(self, piece: str) -> bytes:
-        """What a piece of the vocabulary stands for in text."""
+        """The bytes of a piece in text."""
         return piece.encode()
 
     @property
     def unk(self) -> int:
-        """Id of what is unknown, or -1."""
+        """As base.Tokenizer."""
         return self.vocab.get(self.config["model"].get("unk_token") or "", -1)
 
     @cached_property
@@ -86,27 +86,27 @@ class TokenizerJson(Native):
         return ids[np.argsort(order)] if len(ids) == 256 else ids[:0]
 
     def removable(self) -> np.ndarray:
-        return pieces_that_may_go(self.kinds, self.gap, self.texts, len(self.byte_ids) > 0)
+        return removable_pieces(self.kinds, self.gap, self.texts, len(self.byte_ids) > 0)
 
     def order(self, keep: np.ndarray) -> np.ndarray:
         return np.sort(np.asarray(keep, np.int64))
 
     def subset(self, keep: np.ndarray) -> Self:
         new_id = {int(old): new for new, old in enumerate(self.order(keep))}
-        config = companions.slice_json(self.config, new_id)
-        files = {"tokenizer.json": companions.dump(config)}
-        files |= {n: c for n, c in companions.renumber(self.files, new_id).items() if n not in files}
-        files |= {n: c for n, c in self.more(config).items() if n not in files}
+        config = hf_files.slice_json(self.config, new_id)
+        files = {"tokenizer.json": hf_files.dump(config)}
+        files |= {n: c for n, c in hf_files.renumber(self.files, new_id).items() if n not in files}
+        files |= {n: c for n, c in self.extra_files(config).items() if n not in files}
         return type(self)(files, config)
 
-    def more(self, config: dict[str, Any]) -> dict[str, bytes]:
-        """{name: content} of what transformers wants together with the compact tokenizer.json, if it was not there."""
+    def extra_files(self, config: dict[str, Any]) -> dict[str, bytes]:
+        """{name: content} of files that transformers needs with the compact tokenizer.json, unless they exist."""
         file = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
-        return {"tokenizer_config.json": companions.dump(file)}
+        return {"tokenizer_config.json": hf_files.dump(file)}
 
 
 def check_bpe(model: dict[str, Any], path: str) -> None:
-    """Raises TinydataError where the parts that every BPE has are missing or something else."""
+    """Raises TinydataError if the vocabulary or the merges are missing or of the wrong type."""
     vocab, merges = model.get("vocab"), model.get("merges")
     if not isinstance(vocab, dict) or not vocab or any(type(i) is not int or i < 0 for i in vocab.values()):
         raise broken("its model has no vocab of {token: id}", path)
@@ -115,7 +115,7 @@ def check_bpe(model: dict[str, Any], path: str) -> None:
 
 
 def _byte(text: str) -> bytes:
-    """`<0x41>` -> its byte; anything else: none."""
+    """`<0x41>` -> its byte; anything else -> b""."""
     if len(text) == 6 and text.startswith("<0x") and text.endswith(">"):
         try:
             return bytes([int(text[3:5], 16)])
@@ -131,11 +131,12 @@ def read_json(content: bytes, path: str) -> dict[str, Any]:
     except (ValueError, RecursionError) as e:
         raise broken(f"not valid JSON ({e})", path) from None
     if not isinstance(value, dict):
-        raise broken("JSON, but no object", path)
+        raise broken("JSON, but not an object", path)
     return value
 
 
 def broken(why: str, path: str) -> TinydataError:
+    """The error that a tokenizer.json cannot be used."""
     return TinydataError(
         f"this kind of tokenizer is not supported: {why}",
         where=str(path),

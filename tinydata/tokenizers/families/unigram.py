@@ -1,7 +1,7 @@
 """Unigram: SentencePiece models of that type (T5, mT5), and `tokenizer.json` with model Unigram (XLM-R).
 
-The segmentation with the best sum of scores is taken. Scores stay as they are when pieces go, and
-with them the segmentation of all text in which no removed piece occurred.
+The segmentation with the best sum of scores is chosen. Removing pieces does not change the scores of the
+others, so text that was segmented without the removed pieces is segmented as before.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from tinydata.tokenizers.base import NORMAL, SPACE
-from tinydata.tokenizers.families import hf_files as companions
+from tinydata.tokenizers.families import hf_files
 from tinydata.tokenizers.families.matching import Matching
 from tinydata.tokenizers.families.sentencepiece import SentencePiece
 from tinydata.tokenizers.families.tokenizer_json import TokenizerJson
@@ -23,12 +23,12 @@ _NAMES = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model")
 WHY_NOT = "unigram segments a text as a whole"
 
 
-def _spellable(may: np.ndarray, characters: list[str], bytes_too: bool) -> np.ndarray:
-    """may bool[ids] -> without the pieces that only an unknown token could stand in for."""
-    if bytes_too:
-        return may
-    alone = {t for t, m in zip(characters, may.tolist(), strict=True) if not m and len(t) == 1}
-    return may & np.array([set(t) <= alone for t in characters])
+def _spellable(removable: np.ndarray, characters: list[str], fallback: bool) -> np.ndarray:
+    """removable bool[ids], fallback: bytes spell any character -> without pieces that would become unknown."""
+    if fallback:
+        return removable
+    kept = {t for t, r in zip(characters, removable.tolist(), strict=True) if not r and len(t) == 1}
+    return removable & np.array([set(t) <= kept for t in characters])
 
 
 class SentencePieceUnigram(Matching, SentencePiece):
@@ -50,7 +50,7 @@ class SentencePieceUnigram(Matching, SentencePiece):
 
     @cached_property
     def matcher(self) -> Matcher:  # type: ignore[override]
-        """Normal pieces by their scores, user-defined ones above all: the library prefers them wherever they are."""
+        """Normal pieces by their scores; user-defined ones win over all others, as in the library."""
         normal = [p.score for p in self.proto.pieces if p.type == 1]
         scores = np.zeros(self.size)
         scores[: len(self.proto.pieces)] = [p.score for p in self.proto.pieces]
@@ -62,8 +62,8 @@ class SentencePieceUnigram(Matching, SentencePiece):
     def removable(self) -> np.ndarray:
         return _spellable(super().removable(), self.characters(), len(self.byte_ids) > 0)
 
-    def more(self, proto: Any) -> dict[str, bytes]:
-        """tokenizer.json with the same pieces and scores: no one class of transformers reads every model."""
+    def extra_files(self, proto: Any) -> dict[str, bytes]:
+        """tokenizer.json with the same pieces and scores, since no class of transformers reads every model."""
         if "tokenizer_config.json" in self.files:
             return {}
         control = {p.piece: i for i, p in enumerate(proto.pieces) if p.type in (2, 3)}
@@ -71,28 +71,28 @@ class SentencePieceUnigram(Matching, SentencePiece):
         config: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
         config |= {role: t for role, t in roles.items() if t in control}
         return {
-            "tokenizer.json": companions.dump(_as_json(proto, control)),
-            "tokenizer_config.json": companions.dump(config),
+            "tokenizer.json": hf_files.dump(_as_json(proto, control)),
+            "tokenizer_config.json": hf_files.dump(config),
         }
 
 
 def _as_json(proto: Any, control: dict[str, int]) -> dict[str, Any]:
-    """A model of type unigram as tokenizer.json: its normalizer spelled out, then one segmentation of all text."""
+    """A model of type unigram as tokenizer.json: its normalizer as steps, and no pre-tokenizer."""
     spec = proto.normalizer_spec
     steps: list[dict[str, Any]] = []
     if spec.precompiled_charsmap:
         charsmap = base64.b64encode(spec.precompiled_charsmap).decode()
         steps.append({"type": "Precompiled", "precompiled_charsmap": charsmap})
     if spec.remove_extra_whitespaces:
-        steps += [_replaced(Regex=rf"\A +|[ {SPACE}]+\z", by=""), _replaced(Regex=" {2,}", by=" ")]
+        steps += [_replace(Regex=rf"\A +|[ {SPACE}]+\z", by=""), _replace(Regex=" {2,}", by=" ")]
     if spec.add_dummy_prefix:
         steps.append({"type": "Prepend", "prepend": SPACE})
     if spec.escape_whitespaces:
-        steps.append(_replaced(String=" ", by=SPACE))
+        steps.append(_replace(String=" ", by=SPACE))
     normal = [p.score for p in proto.pieces if p.type == 1]
     scores = [len(p.piece.encode()) * max(normal) - 0.1 if p.type == 4 else p.score for p in proto.pieces]
     fallback = sum(p.type == 6 for p in proto.pieces) == 256
-    decoders: list[dict[str, Any]] = [_replaced(String=SPACE, by=" ")]
+    decoders: list[dict[str, Any]] = [_replace(String=SPACE, by=" ")]
     decoders += [{"type": "ByteFallback"}] * fallback + [{"type": "Fuse"}]
     if spec.add_dummy_prefix:
         decoders.append({"type": "Strip", "content": " ", "start": 1, "stop": 0})
@@ -115,12 +115,12 @@ def _as_json(proto: Any, control: dict[str, int]) -> dict[str, Any]:
     }
 
 
-def _replaced(by: str, **pattern: str) -> dict[str, Any]:
+def _replace(by: str, **pattern: str) -> dict[str, Any]:
     return {"type": "Replace", "pattern": pattern, "content": by}
 
 
 class UnigramJson(Matching, TokenizerJson):
-    """A tokenizer.json with model Unigram; its ids are the places in the list."""
+    """A tokenizer.json with model Unigram; an id is a position in its list."""
 
     family = "unigram"
     why_not = WHY_NOT

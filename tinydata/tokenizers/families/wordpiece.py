@@ -1,8 +1,8 @@
 """WordPiece: `vocab.txt` as BERT has it, or `tokenizer.json` with that model.
 
-A word is spelled by the longest piece that begins it, then the longest `##` piece, and so on; if
-somewhere nothing matches, the whole word is one [UNK]. Single characters stay in both forms, so
-that no word becomes unknown. Source: google-research/bert tokenization.py; huggingface/tokenizers
+A word is spelled by the longest piece that begins it, then the longest `##` piece, and so on; if nothing
+matches somewhere, the whole word is one [UNK]. Single characters are kept in both forms, so that no word
+becomes unknown. Source: google-research/bert tokenization.py; huggingface/tokenizers
 models/wordpiece/mod.rs.
 """
 
@@ -15,28 +15,28 @@ import numpy as np
 
 from tinydata.core.errors import UNREADABLE, TinydataError
 from tinydata.tokenizers.base import NORMAL
-from tinydata.tokenizers.families import hf_files as companions
+from tinydata.tokenizers.families import hf_files
 from tinydata.tokenizers.families.matching import Matching
 from tinydata.tokenizers.families.tokenizer_json import TokenizerJson
 from tinydata.tokenizers.kernels.matching import Matcher, new_matcher
 from tinydata.tokenizers.kernels.merge_tree import Tree
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-_BEFORE = ("q", "1")  # what a continuation is tried behind
+_BEFORE = ("q", "1")  # beginnings of the words that a continuation is tested in
 
 
 class WordPiece(Matching, TokenizerJson):
-    """In `pieces` a piece that begins a word has a blank in front, one that continues it has none."""
+    """In `pieces`, a piece that begins a word starts with a space, and one that continues it does not."""
 
     family = "wordpiece"
     why_not = "its words are cut and normalized by the library"
 
     @classmethod
     def from_vocab(cls, files: dict[str, bytes], path: str) -> WordPiece:
-        """{vocab.txt, tokenizer_config.json or not} -> the tokenizer BERT makes of them.
+        """{vocab.txt, tokenizer_config.json or not} -> BERT's tokenizer with that vocabulary.
 
-        Without a configuration that says `do_lower_case`, the vocabulary does: one without a piece
-        that lowercasing would change is of lower case.
+        Without `do_lower_case` in the configuration, text is lowercased if the vocabulary has no piece that
+        lowercasing would change.
         """
         try:
             lines = files[next(iter(files))].decode().split("\n")
@@ -46,9 +46,9 @@ class WordPiece(Matching, TokenizerJson):
         vocab = {piece: i for i, piece in enumerate(lines) if piece}
         if "[UNK]" not in vocab:
             raise _no_vocab("it has no [UNK]", path)
-        said = companions.read(files, "tokenizer_config.json")
+        options = hf_files.read(files, "tokenizer_config.json")
         cased = any(p != p.lower() for p in vocab if not (p.startswith("[") and p.endswith("]")))
-        lower = bool(said.get("do_lower_case", not cased))
+        lower = bool(options.get("do_lower_case", not cased))
         flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
         ends = [t for t in ("[CLS]", "[SEP]") if t in vocab]
         processor = None
@@ -62,8 +62,8 @@ class WordPiece(Matching, TokenizerJson):
             "normalizer": {
                 "type": "BertNormalizer",
                 "clean_text": True,
-                "handle_chinese_chars": bool(said.get("tokenize_chinese_chars", True)),
-                "strip_accents": said.get("strip_accents"),
+                "handle_chinese_chars": bool(options.get("tokenize_chinese_chars", True)),
+                "strip_accents": options.get("strip_accents"),
                 "lowercase": lower,
             },
             "pre_tokenizer": {"type": "BertPreTokenizer"},
@@ -88,7 +88,7 @@ class WordPiece(Matching, TokenizerJson):
         return piece[len(self._prefix) :].encode() if inner else b" " + piece.encode()
 
     def characters(self) -> list[str]:
-        """A blank in front of what begins a word: one trie for both forms."""
+        """As in `pieces`: one trie for both forms."""
         return [p.decode() if kind == NORMAL else "" for p, kind in zip(self.pieces, self.kinds.tolist(), strict=True)]
 
     @cached_property
@@ -97,8 +97,8 @@ class WordPiece(Matching, TokenizerJson):
         return new_matcher(texts, self.size, max(self.unk, 0), np.zeros(0, np.int32))
 
     @cached_property
-    def _made(self) -> np.ndarray:
-        """bool[size]: pieces that some word of some text is looked up as; of others no text is left by cutting."""
+    def _occurs(self) -> np.ndarray:
+        """bool[size]: pieces that occur in words after normalization and pre-tokenization."""
         out = np.ones(self.size, np.bool_)
         limit = self.config["model"].get("max_input_chars_per_word", 100)
         for i, text in enumerate(self.characters()):
@@ -114,24 +114,24 @@ class WordPiece(Matching, TokenizerJson):
 
     def tree(self) -> Tree:
         tree = super().tree()
-        return tree._replace(reachable=tree.reachable & self._made)
+        return tree._replace(reachable=tree.reachable & self._occurs)
 
     def removable(self) -> np.ndarray:
-        """Pieces that characters can spell, and characters that no word has; a word must not become unknown."""
-        may = (self.kinds == NORMAL) | self.gap
+        """Pieces that characters can spell, and characters of no word: so no word becomes unknown."""
+        removable = (self.kinds == NORMAL) | self.gap
         texts = self.characters()
         begin = {t[1] for t in texts if len(t) == 2 and t[0] == " "}
         inside = {t for t in texts if len(t) == 1}
-        for i in np.flatnonzero(self._made & (self.kinds == NORMAL)).tolist():
+        for i in np.flatnonzero(self._occurs & (self.kinds == NORMAL)).tolist():
             text = texts[i]
             first, rest = (text[1], text[2:]) if text[0] == " " else ("", text)
-            alone = len(text) == 1 + (text[0] == " ")
-            may[i] = not alone and (not first or first in begin) and set(rest) <= inside
-        return may
+            single = len(text) == 1 + (text[0] == " ")
+            removable[i] = not single and (not first or first in begin) and set(rest) <= inside
+        return removable
 
-    def more(self, config: dict[str, Any]) -> dict[str, bytes]:
-        """tokenizer_config.json, and vocab.txt, which is what other BERT tools read."""
-        known = {t["content"] for t in config["added_tokens"]}
+    def extra_files(self, config: dict[str, Any]) -> dict[str, bytes]:
+        """tokenizer_config.json, and vocab.txt for other BERT tools."""
+        added = {t["content"] for t in config["added_tokens"]}
         roles = {"unk_token": "[UNK]", "pad_token": "[PAD]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
         roles["mask_token"] = "[MASK]"
         file: dict[str, Any] = {"tokenizer_class": "BertTokenizer", "clean_up_tokenization_spaces": True}
@@ -140,8 +140,8 @@ class WordPiece(Matching, TokenizerJson):
             file["do_lower_case"] = normalizer["lowercase"]
         else:
             file["tokenizer_class"] = "PreTrainedTokenizerFast"
-        file |= {role: t for role, t in roles.items() if t in known}
-        out = {"tokenizer_config.json": companions.dump(file)}
+        file |= {role: t for role, t in roles.items() if t in added}
+        out = {"tokenizer_config.json": hf_files.dump(file)}
         ids = config["model"]["vocab"]
         if sorted(ids.values()) == list(range(len(ids))):
             out["vocab.txt"] = "".join(f"{t}\n" for t in ids).encode()
@@ -150,8 +150,8 @@ class WordPiece(Matching, TokenizerJson):
 
 def _no_vocab(why: str, path: str) -> TinydataError:
     return TinydataError(
-        f"this kind of tokenizer is not supported: no vocab.txt of WordPiece, {why}",
+        f"this kind of tokenizer is not supported: not a vocab.txt of WordPiece, {why}",
         where=str(path),
-        fix="pass BERT's vocab.txt, one piece a line, with [UNK] among them",
+        fix="pass BERT's vocab.txt, one piece per line, including [UNK]",
         code=UNREADABLE,
     )

@@ -1,9 +1,9 @@
 """symbols int32[n] -> ids int32[m]: the merge procedure of BPE, compiled, over one pair table.
 
-Byte-level BPE starts from bytes, SentencePiece BPE from characters; after that both do the same
-thing: merge the adjacent pair of best priority, leftmost first, until none is left. Priority is
-the merge's rank (byte-level) or the rank of the result's score, equal scores sharing one
-(SentencePiece: ties go to the left; InternLM has 12,753 tied pieces).
+Byte-level BPE starts from bytes, SentencePiece BPE from characters; from there both do the same: merge
+the adjacent pair of best priority, the leftmost of equals, until none is left. Priority is the merge's
+rank (byte-level) or the rank of the result's score, the same for equal scores (SentencePiece;
+InternLM has 12,753 pieces with equal scores).
 
 Sources: Sennrich et al. 2016; google/sentencepiece src/bpe_model.cc; huggingface/tokenizers
 models/bpe/word.rs. Checked against both libraries in tests/tokenizers/.
@@ -19,7 +19,7 @@ from numba import njit
 from tinydata.core.hashing import GOLDEN
 from tinydata.core.kernels import compiled, inlined
 
-NONE = np.int64(1) << np.int64(62)  # value of a pair that does not merge
+NONE = np.int64(1) << np.int64(62)  # the value of a pair that does not merge
 SHORT = 48  # symbols up to which scanning for the best pair beats a heap
 _EMPTY = np.uint64(0xFFFFFFFFFFFFFFFF)
 
@@ -41,12 +41,33 @@ class Symbols(NamedTuple):
     by_char: np.ndarray  # int32[0x110000], SentencePiece only (empty otherwise); -1: in no piece
     char_of: np.ndarray  # int32[symbols], code point of a one-character symbol, else -1
     byte_ids: np.ndarray  # int32[256], fallback of characters without a piece; empty: no fallback
-    unk: int  # id of a run of such characters when there is no fallback
+    unk: int  # id of a run of such characters without fallback
     size: int  # number of token ids
 
 
+class BPE(NamedTuple):
+    """A BPE model as the kernels take it."""
+
+    symbols: Symbols
+    pairs: Pairs
+
+
+class Scratch(NamedTuple):
+    """Working memory of the merge procedure, at least 2 + bytes of the word each."""
+
+    sym: np.ndarray  # int32[n], afterwards the ids
+    value: np.ndarray  # int64[n]
+    chars: np.ndarray  # int32[n]
+
+
+@njit(cache=True)
+def new_scratch(n):
+    """Scratch for words of up to n - 2 bytes."""
+    return Scratch(np.empty(n, np.int32), np.empty(n, np.int64), np.empty(n, np.int32))
+
+
 def build_pairs(left: np.ndarray, right: np.ndarray, priority: np.ndarray, result: np.ndarray) -> Pairs:
-    """int arrays [m] -> Pairs at most half full."""
+    """int arrays [m] -> Pairs; the table is at most half full."""
     bits = max(4, int(np.ceil(np.log2(max(len(left), 1) * 2))))
     table = np.full(2 << bits, _EMPTY, np.uint64)
     shift = np.uint64(64 - bits)
@@ -70,6 +91,7 @@ def _insert(table, shift, keys, values):
 
 @inlined()
 def merge_of_pair(pairs, left, right):
+    """priority << 32 | result, or NONE."""
     if left < 0 or right < 0:
         return NONE
     key = (np.uint64(left) << np.uint64(32)) | np.uint64(right)
@@ -86,7 +108,7 @@ def merge_of_pair(pairs, left, right):
 
 @inlined()
 def merge_short(sym, n, value, pairs, banned):
-    """sym int32[n], in place -> new n. Never makes `banned`. O(n^2), best up to SHORT symbols."""
+    """sym int32[n], in place -> new n. Never produces `banned`. O(n^2), the faster way up to SHORT symbols."""
     for i in range(n - 1):
         v = merge_of_pair(pairs, sym[i], sym[i + 1])
         value[i] = NONE if (v & 0xFFFFFFFF) == banned and v != NONE else v
@@ -141,8 +163,10 @@ def _pop(heap, n):
 @njit(cache=True)
 def merge_long(sym, n, pairs, banned):
     """The same with a heap of priority << 32 | position: O(n log n), for long runs without a cut."""
-    nxt = np.arange(1, n + 1).astype(np.int64)
-    prev = np.arange(-1, n - 1).astype(np.int64)
+    nxt = np.empty(n, np.int64)
+    prev = np.empty(n, np.int64)
+    for i in range(n):
+        nxt[i], prev[i] = i + 1, i - 1
     heap = np.empty(3 * n, np.int64)
     size = 0
     for i in range(n - 1):
@@ -154,7 +178,7 @@ def merge_long(sym, n, pairs, banned):
         size = _pop(heap, size)
         i = key & 0xFFFFFFFF
         j = nxt[i]
-        if j == -1 or j >= n:  # i was swallowed, or is the last symbol
+        if j == -1 or j >= n:  # i was merged into its left neighbor, or is the last symbol
             continue
         v = merge_of_pair(pairs, sym[i], sym[j])
         if v == NONE or v >> 32 != key >> 32 or (v & 0xFFFFFFFF) == banned:
@@ -199,31 +223,32 @@ def char_at(data, i):
 
 
 @njit(cache=True)
-def encode(data, start, stop, prefix, symbols, pairs, sym, value, chars, banned):
-    """Bytes [start, stop) of one word -> ids in sym[:n]; returns n.
+def encode(data, start, stop, prefix, bpe, scratch, banned):
+    """Bytes [start, stop) of one word -> ids in scratch.sym[:n]; returns n.
 
-    prefix: a symbol put in front (SentencePiece's dummy prefix) or -1. Scratch: sym int32 and
-    value int64 of at least 2 + bytes, chars int32 likewise. Characters that end without a piece
-    become their bytes, or one `unk` per run.
+    prefix: a symbol before the first (SentencePiece's dummy prefix) or -1. banned: an id that is never
+    produced, or -1. Characters that remain without a piece become their bytes, or one `unk` per run.
     """
-    n = _first_symbols(data, start, stop, prefix, symbols, sym)
+    sym, value, chars = scratch
+    n = _first_symbols(data, start, stop, prefix, bpe.symbols, sym)
     if n > 1:
-        n = merge_short(sym, n, value, pairs, banned) if n <= SHORT else merge_long(sym, n, pairs, banned)
-    return _as_ids(sym, n, symbols, banned, chars)
+        n = merge_short(sym, n, value, bpe.pairs, banned) if n <= SHORT else merge_long(sym, n, bpe.pairs, banned)
+    return _as_ids(sym, n, bpe.symbols, banned, chars)
 
 
 @inlined()
-def encode_short(data, start, stop, prefix, symbols, pairs, sym, value, chars):
-    """The same for less than SHORT bytes. It allocates nothing, so it can do without reference counts: 1.5x."""
-    n = _first_symbols(data, start, stop, prefix, symbols, sym)
+def encode_short(data, start, stop, prefix, bpe, scratch):
+    """The same for fewer than SHORT bytes. It allocates nothing, so it needs no reference counts: 1.5x."""
+    sym, value, chars = scratch
+    n = _first_symbols(data, start, stop, prefix, bpe.symbols, sym)
     if n > 1:
-        n = merge_short(sym, n, value, pairs, -1)
-    return _as_ids(sym, n, symbols, -1, chars)
+        n = merge_short(sym, n, value, bpe.pairs, -1)
+    return _as_ids(sym, n, bpe.symbols, -1, chars)
 
 
 @inlined()
 def _first_symbols(data, start, stop, prefix, symbols, sym):
-    """Bytes, or characters behind the prefix -> sym[:n]; returns n."""
+    """Bytes, or the prefix and characters -> sym[:n]; returns n."""
     n = 0
     if len(symbols.by_char) == 0:
         for i in range(start, stop):
@@ -245,7 +270,7 @@ def _first_symbols(data, start, stop, prefix, symbols, sym):
 
 @inlined()
 def _as_ids(sym, n, symbols, banned, chars):
-    """What is left after merging -> ids, in place; returns how many."""
+    """Symbols after merging -> ids, in place; returns how many."""
     whole = True
     for i in range(n):
         if sym[i] < 0 or sym[i] >= symbols.size or sym[i] == banned:

@@ -1,8 +1,8 @@
 """Where text may be cut into words, decided from the tokenizer itself.
 
 * byte-level BPE: its pre-tokenizer cuts (`Gpt2`, `Cl100k`: the two regex families in use);
-* SentencePiece BPE: between two characters whenever no piece contains that pair (`PairCuts`): no
-  merge can cross such a place, so this is exact for Chinese too.
+* SentencePiece BPE: between two characters if no piece contains that pair (`PairCuts`): no merge can
+  cross such a place, so this is exact for Chinese too.
 
 Price of a cut per byte: about 3 ns.
 """
@@ -27,9 +27,9 @@ class Gpt2(NamedTuple):
     """Cuts as GPT-2's regex does."""
 
     classes: np.ndarray  # uint8[0x110000]: OTHER LETTER NUMBER SPACE
-    atom_next: np.ndarray  # int32[nodes, 256]: trie of the strings matched before all else
+    atom_next: np.ndarray  # int32[nodes, 256]: trie of the strings that are matched first
     atom_id: np.ndarray  # int32[nodes]: id of the string ending here, or -1
-    prefix: int  # symbol in front of each document (SentencePiece's dummy prefix) or -1
+    prefix: int  # symbol before each document (SentencePiece's dummy prefix) or -1
 
 
 class Cl100k(NamedTuple):
@@ -43,19 +43,19 @@ class Cl100k(NamedTuple):
 
 
 class PairCuts(NamedTuple):
-    """Cuts between two characters that no piece holds side by side."""
+    """Cuts between two characters that are adjacent in no piece."""
 
     ascii_pairs: np.ndarray  # bool[128 * 128]: some piece contains this pair
-    pair_bits: np.ndarray  # uint8[2**k], hashed bit set of the other pairs; a false hit only joins two words
+    pair_bits: np.ndarray  # uint8[2**k], hashed bit set of the other pairs; a false positive only joins two words
     atom_next: np.ndarray
     atom_id: np.ndarray
     prefix: int
 
 
 class RunCuts(NamedTuple):
-    """As PairCuts, but never inside a run of letters, numbers or other signs, nor behind its blank.
+    """As PairCuts, but never inside a run of letters, numbers or other characters, nor after the space before it.
 
-    So the words stay whole for pieces that are still to be learned.
+    So words stay whole for pieces that are still to be learned.
     """
 
     classes: np.ndarray  # uint8[0x110000]: OTHER LETTER NUMBER SPACE
@@ -94,6 +94,7 @@ def pair_slot(a, b, size):
 
 @njit(cache=True)
 def add_pairs(bits, first, second):
+    """Adds pairs of code points, int32[n] each, to the bit set uint8[2**k]."""
     for i in range(len(first)):
         p = pair_slot(first[i], second[i], len(bits) * 8)
         bits[p >> 3] |= np.uint8(1 << (p & 7))
@@ -124,7 +125,7 @@ def _run(data, i, stop, kind, classes):
 
 @compiled()
 def _white(data, i, stop, classes):
-    """`\\s+(?!\\S)|\\s+` at a white character i: the run, less its last character if text follows."""
+    """`\\s+(?!\\S)|\\s+` at white space i: the run, without its last character if text follows."""
     last = i
     j = i
     while j < stop:
@@ -219,8 +220,8 @@ def _cl100k(data, i, stop, classes, digits):
 
 
 @inlined()
-def _meet(c, d, ascii_pairs, bits):
-    """Whether some piece may hold these two characters, one after the other."""
+def _adjacent(c, d, ascii_pairs, bits):
+    """Whether some piece may contain these two characters, one after the other."""
     if c < 128 and d < 128:
         return ascii_pairs[(c << 7) | d] != 0
     p = pair_slot(c, d, len(bits) * 8)
@@ -229,12 +230,12 @@ def _meet(c, d, ascii_pairs, bits):
 
 @inlined()
 def _pairs(data, i, stop, ascii_pairs, bits):
-    """End of the stretch at i in which every two neighbours occur together in some piece."""
+    """End of the stretch at i in which every two neighbors are adjacent in some piece."""
     c, w = char_at(data, i)
     i += w
     while i < stop:
         d, w = char_at(data, i)
-        if not _meet(c, d, ascii_pairs, bits):
+        if not _adjacent(c, d, ascii_pairs, bits):
             return i
         c = d
         i += w
@@ -243,12 +244,12 @@ def _pairs(data, i, stop, ascii_pairs, bits):
 
 @inlined()
 def _runs(data, i, stop, classes, ascii_pairs, bits):
-    """End of the stretch at i in which every two neighbours are of a kind, or occur together in some piece."""
+    """End of the stretch at i in which every two neighbors are of one class, or adjacent in some piece."""
     c, w = char_at(data, i)
     i += w
     while i < stop:
         d, w = char_at(data, i)
-        if c != 0x20 and classes[c] != classes[d] and not _meet(c, d, ascii_pairs, bits):
+        if c != 0x20 and classes[c] != classes[d] and not _adjacent(c, d, ascii_pairs, bits):
             return i
         c = d
         i += w
@@ -272,7 +273,7 @@ def _atom(data, i, stop, nxt, ids):
 
 
 def word_end(data, i, stop, cut):
-    """End of the word at i. Chosen by the type of `cut`, at compile time: a branch here costs 3x."""
+    """End of the word at i. The type of `cut` decides at compile time: a branch here costs 3x."""
     raise AssertionError("compiled code only")
 
 
@@ -289,7 +290,7 @@ def _word_end_of(data, i, stop, cut):
 
 @inlined()
 def section(data, i, stop, atom_next, atom_id):
-    """Next atom at or after i -> (its start, its id, its end); start == stop if there is none."""
+    """Next atom at or after i -> (its start, its id, its end); without one (stop, -1, stop)."""
     if len(atom_id) > 1:
         while i < stop:
             if atom_next[0, data[i]]:
@@ -302,6 +303,6 @@ def section(data, i, stop, atom_next, atom_id):
 
 @compiled()
 def word_at(data, i, stop, cut):
-    """End of the word at i, atoms respected: for one that does not fit into a table."""
+    """End of the word at i, at most the next atom: for a word that does not fit into a table."""
     end, _, _ = section(data, i, stop, cut.atom_next, cut.atom_id)
     return word_end(data, i, end, cut)

@@ -1,8 +1,8 @@
 """text -> ids without merges: pieces matched against characters.
 
-Unigram takes the best path through all matches, WordPiece the longest match again and again. There
-is no merge tree: what a piece falls back on is found again whenever pieces that spell it are
-removed. Sources: Kudo 2018; google/sentencepiece src/unigram_model.cc; huggingface/tokenizers
+Unigram takes the best path through all matches, WordPiece always the longest match. There is no merge
+tree: what spells a piece without itself is computed again when one of those pieces is removed.
+Sources: Kudo 2018; google/sentencepiece src/unigram_model.cc; huggingface/tokenizers
 models/unigram/model.rs, models/wordpiece/mod.rs. Checked against both in tests/tokenizers/.
 """
 
@@ -17,7 +17,7 @@ from numba import njit
 from tinydata.core.kernels import compiled
 from tinydata.tokenizers.kernels.bpe import NONE, Pairs, Symbols, build_pairs, merge_of_pair, spell_unknown
 
-UNK_PENALTY = 10.0  # an unknown character costs this much more than the worst piece: the same in both libraries
+UNK_PENALTY = 10.0  # what an unknown character costs more than the worst piece, in both libraries
 
 
 class Matcher(NamedTuple):
@@ -27,7 +27,7 @@ class Matcher(NamedTuple):
     piece: np.ndarray  # int32[nodes]: the id that ends here, or -1
     score: np.ndarray  # float64[size], the best sum wins; empty: the longest match wins
     unknown: float  # score of a character without a piece
-    single: bool  # sums rounded to 32 bits, as sentencepiece has them
+    single: bool  # sums are rounded to 32 bits, as in sentencepiece
     symbols: Symbols  # only byte_ids, unk and size are used
 
 
@@ -55,21 +55,22 @@ def new_matcher(
     key = np.fromiter(nodes, np.int64, len(nodes))
     child = np.fromiter(nodes.values(), np.int64, len(nodes))
     edges = build_pairs(key >> 21, key & 0x1FFFFF, np.zeros(len(key), np.int64), child)
-    none = np.zeros(0, np.int32)
-    symbols = Symbols(none, none, none, byte_ids.astype(np.int32), unk, size)
+    empty = np.zeros(0, np.int32)
+    symbols = Symbols(empty, empty, empty, byte_ids.astype(np.int32), unk, size)
     score = np.zeros(0) if scores is None else scores.astype(np.float64)
     return Matcher(edges, np.array(ends, np.int32), score, worst - UNK_PENALTY, single, symbols)
 
 
 class _Scratch(NamedTuple):
     best: np.ndarray  # float64[n + 1]
-    back: np.ndarray  # int32[n + 1]: where the last piece of the best path to here begins
+    back: np.ndarray  # int32[n + 1]: where the last piece of the best path up to here begins
     token: np.ndarray  # int32[n + 1]
     chars: np.ndarray  # int32[n + 1]
     out: np.ndarray  # int32[4 n + 1]
 
 
 def scratch_of(offsets: np.ndarray) -> _Scratch:
+    """offsets int64[n + 1] of texts -> room for the longest."""
     n = int(np.diff(offsets).max(initial=0)) + 1
     integers = (np.empty(k, np.int32) for k in (n, n, n, 4 * n))
     return _Scratch(np.empty(n, np.float64), *integers)
@@ -87,7 +88,7 @@ def _match(m, chars, a, b, keep, banned, scratch):
 
 @compiled()
 def _longest(m, chars, a, b, keep, banned, out):
-    """Greedy; a place where nothing matches makes the whole word unknown."""
+    """Greedy; where nothing matches, the whole word is unknown."""
     n = 0
     i = a
     while i < b:
@@ -111,7 +112,7 @@ def _longest(m, chars, a, b, keep, banned, out):
 
 @compiled()
 def _best_path(m, chars, a, b, keep, banned, scratch):
-    """Viterbi; of equal sums the one found first, which is the one whose last piece is longest."""
+    """Viterbi; of equal sums the first that was found, the one whose last piece is longest."""
     best, back, token = scratch.best, scratch.back, scratch.token
     size = b - a
     for k in range(size + 1):
@@ -134,7 +135,7 @@ def _best_path(m, chars, a, b, keep, banned, scratch):
             _offer(m, best, back, token, k + 1, k, here + m.unknown, -1)
     n = 0
     k = size
-    while k > 0:  # backwards, then turned round
+    while k > 0:  # from the end, then reversed
         t = token[k]
         k = back[k]
         scratch.chars[n] = t if t >= 0 else -1 - chars[a + k]
@@ -146,14 +147,29 @@ def _best_path(m, chars, a, b, keep, banned, scratch):
 
 @compiled()
 def _offer(m, best, back, token, end, start, score, t):
+    """Takes the path over piece t, [start, end), if it is the best one up to `end`."""
     if back[end] < 0 or score > best[end]:
         best[end] = np.float64(np.float32(score)) if m.single else score
         back[end] = start
         token[end] = t
 
 
+@compiled()
+def _append(ids, n, out, at):
+    """ids[:n] -> out[at:]; returns the end. As a slice, numba compiles the message of its shape error: 1.4 s."""
+    for k in range(n):
+        out[at + k] = ids[k]
+    return at + n
+
+
 @njit(cache=True)
-def fall_back(m, chars, offsets, keep, scratch, out, ends, reachable):
+def spell_without(m, texts, scratch, out, ends, reachable):
+    """The text that each id matches -> the ids that spell it without itself: out int32[n], ends int64[ids + 1].
+
+    reachable bool[ids]: encoding the text gives this id. An id without text is spelled by itself.
+    """
+    chars, offsets = texts
+    keep = np.ones(m.symbols.size, np.bool_)
     at = 0
     for i in range(len(offsets) - 1):
         a, b = offsets[i], offsets[i + 1]
@@ -165,51 +181,56 @@ def fall_back(m, chars, offsets, keep, scratch, out, ends, reachable):
             n = _match(m, chars, a, b, keep, -1, scratch)
             reachable[i] = n == 1 and scratch.out[0] == i
             n = _match(m, chars, a, b, keep, i, scratch)
-            out[at : at + n] = scratch.out[:n]
-            at += n
+            at = _append(scratch.out, n, out, at)
         ends[i + 1] = at
 
 
 @njit(cache=True)
-def match_all(m, chars, offsets, keep, scratch, out, ends):
+def match_all(m, texts, scratch, out, ends):
+    """Each text -> its ids: out int32[n], ends int64[texts + 1]."""
+    chars, offsets = texts
+    keep = np.ones(m.symbols.size, np.bool_)
     at = 0
     for i in range(len(offsets) - 1):
         n = _match(m, chars, offsets[i], offsets[i + 1], keep, -1, scratch) if offsets[i + 1] > offsets[i] else 0
-        out[at : at + n] = scratch.out[:n]
-        at += n
+        at = _append(scratch.out, n, out, at)
         ends[i + 1] = at
 
 
 @njit(cache=True)
-def remove_pieces(m, chars, offsets, count, may, turn, scratch, removed, cost):
-    """A heap of (turn, cost, -id). A cost that rose is found out when popped; one that fell is pushed again.
+def remove_pieces(m, texts, count, removable, turn, scratch, removed, cost):
+    """As `cheapest_first`, with a heap of (turn, cost, -id).
 
-    A cost changes as count flows in (it rises), and as a piece that spells this one goes (any way):
-    of each piece the ones that it spells are listed, to look at them again then.
+    A cost changes when counts are added to a piece (it rises) and when a piece that spells it is removed (it rises
+    or falls). A risen cost is noticed when its entry is popped; a fallen one is pushed again. To find the
+    latter, each piece has a list of the pieces that it spells.
     """
+    chars, offsets = texts
     size = len(count)
     keep = np.ones(size, np.bool_)
-    pieces = np.ones(size, np.int64)  # that spell it now
-    first = np.full(size, -1, np.int64)  # of each piece the latest entry of its list
-    who = [np.int64(0)]
-    following = [np.int64(-1)]
+    pieces = np.ones(size, np.int64)  # number of pieces that spell it now
+    first = np.full(size, -1, np.int64)  # the latest entry of each piece's list
+    spelled = [np.int64(0)]  # of an entry: the piece
+    following = [np.int64(-1)]  # of an entry: the one before it in the same list
     heap = [(np.int64(0), np.int64(0), np.int64(0))]
     heap.pop()
-    for i in np.flatnonzero(may):
-        if offsets[i + 1] > offsets[i]:
-            pieces[i] = _match(m, chars, offsets[i], offsets[i + 1], keep, i, scratch)
-            _list(scratch.out, pieces[i], i, may, first, who, following)
-        heappush(heap, (turn[i], _price(i, turn, count, pieces), -np.int64(i)))
+    for p in range(size):
+        if not removable[p]:
+            continue
+        if offsets[p + 1] > offsets[p]:
+            pieces[p] = _match(m, chars, offsets[p], offsets[p + 1], keep, p, scratch)
+            _list(scratch.out, pieces[p], p, removable, first, spelled, following)
+        heappush(heap, (turn[p], _price(p, turn, count, pieces), -np.int64(p)))
     n = 0
     while len(heap) > 0:
-        t, was, less = heappop(heap)
-        i = -less
+        t, entered, negative_id = heappop(heap)
+        i = -negative_id
         if not keep[i]:
             continue
         now = _price(i, turn, count, pieces)
-        if was != now:
-            if was < now:
-                heappush(heap, (t, now, less))
+        if entered != now:
+            if entered < now:
+                heappush(heap, (t, now, negative_id))
             continue
         keep[i] = False
         removed[n] = i
@@ -221,27 +242,28 @@ def remove_pieces(m, chars, offsets, count, may, turn, scratch, removed, cost):
                 count[scratch.out[k]] += count[i]
         e = first[i]
         while e >= 0:
-            k = who[e]
+            k = spelled[e]
             e = following[e]
             if keep[k]:
                 before = pieces[k]
                 pieces[k] = _match(m, chars, offsets[k], offsets[k + 1], keep, k, scratch)
-                _list(scratch.out, pieces[k], k, may, first, who, following)
+                _list(scratch.out, pieces[k], k, removable, first, spelled, following)
                 if pieces[k] < before:
                     heappush(heap, (turn[k], _price(k, turn, count, pieces), -np.int64(k)))
 
 
 @njit(cache=True)
 def _price(i, turn, count, pieces):
+    """Tokens that removing piece i adds."""
     return count[i] * (pieces[i] - 1) if turn[i] >= 0 else np.int64(0)
 
 
 @njit(cache=True)
-def _list(parts, n, i, may, first, who, following):
-    """Enters piece i into the list of each removable piece that spells it."""
+def _list(parts, n, i, removable, first, spelled, following):
+    """Adds piece i to the list of each removable piece that spells it."""
     for k in range(n):
         p = parts[k]
-        if may[p]:
-            who.append(np.int64(i))
+        if removable[p]:
+            spelled.append(np.int64(i))
             following.append(first[p])
-            first[p] = len(who) - 1
+            first[p] = len(spelled) - 1

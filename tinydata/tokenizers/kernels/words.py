@@ -1,15 +1,9 @@
 """text -> distinct words and how often each occurs -> token counts, exactly.
 
-A *word* is a stretch of text whose ids do not depend on its neighbours. Where it may be cut is
-decided from the tokenizer itself:
-
-* byte-level BPE: its pre-tokenizer cuts (`Gpt2`, `Cl100k`: the two regex families in use);
-* SentencePiece BPE: between two characters whenever no piece contains that pair (`PairCuts`): no
-  merge can cross such a place, so this is exact for Chinese too.
-
-Each distinct word is encoded once and its ids are weighted by its count. The table has a fixed
-size; when it is full it is encoded, added to the counts and emptied, so memory is bounded
-whatever the number of distinct words. Price of a cut per byte: about 3 ns; of encoding: 60 ns.
+A *word* is a stretch of text whose ids do not depend on its neighbors; cutters.py cuts text into words.
+Each distinct word is encoded once and its ids are weighted by its count. The table has a fixed size:
+when it is full, it is encoded, added to the counts and emptied, so memory is bounded however many
+distinct words there are. A cut costs about 3 ns per byte, encoding 60 ns.
 """
 
 from __future__ import annotations
@@ -23,7 +17,7 @@ from numba.extending import intrinsic
 
 from tinydata.core.hashing import GOLDEN
 from tinydata.core.kernels import compiled, inlined
-from tinydata.tokenizers.kernels.bpe import SHORT, encode, encode_short
+from tinydata.tokenizers.kernels.bpe import SHORT, encode, encode_short, new_scratch
 from tinydata.tokenizers.kernels.cutters import section, word_end
 
 # masks of the first n bytes of 16, as two words
@@ -37,11 +31,11 @@ MIX = np.uint64(0xFF51AFD7ED558CCD)
 class Table(NamedTuple):
     """Distinct words, open addressing, bounded.
 
-    A word of up to 16 bytes lives in its slot, so that a look-up touches one cache line: 43 M
-    words of 195 MB took 8.2 s with offsets into an arena, 1.1 s so. Longer ones have an arena.
+    A word of up to 16 bytes is stored in its slot, so that a look-up touches one cache line: 43 M words of
+    195 MB took 8.2 s with offsets into an arena, and take 1.1 s like this. Longer words are in an arena.
     """
 
-    # owner: 2 * group, + 1 for the word behind the dummy prefix
+    # owner: 2 * group, + 1 for the word after the dummy prefix
     slots: np.ndarray  # uint64[4 * 2**k]: bytes 0-7, bytes 8-15, owner << 8 | length (0: free), count
     long_slots: np.ndarray  # uint64[2**k]: hash tag << 32 | entry + 1 (0: free)
     entries: np.ndarray  # int64[4 * n]: start in arena, length, owner, count
@@ -83,7 +77,7 @@ _word64: Any = _load_word
 
 @intrinsic
 def _fetch(typingctx, array, i):
-    """Asks for array[i], which will be written, to be brought into the cache."""
+    """Fetches array[i], which will be written, into the processor's cache."""
 
     def codegen(context, builder, signature, args):
         at = builder.gep(context.make_array(signature.args[0])(context, builder, args[0]).data, [args[1]])
@@ -115,7 +109,7 @@ def load16(data, start, n):
 
 @inlined()
 def _add(low, high, meta, s, slots, state):
-    """Counts one word of at most 16 bytes, looked for from slot s on; False if there is no room for it."""
+    """Counts one word of at most 16 bytes, searched from slot s on; False if there is no room for it."""
     mask = np.uint64(len(slots) // 4 - 1)
     while True:
         p = np.int64(s) * 4
@@ -146,8 +140,9 @@ def _hash_long(data, start, n, owner):
 
 
 @compiled()
-def _add_long(data, start, n, owner, slots, entries, arena, state):
+def _add_long(data, start, n, owner, table):
     """The same for a longer word."""
+    _, slots, entries, arena, state, _ = table
     h = _hash_long(data, start, n, owner)
     mask = np.uint64(len(slots) - 1)
     tag = h >> np.uint64(32)
@@ -182,12 +177,13 @@ def _add_long(data, start, n, owner, slots, entries, arena, state):
 
 
 @compiled()
-def _fill(data, i, end, owner, cut, slots, state, waiting):
+def _fill(data, i, end, owner, cut, table):
     """Words of [i, end) -> slots; returns where it stopped: end, a long word, or no more room.
 
-    Some words are cut before the first of them is counted, so that memory has the time to come:
-    195 MB in 0.81 s instead of 1.02. Long words are the caller's: with them in here it takes twice as long.
+    Several words are cut before the first of them is counted, while their slots are fetched: 195 MB in 0.81 s
+    instead of 1.02. The caller counts long words: with them in this loop it takes twice as long.
     """
+    slots, state, waiting = table.slots, table.state, table.waiting
     mask = np.uint64(len(slots) // 4 - 1)
     while i < end:
         n = 0
@@ -207,8 +203,8 @@ def _fill(data, i, end, owner, cut, slots, state, waiting):
             owner &= -2
         for k in range(0, n, 4):
             if not _add(waiting[k], waiting[k + 1], waiting[k + 2], waiting[k + 3], slots, state):
-                for left in range(k, n, 4):
-                    i -= np.int64(waiting[left + 2] & np.uint64(0xFF))
+                for rest in range(k, n, 4):
+                    i -= np.int64(waiting[rest + 2] & np.uint64(0xFF))
                 return i
         if n < len(waiting):
             break
@@ -220,9 +216,8 @@ def count_words(data, offsets, groups, first, at, cut, table, counts):
     """Documents [first, ...) of one batch -> table, and atoms -> counts; stops when the table is full.
 
     data uint8[bytes], offsets int[docs + 1], groups int[docs], counts int64[groups, ids].
-    Returns (document, byte) to go on from; document == docs when done.
+    Returns (document, byte) to continue from; document == docs when done.
     """
-    slots, long_slots, entries, arena, state, waiting = table
     for doc in range(first, len(groups)):
         stop = np.int64(offsets[doc + 1])
         i = at if doc == first and at >= 0 else np.int64(offsets[doc])
@@ -234,13 +229,13 @@ def count_words(data, offsets, groups, first, at, cut, table, counts):
             if owner & 1 and end == i:  # a document that begins with an atom: the prefix alone
                 counts[owner >> 1, cut.prefix] += 1
             while i < end:
-                j = _fill(data, i, end, owner, cut, slots, state, waiting)
+                j = _fill(data, i, end, owner, cut, table)
                 if j > i:
                     owner &= -2
                 i = j
                 if i < end:
                     j = word_end(data, i, end, cut)
-                    if j - i <= 16 or not _add_long(data, i, j - i, owner, long_slots, entries, arena, state):
+                    if j - i <= 16 or not _add_long(data, i, j - i, owner, table):
                         return doc, i
                     owner &= -2
                     i = j
@@ -252,72 +247,66 @@ def count_words(data, offsets, groups, first, at, cut, table, counts):
 
 
 @njit(cache=True)
-def encode_words(table, prefix, symbols, pairs, counts, scratch):
+def encode_words(table, prefix, bpe, counts, scratch):
     """Encodes each distinct word once and adds its ids times its count: counts int64[groups, ids]."""
-    sym, value, chars = scratch
     slots, _, entries, arena, state, _ = table
-    _encode_slots(slots, slots.view(np.uint8), prefix, symbols, pairs, counts, sym, value, chars)
+    _encode_slots(slots, slots.view(np.uint8), prefix, bpe, counts, scratch)
     end = 4 * state[1]
     e = np.int64(0)
     while e < end:
-        e = _encode_entries(entries[:end], e, arena, prefix, symbols, pairs, counts, sym, value, chars)
+        e = _encode_entries(entries[:end], e, arena, prefix, bpe, counts, scratch)
         if e == end:
             break
         a, owner = entries[e], entries[e + 2]
-        if 2 * entries[e + 1] + 8 > len(sym):
-            sym = np.empty(4 * entries[e + 1] + 8, np.int32)
-            value = np.empty(4 * entries[e + 1] + 8, np.int64)
-            chars = np.empty(4 * entries[e + 1] + 8, np.int32)
-        lead = prefix if owner & 1 else -1
-        n = encode(arena, a, a + entries[e + 1], lead, symbols, pairs, sym, value, chars, -1)
+        if 2 * entries[e + 1] + 8 > len(scratch.sym):
+            scratch = new_scratch(4 * entries[e + 1] + 8)
+        n = encode(arena, a, a + entries[e + 1], prefix if owner & 1 else -1, bpe, scratch, -1)
         for k in range(n):
-            counts[owner >> 1, sym[k]] += entries[e + 3]
+            counts[owner >> 1, scratch.sym[k]] += entries[e + 3]
         e += 4
 
 
 @compiled()
-def _encode_slots(slots, text, prefix, symbols, pairs, counts, sym, value, chars):
-    """The short words. slots uint64[4 * 2**k]; text: the same as bytes, in which a word begins its slot."""
+def _encode_slots(slots, text, prefix, bpe, counts, scratch):
+    """The short words. slots uint64[4 * 2**k]; text: the same memory as bytes, a word at the start of its slot."""
     for p in range(0, len(slots), 4):
         meta = slots[p + 2]
         if meta == np.uint64(0):
             continue
         owner = np.int64(meta >> np.uint64(8))
         stop = 8 * p + np.int64(meta & np.uint64(0xFF))
-        n = encode_short(text, 8 * p, stop, prefix if owner & 1 else -1, symbols, pairs, sym, value, chars)
+        n = encode_short(text, 8 * p, stop, prefix if owner & 1 else -1, bpe, scratch)
         row = counts[owner >> 1]
         for k in range(n):
-            row[sym[k]] += np.int64(slots[p + 3])
+            row[scratch.sym[k]] += np.int64(slots[p + 3])
 
 
 @compiled()
-def _encode_entries(entries, e, arena, prefix, symbols, pairs, counts, sym, value, chars):
-    """Longer words from entry e on, up to one that `encode_short` cannot do; returns where it stopped."""
+def _encode_entries(entries, e, arena, prefix, bpe, counts, scratch):
+    """Longer words from entry e on, up to one of SHORT bytes or more; returns where it stopped."""
     while e < len(entries) and entries[e + 1] < SHORT:
         a, owner = entries[e], entries[e + 2]
-        lead = prefix if owner & 1 else -1
-        n = encode_short(arena, a, a + entries[e + 1], lead, symbols, pairs, sym, value, chars)
+        n = encode_short(arena, a, a + entries[e + 1], prefix if owner & 1 else -1, bpe, scratch)
         row = counts[owner >> 1]
         for k in range(n):
-            row[sym[k]] += entries[e + 3]
+            row[scratch.sym[k]] += entries[e + 3]
         e += 4
     return e
 
 
 @compiled()
 def look_up(table, data, offsets, out):
-    """data uint8[bytes], offsets int64[words + 1] of some words -> out int64[groups, words]: how often each is there.
+    """data uint8[bytes], offsets int64[words + 1] of some words -> out int64[groups, words]: how often each occurs.
 
-    A word may be behind the prefix or not; both count.
+    Occurrences after the prefix are included.
     """
-    slots, long_slots, entries, arena, _, _ = table
     for w in range(len(offsets) - 1):
         a, n = offsets[w], offsets[w + 1] - offsets[w]
         for owner in range(2 * len(out)):
             if n <= 16:
-                out[owner >> 1, w] += _look_up_short(data, a, n, owner, slots)
+                out[owner >> 1, w] += _look_up_short(data, a, n, owner, table.slots)
             else:
-                out[owner >> 1, w] += _look_up_long(data, a, n, owner, long_slots, entries, arena)
+                out[owner >> 1, w] += _look_up_long(data, a, n, owner, table)
 
 
 @compiled()
@@ -325,7 +314,7 @@ def _look_up_short(data, a, n, owner, slots):
     low, high = load16(data, a, n)
     meta = (np.uint64(owner) << np.uint64(8)) | np.uint64(n)
     mask = np.uint64(len(slots) // 4 - 1)
-    h = (low ^ (meta * MIX)) * GOLDEN  # as _fill, which gets slower when it calls a function for this
+    h = (low ^ (meta * MIX)) * GOLDEN  # as in _fill, which is slower if it calls a function for this
     h = (h ^ (h >> np.uint64(32)) ^ high) * MIX
     s = (h ^ (h >> np.uint64(29))) & mask
     while True:
@@ -338,7 +327,8 @@ def _look_up_short(data, a, n, owner, slots):
 
 
 @compiled()
-def _look_up_long(data, a, n, owner, slots, entries, arena):
+def _look_up_long(data, a, n, owner, table):
+    _, slots, entries, arena, _, _ = table
     mask = np.uint64(len(slots) - 1)
     h = _hash_long(data, a, n, owner)
     s = h & mask
@@ -357,11 +347,7 @@ def _look_up_long(data, a, n, owner, slots, entries, arena):
 
 
 def clear(table: Table) -> None:
+    """Removes all words."""
     table.slots[2::4] = 0
     table.long_slots[:] = 0
     table.state[:] = 0
-
-
-def new_scratch() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    n = 1 << 12
-    return np.empty(n, np.int32), np.empty(n, np.int64), np.empty(n, np.int32)

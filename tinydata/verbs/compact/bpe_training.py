@@ -1,361 +1,288 @@
 """words -> merges: compiled BPE training that starts from any vocabulary.
 
-The most frequent adjacent pair becomes a symbol, repeatedly, until no pair is worth its price. Every pair
-has its count and a list of the places where it may occur; a heap contains possibly outdated counts, so
-whatever is taken from it is checked against the current count. A merge touches only the places of its pair.
+The most frequent adjacent pair becomes a symbol, repeatedly, until no pair is worth its price. The index has the count
+of every pair and a list of the positions where it may occur; the heap may contain outdated counts, so what is taken
+from it is compared with the current count. A merge visits only the positions of its pair.
 
-Two symbols that no merge may join are kept apart by two bit sets: `ends` of the left one and
-`begins` of the right one must have no bit in common. Of two ways to the same bytes only the first
-is learned, since a vocabulary holds a piece once; where merges follow from pieces (SentencePiece)
-the second way leads to the same piece.
+If two pairs give the same bytes, only the first is learned, since a vocabulary contains a piece once; where
+merges are implied by the pieces (SentencePiece), the second one gives the same piece.
 
 Source: Sennrich et al. 2016, "Neural Machine Translation of Rare Words with Subword Units".
 """
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 from numba import njit
 
-from tinydata.tokenizers.base import BYTE, NORMAL, Tokenizer
-from tinydata.tokenizers.kernels.bpe import encode
-from tinydata.tokenizers.kernels.cutters import LETTER, NUMBER, OTHER, SPACE
-from tinydata.verbs.compact.pair_heap import (
-    BASE,
-    BREAK,
+from tinydata.core.kernels import compiled, inlined
+from tinydata.verbs.compact.pair_heap import Heap, pop, push
+from tinydata.verbs.compact.pair_index import (
     EMPTY,
     LONGEST,
-    MERGED,
-    find_pair,
-    grown_table,
-    next_id,
+    add_position,
+    count_pairs,
+    find_slot,
+    forget,
+    frequent_pairs,
+    is_full,
+    lacks_nodes,
     pair_key,
-    pop,
-    previous_id,
-    push,
+    positions_of,
+    slot_of,
+    symbols_of_pair,
+    with_positions,
+    with_room,
 )
-from tinydata.verbs.compact.word_collector import Collected, character_classes
-
-ALL = 0b1111  # classes of characters, a bit each
-
-
-class Symbols(NamedTuple):
-    """What a merge may be made of, one entry an id."""
-
-    hashes: np.ndarray  # uint64[ids]: of the bytes
-    lengths: np.ndarray  # int64[ids], bytes; LONGEST + 1: never merges
-    begins: np.ndarray  # uint8[ids]
-    ends: np.ndarray  # uint8[ids]
+from tinydata.verbs.compact.training_text import BASE, BREAK, MERGED, Text, TrainingSymbols
 
 
 class Merges(NamedTuple):
-    """In the order they were learned; merge k makes the symbol ids + k."""
+    """In the order in which they were learned; merge k has the id `ids` + k."""
 
     left: np.ndarray  # int32[m]
     right: np.ndarray  # int32[m]
-    gain: np.ndarray  # int64[m]: how often the pair stood side by side
-
-
-def spelled(words: Collected, tokenizer: Tokenizer) -> tuple[np.ndarray, np.ndarray]:
-    """-> (ids of all words, BREAK behind each; int32[n]: which word each belongs to)."""
-    cutter = tokenizer.cutter
-    prefix = cutter.prefix if cutter else -1
-    longest = int(np.diff(words.offsets).max(initial=0)) + 2
-    return _spelled(words.data, words.offsets, words.first, prefix, tokenizer.symbols, tokenizer.pairs, longest)
-
-
-@njit(cache=True)
-def _spelled(data, offsets, first, prefix, symbols, pairs, longest):
-    sym = np.empty(4 * longest, np.int32)
-    value = np.empty(4 * longest, np.int64)
-    chars = np.empty(4 * longest, np.int32)
-    out = np.empty(len(data) // 2 + 2 * len(first) + 16 * longest, np.int32)
-    word = np.empty(len(out), np.int32)
-    at = 0
-    for w in range(len(first)):
-        lead = prefix if first[w] else -1
-        n = encode(data, offsets[w], offsets[w + 1], lead, symbols, pairs, sym, value, chars, -1)
-        if at + n + 1 > len(out):
-            out = np.concatenate((out, np.empty(len(out), np.int32)))
-            word = np.concatenate((word, np.empty(len(word), np.int32)))
-        for k in range(n):
-            out[at] = sym[k]
-            word[at] = w
-            at += 1
-        out[at] = BREAK
-        word[at] = w
-        at += 1
-    return out[:at].copy(), word[:at].copy()
-
-
-@njit(cache=True)
-def tally(ids, word, count, size):
-    """ids int32[n] as `spelled` gives them, count int64[words] -> int64[size]: how often each id occurs."""
-    out = np.zeros(size, np.int64)
-    for i in range(len(ids)):
-        if ids[i] >= 0:
-            out[ids[i]] += count[word[i]]
-    return out
-
-
-def symbols_of(tokenizer: Tokenizer) -> Symbols:
-    """Which pieces may merge: with a pre-tokenizer all, within words; in SentencePiece what its training would join.
-
-    That is characters of one kind, and the blank with what follows it; digits only where old pieces
-    have them so; bytes with nothing.
-    """
-    n = tokenizer.size
-    hashes, begins, ends = np.zeros(n, np.uint64), np.zeros(n, np.uint8), np.zeros(n, np.uint8)
-    lengths = np.array([len(p) for p in tokenizer.pieces], np.int64)
-    data = np.frombuffer(b"".join(tokenizer.pieces), np.uint8)
-    _hash_all(data, np.concatenate([[0], np.cumsum(lengths)]), hashes)
-    implied = merges_are_implied(tokenizer)
-    may = tokenizer.kinds == NORMAL if implied else (tokenizer.kinds == NORMAL) | (tokenizer.kinds == BYTE)
-    if implied:
-        kinds = character_classes()
-        texts = {int(i): tokenizer.pieces[i].decode() for i in np.flatnonzero(may)}
-        pairs = {(a, b) for t in texts.values() for a, b in pairwise(t) if b.isdigit()}
-        behind = {k: ALL & ~(1 << k) for k in (OTHER, LETTER, NUMBER, SPACE)}  # what may not follow
-        if not any(a.isdigit() for a, _ in pairs):
-            behind[NUMBER] = ALL
-        blank = 0 if any(a == " " for a, _ in pairs) else 1 << NUMBER
-        for i, text in texts.items():
-            if text:
-                begins[i] = 1 << int(kinds[ord(text[0])])
-                ends[i] = blank if text[-1] == " " else behind[int(kinds[ord(text[-1])])]
-    lengths[~may] = LONGEST + 1
-    return Symbols(hashes, lengths, begins, ends)
-
-
-def merges_are_implied(tokenizer: Tokenizer) -> bool:
-    """Whether two symbols merge because their concatenation is a piece (SentencePiece), not by a list."""
-    return len(tokenizer.symbols.by_char) > 0
-
-
-@njit(cache=True)
-def _hash_all(data, offsets, out):
-    for i in range(len(out)):
-        h = np.uint64(0)
-        for k in range(offsets[i], offsets[i + 1]):
-            h = h * BASE + np.uint64(data[k]) + np.uint64(1)
-        out[i] = h
+    gain: np.ndarray  # int64[m]: how often the pair occurred
 
 
 def learn(
-    ids: np.ndarray, word: np.ndarray, count: np.ndarray, symbols: Symbols, price: np.ndarray, implied: bool = False
+    ids: np.ndarray,
+    word: np.ndarray,
+    count: np.ndarray,
+    symbols: TrainingSymbols,
+    price: np.ndarray,
+    implied: bool = False,
 ) -> Merges:
-    """ids, word as `spelled` gives them (ids is changed in place), count int64[words] -> Merges.
+    """ids, word as in Spelling (ids is changed in place), count int64[words] -> Merges.
 
-    price int64[m], ascending: the k-th merge is learned while its pair occurs more often than
-    price[k]; so at most m. Equal counts: lower left id first, then lower right id.
+    price int64[m], ascending: the k-th merge is learned as long as its pair occurs more often than price[k]; so at
+    most m are learned. Of equal counts the lower left id comes first, then the lower right id.
     """
     size, most = len(symbols.lengths), len(price)
-    left, right, gain = np.empty(most, np.int32), np.empty(most, np.int32), np.empty(most, np.int64)
-    h, n, b, e = (np.concatenate([a, np.zeros(most, a.dtype)]) for a in symbols)
+    merges = Merges(np.empty(most, np.int32), np.empty(most, np.int32), np.empty(most, np.int64))
     if not most:
-        return Merges(left, right, gain)
-    for guess in (True, False):
-        todo = ids.copy() if guess else ids
-        m = _learn(todo, word, count, size, h, n, b, e, price, guess, implied, left, right, gain)
-        if m >= 0:
-            ids[:] = todo
+        return merges
+    symbols = TrainingSymbols(*(np.concatenate([a, np.zeros(most, a.dtype)]) for a in symbols))
+    pairs = frequent_pairs(count_pairs(Text(ids, word, count), symbols), price[0])
+    for least in (guess_of_least(pairs.counts, price), price[0]):
+        text = Text(ids.copy(), word, count)
+        m = _learn(text, symbols, size, frequent_pairs(pairs, least), price, least, implied, merges)
+        if m == most or price[m] >= least:
             break
-    return Merges(left[:m].copy(), right[:m].copy(), gain[:m].copy())
+    ids[:] = text.ids
+    return Merges(*(a[:m].copy() for a in merges))
 
 
-@njit(cache=True)
-def _least(counts, price):
-    """counts int64[pairs] -> what no pair has that will be learned, by a guess: most pairs need no places then.
+def guess_of_least(counts: np.ndarray, price: np.ndarray) -> int:
+    """counts int64[slots] of pairs -> a count that each merge will probably exceed: most pairs need no positions then.
 
-    It is half of the price where prices, going up, meet the counts as they are before any merge, going down.
+    It is half of the price where the prices, ascending, meet the counts before any merge, descending.
     """
-    down = np.sort(counts)[::-1]
-    for k in range(min(len(down), len(price))):
-        if down[k] <= price[k]:
-            return max(price[0], price[k] // 2)
-    return price[0]
+    descending = np.sort(counts)[::-1][: len(price)]
+    met = np.flatnonzero(descending <= price[: len(descending)])
+    return int(max(price[0], price[met[0]] // 2) if len(met) else price[0])
 
 
 @njit(cache=True)
-def _learn(ids, word, count, size, hashes, lengths, begins, ends, price, guess, implied, left, right, gain):
-    """-> merges learned; -1: the guess at what the last of them gains was too high, and all is to be done without."""
-    # all pairs and their counts
-    keys = np.full(1 << 16, EMPTY, np.uint64)
-    counts = np.zeros(len(keys), np.int64)
-    heads = np.full(len(keys), -1, np.int32)
-    used = 0
-    for i in range(len(ids) - 1):
-        key = pair_key(ids[i], ids[i + 1], lengths, begins, ends)
-        if key != EMPTY:
-            s = find_pair(keys, key)
-            if keys[s] == EMPTY:
-                keys[s] = key
-                used += 1
-                counts[s] += count[word[i]]
-                if 2 * used > len(keys):
-                    keys, counts, heads, used = grown_table(keys, counts, heads, 2 * len(keys), np.int64(-1))
-            else:
-                counts[s] += count[word[i]]
-    # those that can pay: their places, in lists
-    least = _least(counts, price) if guess else price[0]
-    for s in range(len(keys)):
-        if keys[s] != EMPTY and counts[s] <= least:
-            counts[s] = 0
-    used = 0
-    for s in range(len(keys)):
-        used += counts[s] > 0
-    slots = 1 << 12
-    while slots < 4 * used:
-        slots *= 2
-    keys, counts, heads, used = grown_table(keys, counts, heads, slots, np.int64(0))
-    place = np.empty(1 << 16, np.int32)
-    link = np.empty(len(place), np.int32)
-    nodes = 0
-    free = np.int32(-1)
-    for i in range(len(ids) - 1):
-        key = pair_key(ids[i], ids[i + 1], lengths, begins, ends)
-        if key != EMPTY:
-            s = find_pair(keys, key)
-            if keys[s] != EMPTY:
-                if nodes == len(place):
-                    place = np.concatenate((place, np.empty_like(place)))
-                    link = np.concatenate((link, np.empty_like(link)))
-                place[nodes], link[nodes] = i, heads[s]
-                heads[s] = nodes
-                nodes += 1
-    heap = np.empty((1 << 12, 2), np.int64)
-    waiting = 0
+def _learn(text, symbols, size, index, price, least, implied, merges):
+    """Index of the pairs that occur more than `least` times -> number of merges, which are written to `merges`.
+
+    symbols: with room for the new ones from `size` on. If the last price is below `least`, pairs that should have been
+    merged may be missing from the index.
+    """
+    index = with_positions(index, text, symbols)
+    heap = _heap_of(index)
+    pieces = _pieces_of(symbols, size)
+    m = 0
+    while heap.size > 0 and m < len(price):
+        top, key = heap.entries[0, 0], np.uint64(heap.entries[0, 1])
+        if top <= price[m]:
+            break
+        heap = pop(heap)
+        s = find_slot(index.keys, key)
+        if index.keys[s] == EMPTY or index.counts[s] <= least:
+            continue
+        if index.counts[s] < top:
+            heap = push(heap, index.counts[s], key)
+            continue
+        left, right = symbols_of_pair(key)
+        whole = size + m
+        known = pieces.ids[find_slot(pieces.hashes, _hash_of(left, right, pieces, symbols))]
+        if known < 0:
+            _add_symbol(Merge(left, right, whole), pieces, symbols)
+            merges.left[m], merges.right[m], merges.gain[m] = left, right, top
+            m += 1
+        elif implied and symbols.lengths[known] <= LONGEST:
+            whole = known
+        else:
+            index.counts[s] = 0
+            continue
+        positions = positions_of(index, s)
+        forget(index, s)
+        if left == right:
+            positions.sort()  # where they overlap, the left one is merged
+        merge, progress, new = Merge(left, right, whole), Progress(0, 0), np.empty(2 * len(positions), np.uint64)
+        while progress.done < len(positions):
+            index = with_room(index, least)
+            progress = _merge(text, symbols, index, merge, positions, progress, new, implied)
+        heap = _queue(index, heap, new[: progress.new], least, implied)
+    return m
+
+
+class Merge(NamedTuple):
+    """left + right -> whole, as ids."""
+
+    left: int
+    right: int
+    whole: int
+
+
+class Progress(NamedTuple):
+    """How far a merge is."""
+
+    done: int  # positions
+    new: int  # pairs that were added
+
+
+@compiled()
+def _merge(text, symbols, index, merge, positions, progress, new, implied):
+    """Merges the pair where it still exists, at positions from `progress` on -> Progress; it stops if index is full.
+
+    new uint64[...]: pairs that were added and need an entry in the heap.
+    """
+    left, right, whole = merge
+    ids, merged, n = text.ids, pair_key(left, right, symbols), progress.new
+    for p in range(progress.done, len(positions)):
+        if is_full(index) or lacks_nodes(index):
+            return Progress(p, n)
+        i = np.int64(positions[p])
+        if ids[i] != left:
+            continue
+        j = _next(ids, i)
+        if ids[j] != right:
+            continue
+        count = text.counts[text.word[i]]
+        h, k = _previous(ids, i), _next(ids, j)
+        before, behind = np.int64(ids[h]) if h >= 0 else np.int64(BREAK), np.int64(ids[k])
+        ids[i], ids[j] = whole, MERGED
+        _subtract(index, pair_key(before, left, symbols), merged, count)
+        n = _add(index, pair_key(before, whole, symbols), h, count, new, n, implied)
+        _subtract(index, pair_key(right, behind, symbols), merged, count)
+        n = _add(index, pair_key(whole, behind, symbols), i, count, new, n, implied)
+    return Progress(len(positions), n)
+
+
+@inlined()
+def _subtract(index, key, merged, count):
+    """A pair next to the merged one does not occur there any more."""
+    if key != EMPTY and key != merged:
+        s = find_slot(index.keys, key)
+        if index.keys[s] != EMPTY:
+            index.counts[s] -= count
+
+
+@inlined()
+def _add(index, key, position, count, new, n, implied):
+    """A pair occurs at a new position -> number of pairs in `new`."""
+    if key == EMPTY:
+        return n
+    s = slot_of(index, key)
+    if index.counts[s] == 0 or implied:
+        new[n] = key
+        n += 1
+    index.counts[s] += count
+    add_position(index, s, position)
+    return n
+
+
+@njit(cache=True)
+def _queue(index, heap, new, least, implied):
+    """Pairs uint64[n] that a merge added -> Heap: each gets an entry, or is forgotten if it is too rare."""
+    counts = np.empty(len(new), np.int64)
+    _current_counts(index, new, least, implied, counts)
+    for k in range(len(new)):
+        if counts[k] > least:
+            heap = push(heap, counts[k], new[k])
+    return heap
+
+
+@compiled()
+def _current_counts(index, new, least, implied, counts):
+    """-> counts int64[n] of the pairs; those of at most `least` are forgotten, unless merges are implied."""
+    for k in range(len(new)):
+        s = find_slot(index.keys, new[k])
+        counts[k] = index.counts[s]
+        if counts[k] <= least and not implied:
+            forget(index, s)
+
+
+@njit(cache=True)
+def _heap_of(index):
+    """Index -> Heap with an entry for each pair."""
+    heap = Heap(np.empty((1 << 12, 2), np.int64), 0)
+    keys, counts = index.keys, index.counts
     for s in range(len(keys)):
         if keys[s] != EMPTY:
-            heap, waiting = push(heap, waiting, counts[s], keys[s])
-    # pieces by the hash of their bytes
-    names = np.full(1 << 12, EMPTY, np.uint64)
-    while len(names) < 4 * len(hashes):
-        names = np.full(2 * len(names), EMPTY, np.uint64)
-    named = np.zeros(len(names), np.int32)
+            heap = push(heap, counts[s], keys[s])
+    return heap
+
+
+class _Pieces(NamedTuple):
+    """A hash table of pieces by the hash of their bytes, with room for all that may be learned."""
+
+    hashes: np.ndarray  # uint64[slots]; EMPTY: free
+    ids: np.ndarray  # int64[slots]; -1: free
+    power: np.ndarray  # uint64[LONGEST + 2]: BASE ** k
+
+
+@njit(cache=True)
+def _pieces_of(symbols, size):
+    """The first `size` symbols -> _Pieces."""
+    slots = 1 << 12
+    while slots < 4 * len(symbols.hashes):
+        slots *= 2
     power = np.ones(LONGEST + 2, np.uint64)
     for k in range(1, len(power)):
         power[k] = power[k - 1] * BASE
+    pieces = _Pieces(np.full(slots, EMPTY, np.uint64), np.full(slots, -1, np.int64), power)
     for i in range(size):
-        s = find_pair(names, hashes[i])
-        names[s], named[s] = hashes[i], i
-    # the merges
-    fresh = np.empty(1 << 12, np.uint64)
-    m = 0
-    while waiting > 0 and m < len(price):
-        top, key = heap[0, 0], np.uint64(heap[0, 1])
-        if top <= price[m]:
-            break
-        waiting = pop(heap, waiting)
-        s = find_pair(keys, key)
-        if keys[s] == EMPTY or counts[s] <= least:
-            continue
-        if counts[s] < top:
-            heap, waiting = push(heap, waiting, counts[s], key)
-            continue
-        a, b = np.int64(key >> np.uint64(32)), np.int64(key & np.uint64(0xFFFFFFFF))
-        whole = hashes[a] * power[lengths[b]] + hashes[b]
-        t = find_pair(names, whole)
-        if names[t] == EMPTY:
-            x = size + m
-            names[t], named[t] = whole, x
-            hashes[x], lengths[x] = whole, lengths[a] + lengths[b]
-            begins[x], ends[x] = begins[a], ends[b]
-            left[m], right[m], gain[m] = a, b, top
-            m += 1
-        elif implied and lengths[named[t]] <= LONGEST:
-            x = np.int64(named[t])
-        else:
-            counts[s] = 0
-            continue
-        # its places, left to right where they can overlap
-        node = heads[s]
-        n = 0
-        while node >= 0:
-            n += 1
-            node = link[node]
-        places = np.empty(n, np.int32)
-        node, n = heads[s], 0
-        while node >= 0:
-            places[n] = place[node]
-            n += 1
-            after = link[node]
-            link[node] = free
-            free = node
-            node = after
-        heads[s], counts[s] = -1, 0
-        if a == b:
-            places.sort()
-        new = 0
-        for p in range(n):
-            i = int(places[p])
-            if ids[i] != a:
-                continue
-            j = next_id(ids, i)
-            if ids[j] != b:
-                continue
-            c = count[word[i]]
-            h, k = previous_id(ids, i), next_id(ids, j)
-            before = np.int64(ids[h]) if h >= 0 else np.int64(-1)
-            behind = np.int64(ids[k])
-            ids[i], ids[j] = x, MERGED
-            for side in range(2):
-                old = (
-                    pair_key(before, a, lengths, begins, ends)
-                    if side == 0
-                    else pair_key(b, behind, lengths, begins, ends)
-                )
-                if old != EMPTY:
-                    s = find_pair(keys, old)
-                    if keys[s] != EMPTY and old != key:
-                        counts[s] -= c
-                now = (
-                    pair_key(before, x, lengths, begins, ends)
-                    if side == 0
-                    else pair_key(x, behind, lengths, begins, ends)
-                )
-                if now == EMPTY:
-                    continue
-                s = find_pair(keys, now)
-                if keys[s] == EMPTY:
-                    if 2 * (used + 1) > len(keys):
-                        slots = 2 * len(keys)
-                        keys, counts, heads, used = grown_table(keys, counts, heads, slots, least)
-                        s = find_pair(keys, now)
-                    keys[s] = now
-                    used += 1
-                if counts[s] == 0 or implied:
-                    if new == len(fresh):
-                        fresh = np.concatenate((fresh, np.empty_like(fresh)))
-                    fresh[new] = now
-                    new += 1
-                counts[s] += c
-                if free >= 0:
-                    node = free
-                    free = link[node]
-                else:
-                    if nodes == len(place):
-                        place = np.concatenate((place, np.empty_like(place)))
-                        link = np.concatenate((link, np.empty_like(link)))
-                    node = nodes
-                    nodes += 1
-                place[node] = h if side == 0 else i
-                link[node] = heads[s]
-                heads[s] = node
-        # new pairs: into the heap, or forgotten
-        for p in range(new):
-            s = find_pair(keys, fresh[p])
-            if counts[s] > least:
-                heap, waiting = push(heap, waiting, counts[s], fresh[p])
-            elif not implied:
-                node = heads[s]
-                while node >= 0:
-                    after = link[node]
-                    link[node] = free
-                    free = node
-                    node = after
-                heads[s], counts[s] = -1, 0
-    return m if m == len(price) or price[m] >= least else -1
+        s = find_slot(pieces.hashes, symbols.hashes[i])
+        pieces.hashes[s], pieces.ids[s] = symbols.hashes[i], i
+    return pieces
+
+
+@inlined()
+def _hash_of(left, right, pieces, symbols):
+    """Two ids -> hash of the bytes of both together."""
+    return symbols.hashes[left] * pieces.power[symbols.lengths[right]] + symbols.hashes[right]
+
+
+@inlined()
+def _add_symbol(merge, pieces, symbols):
+    """Makes merge.whole a symbol and a piece."""
+    left, right, whole = merge
+    h = _hash_of(left, right, pieces, symbols)
+    s = find_slot(pieces.hashes, h)
+    pieces.hashes[s], pieces.ids[s] = h, whole
+    symbols.hashes[whole], symbols.lengths[whole] = h, symbols.lengths[left] + symbols.lengths[right]
+    symbols.begins[whole], symbols.ends[whole] = symbols.begins[left], symbols.ends[right]
+
+
+@inlined()
+def _next(ids, i):
+    """Position of the next symbol, or of the BREAK."""
+    i += 1
+    while ids[i] == MERGED:
+        i += 1
+    return i
+
+
+@inlined()
+def _previous(ids, i):
+    """Position of the previous symbol or BREAK; -1 before the first one."""
+    i -= 1
+    while i >= 0 and ids[i] == MERGED:
+        i -= 1
+    return i

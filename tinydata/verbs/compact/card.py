@@ -6,7 +6,7 @@ from typing import Any
 
 from tinydata.core.location import Location
 from tinydata.core.text import visible
-from tinydata.verbs.compact.adapt import BOUND
+from tinydata.verbs.compact.domain_guard import BOUND
 
 
 def adaptation_text(facts: dict[str, Any]) -> str:

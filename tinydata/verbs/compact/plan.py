@@ -1,11 +1,10 @@
-"""counts + big tokenizer -> vocabulary: the compact tokenizer, the id map, and the measured trade-off.
+"""counts + big tokenizer -> the choice of a vocabulary: which pieces are kept, and the measured trade-off.
 
-Leaf removal along the merge tree: among the kept pieces that no other kept piece is merged from, the
-one that is cheapest to remove is removed (cost = its count x the number of tokens it becomes, minus
-one), and its count is added to its parts. In effect, the merges that are performed least often are
-removed (see removal_order). The parts of a kept piece are always kept, so no piece is dead. Keeping
-the most frequent ids instead (the paper's method, `--method frequency`) leaves thousands of ids that
-can never be produced.
+Leaf removal along the merge tree: among the kept pieces that no other kept piece is merged from, the one that is
+cheapest to remove is removed, and its count is added to its parts. The cost is its count times the number of tokens
+that it becomes, minus one. In effect, the merges that are performed least often are removed (see removal_order). The
+parts of a kept piece are always kept, so no piece is dead. Keeping the most frequent ids instead (the paper's method,
+`--method frequency`) leaves thousands of ids that can never be produced.
 """
 
 from __future__ import annotations
@@ -23,13 +22,13 @@ from tinydata.core.output import read_manifest
 from tinydata.tokenizers.base import ADDED, BYTE, CONTROL, Tokenizer
 from tinydata.tokenizers.base import fingerprint as tokenizer_fingerprint
 from tinydata.tokenizers.open import load, read_tokenizer
-from tinydata.verbs.compact.adapt import Adapted, adapt
+from tinydata.verbs.compact.adapt import Adaptation, adapt
 from tinydata.verbs.compact.prune import Order, kept, most_frequent, protected, real_size, removal_order
 from tinydata.verbs.compact.tradeoff import Heldout, measure
 
 
 class Goal(NamedTuple):
-    """Target size: exactly one of the first three fields is set; vocab -1 means all ids."""
+    """The target size, as exactly one of the first three fields (vocab -1: all ids), and how it is reached."""
 
     vocab: int = 0
     coverage: float = 0.0
@@ -48,7 +47,7 @@ class Counts(NamedTuple):
     domains: list[str]
     train: np.ndarray  # int64[domains, ids], without held-out documents
     heldout: pa.Table  # HELDOUT
-    table: pa.Table  # DOMAINS
+    domain_table: pa.Table  # DOMAINS
 
 
 class Choice(NamedTuple):
@@ -57,9 +56,9 @@ class Choice(NamedTuple):
     big: Tokenizer
     small: Tokenizer
     keep: np.ndarray  # bool[ids]
-    trade: dict[str, Any]
+    tradeoff: dict[str, Any]  # `trade` of the manifest
     order: Order
-    adapted: Adapted | None = None
+    adapted: Adaptation | None = None
 
 
 def open_counts(path: str) -> Counts:
@@ -83,16 +82,16 @@ def choose(counts: Counts, tokenizer: str, goal: Goal, *, d_model: int = 2048) -
     locked = protected(big, tree, counts.train, goal.keep_tokens, goal.min_per_domain)
     order = removal_order(big, tree, counts.train.sum(0), locked)
     heldout = Heldout(counts.heldout, big)
-    size = wanted_size(big, counts, order, goal, heldout)
+    size = target_size(big, counts, order, goal, heldout)
     keep = kept(big, order, size) if goal.method == "leaf" else most_frequent(big, counts.train.sum(0), size)
-    adapted = adapt(big, counts.manifest, counts.table, order, locked, size, heldout) if goal.adapt else None
+    adapted = adapt(big, counts.manifest, counts.domain_table, order, locked, size, heldout) if goal.adapt else None
     if adapted:
         keep = np.zeros(big.size, np.bool_)
         keep[adapted.origin[adapted.origin >= 0]] = True
     small = adapted.small if adapted else big.subset(np.flatnonzero(keep))
-    trade = measure(big, small, keep, counts.train.sum(0), heldout, d_model)
-    trade["predicted_inflation"] = _predicted(order, keep, counts) if goal.method == "leaf" and not adapted else None
-    return Choice(big, small, keep, trade, order, adapted)
+    tradeoff = measure(big, small, keep, counts.train.sum(0), heldout, d_model)
+    tradeoff["predicted_inflation"] = _predicted(order, keep, counts) if goal.method == "leaf" and not adapted else None
+    return Choice(big, small, keep, tradeoff, order, adapted)
 
 
 def read_keep_tokens(path: str) -> tuple[str, ...]:
@@ -115,13 +114,13 @@ def _same_tokenizer(counts: Counts, big: Tokenizer, path: str) -> None:
 # -- target size ------------------------------------------------------------------------------
 
 
-def wanted_size(big: Tokenizer, counts: Counts, order: Order, goal: Goal, heldout: Heldout) -> int:
+def target_size(big: Tokenizer, counts: Counts, order: Order, goal: Goal, heldout: Heldout) -> int:
     """Goal -> number of ids, a multiple of `multiple_of` (rounded up, never beyond the big tokenizer)."""
     floor, top = big.size - len(order.removed), real_size(big)
     if goal.method == "frequency" and not goal.vocab:
         raise TinydataError(
-            "--method frequency works only with --vocab: the other goals are searched along the order of leaf removal",
-            fix="pass --vocab, for example with the size that leaf removal arrived at",
+            "--method frequency works only with --vocab: the other targets are found in the order of leaf removal",
+            fix="pass --vocab, for example with the size that leaf removal found",
         )
     if goal.vocab:
         size = goal.vocab if goal.vocab > 0 else top

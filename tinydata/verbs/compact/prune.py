@@ -22,7 +22,10 @@ class Order(NamedTuple):
 def protected(
     big: Tokenizer, tree: Tree, counts: np.ndarray, keep_tokens: tuple[str, ...] = (), min_per_domain: int = 0
 ) -> np.ndarray:
-    """counts int64[domains, ids] -> bool[ids]: pieces that must be kept, including all pieces they are merged from."""
+    """counts int64[domains, ids] -> bool[ids]: pieces that must be kept, including all pieces they are merged from.
+
+    keep_tokens: see _named; min_per_domain: the most frequent ids of each domain, this many.
+    """
     lock = ~big.removable()
     if keep_tokens:
         lock[_named(big, keep_tokens)] = True
@@ -31,7 +34,7 @@ def protected(
             best = np.argsort(-row, kind="stable")[:min_per_domain]
             lock[best[row[best] > 0]] = True
     lock &= tree.reachable | ~big.removable()
-    if isinstance(big, Matching):  # its pieces are made of nothing
+    if isinstance(big, Matching):  # its pieces have no parts
         return lock
     stack = list(np.flatnonzero(lock))
     while stack:
@@ -44,7 +47,7 @@ def protected(
 
 
 def _named(big: Tokenizer, tokens: tuple[str, ...]) -> list[int]:
-    """Lines of --keep-tokens -> ids; a token is its text, or #ID."""
+    """Lines of --keep-tokens -> ids; a line is the text of a token, or #ID."""
     by_piece: dict[bytes, int] = {}
     for i, piece in enumerate(big.pieces):
         by_piece.setdefault(piece, i)
@@ -61,10 +64,11 @@ def _named(big: Tokenizer, tokens: tuple[str, ...]) -> list[int]:
 
 
 def removal_order(big: Tokenizer, tree: Tree, count: np.ndarray, locked: np.ndarray) -> Order:
-    """Tree, count int64[ids], locked bool[ids] -> Order: leaf removal to the end.
+    """Tree, count int64[ids], locked bool[ids] -> Order: leaf removal until only locked pieces remain.
 
-    A family that merges has one tree, and sorting does it; one that matches spells a removed piece
-    with whatever is left (see matching.cheapest_first). Gaps go first, then what is never produced.
+    For a family that merges, which has one tree, the order is found by sorting. A family that matches spells a removed
+    piece with the pieces that remain (see matching.cheapest_first). Gaps are removed first, then pieces that are never
+    produced.
     """
     if isinstance(big, Matching):
         turn = np.where(big.gap, -2, np.where(tree.reachable, 0, -1))
@@ -76,31 +80,30 @@ def removal_order(big: Tokenizer, tree: Tree, count: np.ndarray, locked: np.ndar
 def _by_tree(big: Tokenizer, tree: Tree, count: np.ndarray, locked: np.ndarray) -> Order:
     """The order of leaf removal, by sorting.
 
-    What a leaf costs when it goes is its count and all that flowed to it from the pieces made of
-    it: how often the tokenizer performs this merge at all. That number does not depend on the
-    order of removal, and no piece has less than what is made of it; so the cheapest pieces are
-    always leaves, and taking them in order of cost is leaf removal, and optimal for this cost.
-    Pieces that encoding never produces cost nothing.
+    The cost of removing a leaf is its count plus the counts of the pieces merged from it: how often the tokenizer
+    performs this merge at all. That number does not depend on the order of removal, and no piece has a smaller one than
+    the pieces merged from it. So the cheapest pieces are always leaves: removal in the order of cost is leaf removal,
+    and optimal for this cost. Pieces that encoding never produces cost nothing.
     """
     used = merge_uses(big, tree, count)
     each = np.diff(tree.offsets) - 1
     cost = np.where(tree.reachable, used * each, 0)
     size = np.array([len(p) for p in big.pieces])
-    late = np.arange(big.size)  # highest id among a piece and all it is made of
+    highest = np.arange(big.size)  # id among a piece and all that it is merged from
     for i in np.argsort(size, kind="stable"):
-        late[i] = max(i, late[tree.parts[tree.offsets[i] : tree.offsets[i + 1]]].max(initial=0))
+        highest[i] = max(i, highest[tree.parts[tree.offsets[i] : tree.offsets[i + 1]]].max(initial=0))
     may = np.flatnonzero(~locked)
-    turn = _no_sooner(cost, size, tree)
-    # gaps, then what is never produced; equal cost: the later id first, but never a piece before what is made of it
-    order = may[np.lexsort((-size[may], -late[may], turn[may], tree.reachable[may], ~big.gap[may]))]
+    turn = _not_before_users(cost, size, tree)
+    # gaps, then pieces that are never produced; of equal cost the higher id, but not before pieces merged from it
+    order = may[np.lexsort((-size[may], -highest[may], turn[may], tree.reachable[may], ~big.gap[may]))]
     return Order(order.astype(np.int32), np.cumsum(cost[order]))
 
 
-def _no_sooner(cost: np.ndarray, size: np.ndarray, tree: Tree) -> np.ndarray:
-    """cost int64[ids] -> the same, but for a part that costs less than what is made of it.
+def _not_before_users(cost: np.ndarray, size: np.ndarray, tree: Tree) -> np.ndarray:
+    """cost int64[ids] -> the same, but for no part less than for the pieces that are merged from it.
 
-    That is so only for a piece with a character that is no piece: without it, it is bytes, three
-    or four for the one part.
+    It would be less only for parts of a piece with a character that is not a piece: without the piece, that character
+    is three or four bytes, each a part.
     """
     turn = cost.tolist()
     parts, offsets = tree.parts.tolist(), tree.offsets.tolist()
@@ -112,7 +115,7 @@ def _no_sooner(cost: np.ndarray, size: np.ndarray, tree: Tree) -> np.ndarray:
 
 
 def merge_uses(big: Tokenizer, tree: Tree, count: np.ndarray) -> np.ndarray:
-    """count int64[ids] of final tokens -> int64[ids]: how often each piece is made, inside others too."""
+    """count int64[ids] of tokens -> int64[ids]: how often each piece is produced, including as a part of others."""
     used = count.tolist()
     parts, offsets = tree.parts.tolist(), tree.offsets.tolist()
     for i in sorted(range(big.size), key=lambda i: (tree.reachable[i], -len(big.pieces[i]))):
@@ -124,7 +127,7 @@ def merge_uses(big: Tokenizer, tree: Tree, count: np.ndarray) -> np.ndarray:
 
 
 def real_size(big: Tokenizer) -> int:
-    """Ids that stand for something; gaps in the id space do not."""
+    """Number of ids that have a piece, without the gaps."""
     return big.size - int(big.gap.sum())
 
 
@@ -136,7 +139,7 @@ def kept(big: Tokenizer, order: Order, size: int) -> np.ndarray:
 
 
 def most_frequent(big: Tokenizer, count: np.ndarray, size: int) -> np.ndarray:
-    """count int64[ids] -> bool[ids]: the paper's selection, what is special or a byte and then the most frequent ids,
+    """count int64[ids] -> bool[ids]: the paper's selection: special tokens and bytes, then the most frequent ids,
 
     whatever they are merged from.
     """

@@ -13,7 +13,7 @@ from tinydata.tokenizers.probe import agrees
 from tinydata.tokenizers.text_counter import TextCounter
 from tinydata.verbs.compact.prune import real_size
 
-SAMPLE = (256, 2 << 20)  # documents and bytes of held-out text checked with the native library
+SAMPLE = (256, 2 << 20)  # documents and bytes of held-out text that are encoded and decoded with the library
 
 
 class Heldout:
@@ -44,7 +44,7 @@ class Heldout:
         return [t.as_py() for t in self.texts[:8] if len(t.as_py()) < 1 << 16]
 
     def sample(self) -> list[str]:
-        """The first documents, as many as are checked with the native library."""
+        """The first documents, within SAMPLE."""
         size = np.cumsum(pc.binary_length(self.texts).to_numpy(zero_copy_only=False))
         n = min(SAMPLE[0], max(1, int(np.searchsorted(size, SAMPLE[1]))), len(self.texts))
         return self.texts[:n].to_pylist()
@@ -58,8 +58,8 @@ def measure(
     big: Tokenizer, small: Tokenizer, keep: np.ndarray, train: np.ndarray, heldout: Heldout, d_model: int
 ) -> dict[str, Any]:
     """Both tokenizers on the held-out text, by domain; train int64[ids] -> the trade-off as JSON."""
-    dead = int((~small.tree().reachable).sum()) + _inside_longer_words(big, small, keep)
-    trade: dict[str, Any] = {
+    dead = int((~small.tree().reachable).sum()) + _only_whole_words(big, small, keep)
+    tradeoff: dict[str, Any] = {
         "ids": {"before": real_size(big), "after": small.size, "removed": real_size(big) - small.size},
         "coverage": float(train[keep].sum() / max(train.sum(), 1)),
         "dead_pieces": {"before": int((~big.tree().reachable).sum()), "after": dead},
@@ -71,7 +71,7 @@ def measure(
         "heldout": None,
     }
     if not heldout.measurable:
-        return trade
+        return tradeoff
     after = heldout.count(small)
     rows = []
     for d, name in enumerate(heldout.domains):
@@ -79,7 +79,7 @@ def measure(
     total = _lengths(heldout.tokens.sum(0), after.sum(0), int(heldout.bytes.sum()), big, small)
     texts = heldout.sample()
     before_ids, after_ids = big.encode(texts), small.encode(texts)
-    trade["heldout"] = {
+    tradeoff["heldout"] = {
         **total,
         "documents": len(heldout.texts),
         "domains": sorted(rows, key=lambda r: -r["inflation"]),
@@ -90,14 +90,14 @@ def measure(
             "same_text": sum(big.decode(a) == small.decode(b) for a, b in zip(before_ids, after_ids, strict=True)),
         },
     }
-    return trade
+    return tradeoff
 
 
-def _inside_longer_words(big: Tokenizer, small: Tokenizer, keep: np.ndarray) -> int:
-    """Number of pieces that used to be merged and are now only matched as whole words: dead inside longer words."""
-    was = set(big.whole_words.values())
+def _only_whole_words(big: Tokenizer, small: Tokenizer, keep: np.ndarray) -> int:
+    """Number of pieces that were merged before and are now only matched as whole words: they are dead inside words."""
+    before = set(big.whole_words.values())
     old = big.order(np.flatnonzero(keep))
-    return sum(int(old[i]) not in was for i in small.whole_words.values())
+    return sum(int(old[i]) not in before for i in small.whole_words.values())
 
 
 def _lengths(before: np.ndarray, after: np.ndarray, size: int, big: Tokenizer, small: Tokenizer) -> dict[str, Any]:
@@ -117,5 +117,5 @@ def _lengths(before: np.ndarray, after: np.ndarray, size: int, big: Tokenizer, s
 
 
 def _byte_ids(tok: Tokenizer) -> np.ndarray:
-    """bool[ids]: single bytes that are not a character by themselves."""
+    """bool[ids]: single bytes that are only a part of a character."""
     return (tok.kinds == BYTE) & np.array([len(p) == 1 and p[0] >= 0x80 for p in tok.pieces])

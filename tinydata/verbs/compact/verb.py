@@ -39,7 +39,7 @@ def compact(
         files["learned.parquet"] = table_bytes(learned_table(choice.big, choice.adapted))
     result = {
         "vocabulary": describe(".", choice.small),
-        "trade": choice.trade,
+        "trade": choice.tradeoff,
         "dropped": dropped(choice, counts),
         **({"adapted": choice.adapted.facts} if choice.adapted else {}),
         **({"curve": points} if points else {}),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import unicodedata
+from dataclasses import dataclass
 from functools import cache
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -11,17 +13,21 @@ import pyarrow.compute as pc
 from numba import njit
 
 from tinydata.tokenizers.base import Tokenizer
-from tinydata.tokenizers.kernels.cutters import LETTER, NUMBER, SPACE, Cutter, PairCuts, RunCuts
+from tinydata.tokenizers.kernels.cutters import LETTER, NUMBER, SPACE, Cutter, PairCuts, RunCuts, word_at
 from tinydata.tokenizers.kernels.words import clear
 from tinydata.tokenizers.text_counter import TextCounter
 
 
-class Collected:
+@dataclass(frozen=True)
+class Words:
     """Distinct words, and for each its groups: row r says that word[r] occurs count[r] times in group[r]."""
 
-    def __init__(self, data: np.ndarray, offsets: np.ndarray, first: np.ndarray, rows: tuple[np.ndarray, ...]):
-        self.data, self.offsets, self.first = data, offsets, first  # as tokenizers.kernels.words has them
-        self.word, self.group, self.count = rows
+    data: np.ndarray  # uint8[...]: the words, end to end
+    offsets: np.ndarray  # int64[words + 1]
+    first: np.ndarray  # bool[words]: at the start of a document
+    word: np.ndarray  # int32[rows]
+    group: np.ndarray  # int32[rows]
+    count: np.ndarray  # int64[rows]
 
     def __len__(self) -> int:
         return len(self.first)
@@ -32,6 +38,14 @@ class Collected:
         return np.maximum(np.rint(sums), sums > 0).astype(np.int64)
 
 
+class _Keys(NamedTuple):
+    """The words of one full table."""
+
+    keys: pa.Array  # large_binary[n]: a byte that says whether it is at the start of a document, and the word
+    group: np.ndarray  # int32[n]
+    counts: np.ndarray  # int64[n]
+
+
 class WordCollector(TextCounter):
     """As TextCounter, but it keeps the words; documents that only the library can encode are left out."""
 
@@ -39,54 +53,56 @@ class WordCollector(TextCounter):
         super().__init__(tokenizer, bits)
         if self.cutter is not None:
             self.cutter = learning_cutter(self.cutter)
-        self._tables: list[tuple[pa.Array, np.ndarray, np.ndarray]] = []
+        self._tables: list[_Keys] = []
 
-    def collected(self) -> Collected:
+    def words(self) -> Words:
+        """All words that were added, in the order of their bytes; the collector is empty afterwards."""
         self._flush()
-        keys = pa.chunked_array([k for k, _, _ in self._tables], pa.large_binary())
-        group = np.concatenate([g for _, g, _ in self._tables])
-        count = np.concatenate([c for _, _, c in self._tables])
+        keys, group, count = zip(*self._tables, strict=True)
         self._tables = []
-        encoded = keys.combine_chunks().dictionary_encode()
+        encoded = pa.chunked_array(keys, pa.large_binary()).combine_chunks().dictionary_encode()
         if isinstance(encoded, pa.ChunkedArray):
             encoded = encoded.chunk(0)
-        words = encoded.dictionary
-        order = pc.sort_indices(words).to_numpy()  # whatever order they were found in
+        order = pc.sort_indices(encoded.dictionary).to_numpy()
         rank = np.empty(len(order), np.int32)
         rank[order] = np.arange(len(order), dtype=np.int32)
-        words = words.take(pa.array(order))
-        _, offsets, data = words.buffers()
-        starts = np.frombuffer(offsets, np.int64, len(words) + 1)
-        bare, ends = _without_flag(np.frombuffer(data, np.uint8) if data.size else np.zeros(1, np.uint8), starts)
-        first = np.frombuffer(data, np.uint8)[starts[:-1]].astype(np.bool_) if len(words) else np.zeros(0, np.bool_)
-        return Collected(bare, ends, first, (rank[encoded.indices.to_numpy()], group, count))
+        sorted_keys = encoded.dictionary.take(pa.array(order))
+        _, offsets, data = sorted_keys.buffers()
+        starts = np.frombuffer(offsets, np.int64, len(sorted_keys) + 1)
+        content = np.frombuffer(data, np.uint8) if data.size else np.zeros(1, np.uint8)
+        first = content[starts[:-1]].astype(np.bool_)
+        words, ends = _without_flags(content, starts)
+        word = rank[encoded.indices.to_numpy()]
+        return Words(words, ends, first, word, np.concatenate(group), np.concatenate(count))
 
     def _encode(self, texts: list[str], groups: np.ndarray) -> None:
-        pass
+        """Documents that only the library can encode."""
 
     def _word_alone(self, data: np.ndarray, at: int, stop: int, first: int, group: int) -> int:
-        counts, self.counts = self.counts, np.zeros_like(self.counts)
-        end = super()._word_alone(data, at, stop, first, group)
-        self.counts = counts
-        return end
+        """A word that is longer than the table's arena is left out; returns where it ends."""
+        return word_at(data, at, stop, self.cutter)
 
     def _flush(self) -> None:
         assert self._table is not None
-        slots, _, entries, arena, state, _ = self._table
-        size = int(16 * state[0] + state[0] + state[2] + state[1])
-        n = int(state[0] + state[1])
-        out, ends = np.empty(size + 8, np.uint8), np.zeros(n + 1, np.int64)
+        table = self._table
+        short_words, long_words, arena_bytes = table.state.tolist()
+        n = short_words + long_words
+        out, ends = np.empty(16 * short_words + arena_bytes + n + 8, np.uint8), np.zeros(n + 1, np.int64)
         group, count = np.empty(n, np.int32), np.empty(n, np.int64)
-        _take(slots, slots.view(np.uint8), entries[: 4 * state[1]], arena, out, ends, group, count)
-        out = out[: ends[-1]].copy()
-        keys = pa.LargeBinaryArray.from_buffers(pa.large_binary(), n, [None, pa.py_buffer(ends), pa.py_buffer(out)])
-        self._tables.append((keys, group, count))
-        clear(self._table)
+        entries = table.entries[: 4 * long_words]
+        _copy_words(table.slots, table.slots.view(np.uint8), entries, table.arena, out, ends, group, count)
+        data = pa.py_buffer(out[: ends[-1]].copy())
+        keys = pa.LargeBinaryArray.from_buffers(pa.large_binary(), n, [None, pa.py_buffer(ends), data])
+        self._tables.append(_Keys(keys, group, count))
+        clear(table)
 
 
 @njit(cache=True)
-def _take(slots, text, entries, arena, out, ends, group, count):
-    """Words of a table -> out uint8[...], each behind a byte that says whether it opens a document."""
+def _copy_words(slots, slot_bytes, entries, arena, out, ends, group, count):
+    """The words of a table, as `kernels.words.Table` has them -> out uint8[...], ends, group and count of each.
+
+    In front of each word there is a byte that says whether the word is at the start of a document.
+    """
     w = 0
     at = np.int64(0)
     for p in range(0, len(slots), 4):
@@ -94,7 +110,7 @@ def _take(slots, text, entries, arena, out, ends, group, count):
         if meta != np.uint64(0):
             owner, n = np.int64(meta >> np.uint64(8)), np.int64(meta & np.uint64(0xFF))
             out[at] = owner & 1
-            out[at + 1 : at + 1 + n] = text[8 * p : 8 * p + n]
+            out[at + 1 : at + 1 + n] = slot_bytes[8 * p : 8 * p + n]
             at += 1 + n
             group[w], count[w] = owner >> 1, np.int64(slots[p + 3])
             w += 1
@@ -110,7 +126,8 @@ def _take(slots, text, entries, arena, out, ends, group, count):
 
 
 @njit(cache=True)
-def _without_flag(data, starts):
+def _without_flags(data, starts):
+    """Keys uint8[...], starts int64[n + 1] -> (uint8[...], int64[n + 1]): the same without the first byte of each."""
     n = len(starts) - 1
     out = np.empty(max(starts[-1] - n, 1), np.uint8)
     ends = np.zeros(n + 1, np.int64)
@@ -124,10 +141,10 @@ def _without_flag(data, starts):
 
 
 def learning_cutter(cutter: Cutter) -> Cutter:
-    """Where neither old nor learned pieces cross: the pre-tokenizer's cuts; without one (SentencePiece) RunCuts.
+    """Cuts that neither old nor learned pieces cross: those of the pre-tokenizer; without one (SentencePiece) RunCuts.
 
-    The cuts between characters that no old piece holds side by side will not do there: most new
-    words of Chinese are two such characters.
+    PairCuts, between two characters that no old piece contains together, cannot be used there: most new words of
+    Chinese are two such characters.
     """
     if not isinstance(cutter, PairCuts):
         return cutter
@@ -136,7 +153,7 @@ def learning_cutter(cutter: Cutter) -> Cutter:
 
 @cache
 def character_classes() -> np.ndarray:
-    """uint8[0x110000]: OTHER LETTER NUMBER SPACE; a combining mark belongs to its letter."""
+    """uint8[0x110000]: class of each character, OTHER, LETTER, NUMBER or SPACE; a combining mark is a LETTER."""
     table = np.zeros(0x110000, np.uint8)
     for c in range(0x33000):
         kind = unicodedata.category(chr(c))[0]

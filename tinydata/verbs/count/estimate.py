@@ -17,7 +17,7 @@ from tinydata.verbs.count.plan import Settings
 from tinydata.verbs.count.worker import count_batches
 
 
-def count_plan(corpus_plan: CorpusPlan, tokenizer: str, settings: Settings, workers: int) -> Result:
+def estimate(corpus_plan: CorpusPlan, tokenizer: str, settings: Settings, workers: int) -> Result:
     """Corpus plan -> what `count` would do: exact splits and bytes, the rest estimated from a real sample."""
     files = read_tokenizer(tokenizer)
     tok = load(files, tokenizer)

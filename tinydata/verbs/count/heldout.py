@@ -1,20 +1,21 @@
-"""documents -> HELDOUT: those set aside by hash, stored as text so that vocabularies can be measured on them."""
+"""documents -> HELDOUT: a share of them, chosen by hash and stored as text, to measure vocabularies on."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from tinydata.core import schema
+from tinydata.core.documents import document_ids
 from tinydata.formats.base import Split
 from tinydata.tokenizers.base import Tokenizer
 from tinydata.tokenizers.decoder import decoder
 
 HELDOUT_BYTES = 64 << 20
-_WAITING = 1 << 19  # token ids decoded at once
+_WAITING = 1 << 19  # token ids that are decoded together
 
 
 def text_share(splits: list[Split]) -> float:
@@ -22,29 +23,42 @@ def text_share(splits: list[Split]) -> float:
     return min(1.0, 2 * HELDOUT_BYTES / max(sum(s.bytes for s in splits), 1))
 
 
-class Slice:
+class _Rows(NamedTuple):
+    """Columns of HELDOUT but the text."""
+
+    hashes: list[int]  # without the lowest bit, so that they fit into int64
+    doc_ids: list[str]
+    domains: list[str]
+
+
+class HeldoutTexts:
     """Held-out documents of one task: `add` batches, then take the `table`. At most 2 * HELDOUT_BYTES in memory."""
 
     def __init__(self, tokenizer: Tokenizer):
         self._tokenizer = tokenizer
-        self._waiting: list[tuple[int, str, str, np.ndarray]] = []  # rows with ids in place of text
-        self._ids = 0  # in _waiting
+        self._waiting = _Rows([], [], [])  # documents whose ids are not decoded yet
+        self._documents: list[np.ndarray] = []  # the ids of these
+        self._ids = 0  # in _documents
         self._texts: list[pa.RecordBatch] = []
         self._bytes = 0  # in _texts
 
     def add(self, batch: pa.RecordBatch, rows: np.ndarray, hashes: np.ndarray) -> None:
         """Documents `rows` int[m] of a batch of TEXT or TOKENS, with their hashes uint64[m]."""
-        signed = (hashes >> np.uint64(1)).tolist()
         labels = batch.column("domain")
         names = labels.dictionary.to_pylist()
         domains = [names[i] for i in labels.indices.to_numpy()[rows].tolist()]
+        doc_ids = document_ids(batch.select(["doc_id", "position"]).take(pa.array(rows)), empty_is_missing=True)
+        new = _Rows((hashes >> np.uint64(1)).tolist(), doc_ids.to_pylist(), domains)
         if "text" in batch.schema.names:
-            self._store(signed, _doc_ids(batch, rows), domains, batch.column("text").take(pa.array(rows)))
+            self._store(new, batch.column("text").take(pa.array(rows)))
             return
         body = batch.column("ids")
         offsets, values = body.offsets.to_numpy(), body.values.to_numpy()
         documents = [values[offsets[r] : offsets[r + 1]].copy() for r in rows.tolist()]
-        self._waiting += zip(signed, _doc_ids(batch, rows), domains, documents, strict=True)
+        self._waiting.hashes.extend(new.hashes)
+        self._waiting.doc_ids.extend(new.doc_ids)
+        self._waiting.domains.extend(new.domains)
+        self._documents += documents
         self._ids += sum(map(len, documents))
         if self._ids > _WAITING:
             self._decode()
@@ -55,18 +69,17 @@ class Slice:
         return lowest(pa.Table.from_batches(self._texts, schema.HELDOUT))
 
     def _decode(self) -> None:
-        if not self._waiting:
+        """Decodes the waiting documents and stores their texts."""
+        if not self._documents:
             return
-        hashes, doc_ids, domains, documents = zip(*self._waiting, strict=True)
-        offsets = np.cumsum([0, *map(len, documents)])
-        texts = decoder(self._tokenizer).texts(np.concatenate(documents), offsets, np.arange(len(documents)))
-        self._store(hashes, doc_ids, domains, texts)
-        self._waiting, self._ids = [], 0
+        offsets = np.cumsum([0, *map(len, self._documents)])
+        rows = np.arange(len(self._documents))
+        self._store(self._waiting, decoder(self._tokenizer).texts(np.concatenate(self._documents), offsets, rows))
+        self._waiting, self._documents, self._ids = _Rows([], [], []), [], 0
 
-    def _store(
-        self, hashes: Sequence[int], doc_ids: Sequence[str], domains: Sequence[str], texts: pa.StringArray
-    ) -> None:
-        columns = [pa.array(hashes, pa.int64()), pa.array(doc_ids, pa.string()), pa.array(domains, pa.string()), texts]
+    def _store(self, rows: _Rows, texts: pa.StringArray) -> None:
+        columns = [pa.array(rows.hashes, pa.int64()), pa.array(rows.doc_ids, pa.string())]
+        columns += [pa.array(rows.domains, pa.string()), texts]
         self._texts.append(pa.RecordBatch.from_arrays(columns, schema=schema.HELDOUT))
         self._bytes += texts.nbytes
         if self._bytes > 2 * HELDOUT_BYTES:
@@ -74,18 +87,8 @@ class Slice:
             self._bytes = sum(b.column("text").nbytes for b in self._texts)
 
 
-def _doc_ids(batch: pa.RecordBatch, rows: np.ndarray) -> list[str]:
-    """Document ids of the corpus or, where it has none, FILE:POSITION."""
-    name = batch.schema.metadata[b"name"].decode()
-    places = batch.column("position").to_numpy()[rows].tolist()
-    given = batch.column("doc_id")
-    if given.null_count == len(given):
-        return [f"{name}:{p}" for p in places]
-    return [d or f"{name}:{p}" for d, p in zip(given.take(pa.array(rows)).to_pylist(), places, strict=True)]
-
-
 def lowest(texts: pa.Table) -> pa.Table:
-    """HELDOUT -> its documents of lowest hash, at most HELDOUT_BYTES of text: independent of grouping."""
+    """HELDOUT -> its documents of lowest hash, at most HELDOUT_BYTES of text, however they were grouped before."""
     by = ("hash", "doc_id", "domain", "text")  # all of them: a document may be in two domains
     texts = texts.combine_chunks().sort_by([(c, "ascending") for c in by])  # in chunks it takes five times as long
     size = np.cumsum(pc.binary_length(texts["text"]).fill_null(0).to_numpy())

@@ -15,11 +15,16 @@ def merge(partials: list[pa.Table]) -> pa.Table:
     """Tables of PARTIAL -> one: summed counts and domains, held-out documents of lowest hash, unusable documents."""
     rows = pa.concat_tables([schema.PARTIAL.empty_table(), *partials])
     tables = split_parts(rows)
-    failed = sorted(set(rows.filter(pc.equal(rows["part"], "check"))["path"].to_pylist()))
+    failed = paths_that_failed(rows)
     out = [partial_rows("check", path=failed, position=[0] * len(failed))]
     for part, table in tables.items():
         out.append(partial_rows(part, **{c: table[c].combine_chunks() for c in table.column_names}))
     return pa.concat_tables(out)
+
+
+def paths_that_failed(rows: pa.Table) -> list[str]:
+    """Rows of PARTIAL -> files in which words first differed from the library, sorted."""
+    return sorted(set(rows.filter(pc.equal(rows["part"], "check"))["path"].to_pylist()))
 
 
 def split_parts(rows: pa.Table) -> dict[str, pa.Table]:
@@ -44,8 +49,8 @@ def split_parts(rows: pa.Table) -> dict[str, pa.Table]:
 def _summed(rows: pa.Table) -> pa.Table:
     """Rows of COUNTS -> one row per domain and token, sorted by both.
 
-    Each task's rows are sorted already, which a stable sort of numbers makes use of: a fifth of the
-    time of grouping and sorting by the domains' names.
+    A stable sort of numbers is fast because the rows of each task are already sorted: it takes a fifth of the time of
+    grouping and sorting by the names of the domains.
     """
     if not len(rows):
         return rows

@@ -1,10 +1,15 @@
-"""Options that affect the result of `count`."""
+"""Options that affect the result of `count`, and the header of its manifest."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from tinydata import __version__
+from tinydata.core.location import fingerprint
 from tinydata.formats.base import Wanted
+from tinydata.formats.corpus import CorpusPlan
+from tinydata.tokenizers.base import Tokenizer
+from tinydata.tokenizers.open import describe
 
 
 class Settings(NamedTuple):
@@ -16,3 +21,19 @@ class Settings(NamedTuple):
 
 
 DEFAULTS = Settings()
+
+
+def header(corpus: list[str], path: str, tok: Tokenizer, corpus_plan: CorpusPlan, settings: Settings) -> dict[str, Any]:
+    """The part of the manifest that is known before the run; a run is resumed only if this part is unchanged."""
+    return {
+        "tinydata": __version__,
+        "verb": "count",
+        "inputs": {f.path: fingerprint(f) for f in corpus_plan.files},
+        "options": {
+            "corpus": corpus,
+            "heldout": settings.heldout,
+            **settings.wanted.given,
+        },
+        "kind": corpus_plan.kind,
+        "tokenizer": describe(path, tok),
+    }

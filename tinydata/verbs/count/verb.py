@@ -1,4 +1,4 @@
-"""corpus -> counts: how often each token id occurs, per domain, and in the held-out slice.
+"""corpus -> counts: how often each token id occurs, per domain, and in the held-out documents.
 
 splits -> batches of TEXT or TOKENS -> one sparse partial result per task -> merged in a tree ->
 counts.parquet, domains.parquet, heldout.parquet, quarantine.parquet. Exact int64 throughout.
@@ -14,19 +14,17 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tinydata import __version__
 from tinydata.core import schema
-from tinydata.core.location import fingerprint, table_bytes
+from tinydata.core.location import table_bytes
 from tinydata.core.output import Output
 from tinydata.core.quarantine import quarantined, reasons
 from tinydata.engines.base import Engine, reduce
 from tinydata.formats.corpus import CorpusPlan, check_bad, plan, weigh
-from tinydata.tokenizers.base import Tokenizer
-from tinydata.tokenizers.open import describe, loaded, read_tokenizer
+from tinydata.tokenizers.open import loaded, read_tokenizer
 from tinydata.tokenizers.special_tokens import id_facts
 from tinydata.verbs.count.heldout import text_share
-from tinydata.verbs.count.merge import merge, split_parts
-from tinydata.verbs.count.plan import DEFAULTS, Settings
+from tinydata.verbs.count.merge import merge, paths_that_failed, split_parts
+from tinydata.verbs.count.plan import DEFAULTS, Settings, header
 from tinydata.verbs.count.worker import MAX_DOMAINS, count_batches, many_domains
 
 
@@ -63,32 +61,16 @@ def count(
     )
     partials = pa.concat_tables([partials, quarantined(corpus_plan.unreadable)])
     tables = split_parts(partials)
-    whole = sorted(set(partials.filter(pc.equal(partials["part"], "check"))["path"].to_pylist()))
-    _check(tables, settings, corpus_plan)
-    result = {**summary(tables, corpus_plan), "encoded_whole": whole}
+    encoded_whole = paths_that_failed(partials)
+    _check_tables(tables, settings, corpus_plan)
+    result = {**summary(tables, corpus_plan), "encoded_whole": encoded_whole}
     contents = {f"{name}.parquet": table_bytes(t) for name, t in tables.items() if name != "quarantine" or len(t)}
     if json_freq:
         contents["total_token_freq.json"] = paper_json(tables["counts"])
     return output.publish(result, contents)
 
 
-def header(corpus: list[str], path: str, tok: Tokenizer, corpus_plan: CorpusPlan, settings: Settings) -> dict[str, Any]:
-    """The part of the manifest that is known before the run; a run is resumed only if this part is unchanged."""
-    return {
-        "tinydata": __version__,
-        "verb": "count",
-        "inputs": {f.path: fingerprint(f) for f in corpus_plan.files},
-        "options": {
-            "corpus": corpus,
-            "heldout": settings.heldout,
-            **settings.wanted.given,
-        },
-        "kind": corpus_plan.kind,
-        "tokenizer": describe(path, tok),
-    }
-
-
-def _check(tables: dict[str, pa.Table], settings: Settings, corpus_plan: CorpusPlan) -> None:
+def _check_tables(tables: dict[str, pa.Table], settings: Settings, corpus_plan: CorpusPlan) -> None:
     """Raises TinydataError if there are too many domains or too many unusable documents, or nothing was read."""
     good = pc.sum(tables["domains"]["documents"]).as_py() or 0
     if len(tables["domains"]) > MAX_DOMAINS:  # of all tasks together

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
 from tinydata.core import schema
+from tinydata.core.documents import outside_vocabulary
 from tinydata.core.errors import TinydataError
 from tinydata.core.hashing import document_hashes, hash_below
 from tinydata.core.kernels import buffers, compiled, inlined
-from tinydata.core.quarantine import Unusable, excerpt, partial_rows, quarantined
+from tinydata.core.quarantine import Unusable, partial_rows, quarantined
 from tinydata.tokenizers.base import Tokenizer
 from tinydata.tokenizers.open import loaded
 from tinydata.tokenizers.probe import agrees, words_first
 from tinydata.tokenizers.text_counter import TextCounter
-from tinydata.verbs.count.heldout import Slice
+from tinydata.verbs.count.heldout import HeldoutTexts
 from tinydata.verbs.count.plan import Settings
 
 MAX_DOMAINS = 1024
+TOTALS = ("documents", "tokens", "bytes", "masked")
+DOCUMENTS, TOKENS, BYTES, MASKED = range(4)  # columns of totals
 STRETCH = 1 << 13  # ids processed together: they stay in the first-level cache between the two passes
 CHECKED = (8, 1 << 14)  # documents and bytes per split on which words first is compared with the library
 
@@ -32,24 +36,32 @@ def count_batches(
     text_share: float = 1.0,
 ) -> Iterator[pa.RecordBatch]:
     """TEXT or TOKENS -> rows of PARTIAL: sparse counts, domain totals, held-out texts, bad documents."""
-    tally = _Tally(loaded(files), settings, text_share)
+    counts = _TaskCounts(loaded(files), settings, text_share)
     for batch in batches:
-        tally.add(batch)
-    yield from tally.rows().to_batches()
+        counts.add(batch)
+    yield from counts.rows().to_batches()
 
 
-class _Tally:
+class _Checked(NamedTuple):
+    """How much of a split was compared with the library."""
+
+    split: str
+    documents: int
+    bytes: int
+
+
+class _TaskCounts:
     """Running counts of one task. Group 2 d: domain d; 2 d + 1: its held-out documents."""
 
     def __init__(self, tok: Tokenizer, settings: Settings, text_share: float):
         self.tok, self.settings = tok, settings
         self.text_below = hash_below(text_share)
         self.domains: dict[str, int] = {}
-        self.totals = np.zeros((2, 4), np.int64)  # per group: documents, tokens, bytes, masked
+        self.totals = np.zeros((2, len(TOTALS)), np.int64)  # [groups, TOTALS]
         self.counters: dict[bool, TextCounter] = {}  # True: words first; False: ids, and text encoded whole
-        self.checked = ("", 0, 0)  # split, documents and bytes compared in it
+        self.checked = _Checked("", 0, 0)
         self.from_ids = False
-        self.heldout = Slice(tok)
+        self.heldout = HeldoutTexts(tok)
         self.bad: list[Unusable] = []
         self.failed: dict[str, str] = {}  # split -> its path
 
@@ -82,8 +94,8 @@ class _Tally:
     def _add_text(self, batch: pa.RecordBatch, groups: np.ndarray) -> None:
         texts = batch.column("text")
         sizes = np.diff(buffers(texts)[0])
-        np.add.at(self.totals[:, 0], groups, 1)
-        np.add.at(self.totals[:, 2], groups, sizes)
+        np.add.at(self.totals[:, DOCUMENTS], groups, 1)
+        np.add.at(self.totals[:, BYTES], groups, sizes)
         path = batch.schema.metadata[b"path"].decode()
         split = f"{path} {batch.schema.metadata[b'start'].decode()}"
         first = words_first(self.tok)[0] and self._agrees(split, path, texts, sizes)
@@ -97,10 +109,8 @@ class _Tally:
         return self.counters[words]
 
     def _agrees(self, split: str, path: str, texts: pa.StringArray, sizes: np.ndarray) -> bool:
-        """Compares the first documents of a split with the library; where they differ, it is encoded whole."""
-        last, documents, size = self.checked
-        if last != split:
-            documents, size = 0, 0
+        """Compares the first documents of a split with the library; False if the split must be encoded whole."""
+        _, documents, size = self.checked if self.checked.split == split else _Checked(split, 0, 0)
         sample = []
         for i in range(len(texts)):
             if documents >= CHECKED[0] or size >= CHECKED[1]:
@@ -109,7 +119,7 @@ class _Tally:
             size += int(sizes[i])
             if sizes[i] <= 4 * CHECKED[1]:
                 sample.append(texts[i].as_py())
-        self.checked = (split, documents, size)
+        self.checked = _Checked(split, documents, size)
         if not agrees(self.tok, sample):
             self.failed[split] = path
         return split not in self.failed
@@ -117,7 +127,7 @@ class _Tally:
     def _add_ids(
         self, batch: pa.RecordBatch, groups: np.ndarray, hashes: np.ndarray
     ) -> tuple[pa.RecordBatch, np.ndarray, np.ndarray]:
-        """Counts what is inside the vocabulary; a document with an id outside is left out and quarantined."""
+        """Counts; documents with an id outside the vocabulary are quarantined and removed from what is returned."""
         self.from_ids = True
         body = batch.column("ids")
         offsets = body.offsets.to_numpy()
@@ -128,19 +138,14 @@ class _Tally:
         ids = values if values.dtype != np.uint64 else np.minimum(values, np.uint64(2**63 - 1)).view(np.int64)
         count_ids(ids, ids.view(f"u{ids.itemsize}"), offsets, groups, counts, self.totals, wrong)
         if (wrong >= 0).any():
-            path = batch.schema.metadata[b"path"].decode()
-            for i in map(int, np.flatnonzero(wrong >= 0)):
-                reason = f"token id {abs(int(values[wrong[i]]))} is outside the vocabulary of {self.tok.size}"
-                near = excerpt(str(values[offsets[i] : min(offsets[i] + 16, offsets[i + 1])].tolist()).encode())
-                doc_id, place = batch.column("doc_id")[i].as_py(), batch.column("position")[i].as_py()
-                self.bad.append(Unusable(path, place, reason, near, doc_id))
+            self.bad += outside_vocabulary(batch, values, offsets, wrong, self.tok.size)
             good = wrong < 0
             batch = batch.filter(pa.array(good))
             groups, hashes = groups[good], hashes[good]
         if "mask" in batch.schema.names:
             mask = batch.column("mask")
             before = np.concatenate([[0], np.cumsum(mask.values.to_numpy(zero_copy_only=False))])
-            np.add.at(self.totals[:, 3], groups, np.diff(before[mask.offsets.to_numpy()]))
+            np.add.at(self.totals[:, MASKED], groups, np.diff(before[mask.offsets.to_numpy()]))
         return batch, groups, hashes
 
     def rows(self) -> pa.Table:
@@ -148,34 +153,38 @@ class _Tally:
         counts, *more = [self._counter(kind).finish() for kind in list(self.counters) or [False]]
         for other in more:
             counts += other
-        self.totals[:, 1] = counts.sum(1)
+        self.totals[:, TOKENS] = counts.sum(1)
         if self.from_ids:
-            self.totals[:, 2] = counts @ np.fromiter(map(len, self.tok.pieces), np.int64, self.tok.size)
-        names = sorted(self.domains)
-        out = [quarantined(self.bad)]
-        failed = sorted(set(self.failed.values()))
-        out.append(partial_rows("check", path=failed, position=[0] * len(failed)))
-        for name in names:
-            d = 2 * self.domains[name]
-            both = counts[d] + counts[d + 1]
-            token = np.flatnonzero(both)
-            label = pa.repeat(pa.scalar(name), len(token))
-            fields = {"token_id": token.astype(np.int32), "count": both[token], "heldout": counts[d + 1][token]}
-            out.append(partial_rows("counts", domain=label, **fields))
-        pick = np.array([2 * self.domains[n] for n in names], np.int64)
-        rest, heldout = self.totals[pick], self.totals[pick + 1]
-        both = rest + heldout
-        out.append(
-            partial_rows(
-                "domains",
-                domain=names,
-                **{c: both[:, i] for i, c in enumerate(("documents", "tokens", "bytes", "masked"))},
-                **{f"heldout_{c}": heldout[:, i] for i, c in enumerate(("documents", "tokens", "bytes"))},
-            )
+            self.totals[:, BYTES] = counts @ np.fromiter(map(len, self.tok.pieces), np.int64, self.tok.size)
+        failed, texts = sorted(set(self.failed.values())), self.heldout.table()
+        return pa.concat_tables(
+            [
+                quarantined(self.bad),
+                partial_rows("check", path=failed, position=[0] * len(failed)),
+                *(_count_rows(n, *counts[2 * self.domains[n] :][:2]) for n in sorted(self.domains)),
+                self._domain_rows(),
+                partial_rows("heldout", **{c: texts[c].combine_chunks() for c in schema.HELDOUT.names}),
+            ]
         )
-        kept = self.heldout.table()
-        out.append(partial_rows("heldout", **{c: kept[c].combine_chunks() for c in schema.HELDOUT.names}))
-        return pa.concat_tables(out)
+
+    def _domain_rows(self) -> pa.Table:
+        """Totals of each domain -> rows of PARTIAL."""
+        names = sorted(self.domains)
+        first = np.array([2 * self.domains[n] for n in names], np.int64)
+        heldout = self.totals[first + 1]
+        both = self.totals[first] + heldout
+        columns = {c: both[:, i] for i, c in enumerate(TOTALS)}
+        columns |= {f"heldout_{c}": heldout[:, i] for i, c in enumerate(TOTALS) if i != MASKED}
+        return partial_rows("domains", domain=names, **columns)
+
+
+def _count_rows(domain: str, rest: np.ndarray, heldout: np.ndarray) -> pa.Table:
+    """Counts int64[ids] of a domain -> rows of PARTIAL for the ids that occur."""
+    both = rest + heldout
+    token = np.flatnonzero(both)
+    label = pa.repeat(pa.scalar(domain), len(token))
+    fields = {"token_id": token.astype(np.int32), "count": both[token], "heldout": heldout[token]}
+    return partial_rows("counts", domain=label, **fields)
 
 
 def many_domains(where: str) -> TinydataError:
@@ -193,10 +202,12 @@ def _taller(table: np.ndarray, rows: int) -> np.ndarray:
 
 @compiled()
 def count_ids(values, raw, offsets, groups, counts, totals, wrong):
-    """values int[ids], offsets int[docs + 1] -> counts int64[groups, size], totals[:, documents | masked].
+    """values int[ids], offsets int[docs + 1] -> counts int64[groups, size].
 
-    `raw`: the same ids as unsigned integers. Documents of one group are taken together, STRETCH ids
-    at a time: the largest is sought first (a negative id is a large one), and the histogram then
+    totals int64[groups, TOTALS]: documents and masked tokens are added; wrong int64[docs]: see _count_document.
+
+    raw: the same ids as unsigned integers. Consecutive documents of one group are processed together, about STRETCH
+    ids at a time: first their maximum is compared with the size (a negative id is a large one), so that the histogram
     needs no test. Per core 2,350 M int32 ids/s; with the tests inside the loop 1,000.
     """
     size = counts.shape[1]
@@ -212,7 +223,7 @@ def count_ids(values, raw, offsets, groups, counts, totals, wrong):
             row = counts[g]
             for i in range(len(ids)):
                 row[ids[i]] += 1
-            totals[g, 0] += end - doc
+            totals[g, DOCUMENTS] += end - doc
         else:
             for d in range(doc, end):
                 _count_document(values, np.int64(offsets[d]), np.int64(offsets[d + 1]), d, g, counts[g], totals, wrong)
@@ -232,8 +243,9 @@ def _inside(ids, size):
 
 @compiled()
 def _count_document(values, first, stop, doc, group, row, totals, wrong):
-    """A negative id is a masked label: the same token, counted as its absolute value. A document
-    with an id outside the vocabulary leaves no trace but wrong[doc] = index of that id.
+    """A negative id is a masked label: the same token, counted as its absolute value.
+
+    A document with an id outside the vocabulary counts nothing; wrong[doc] is the index of that id.
     """
     masked = 0
     for i in range(first, stop):
@@ -247,5 +259,5 @@ def _count_document(values, first, stop, doc, group, row, totals, wrong):
             wrong[doc] = i
             return
         row[v] += 1
-    totals[group, 0] += 1
-    totals[group, 3] += masked
+    totals[group, DOCUMENTS] += 1
+    totals[group, MASKED] += masked

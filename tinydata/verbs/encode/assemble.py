@@ -14,19 +14,27 @@ from tinydata.core import schema
 from tinydata.core.kernels import gather
 from tinydata.core.location import Location, read_table
 from tinydata.engines.base import Tell
+from tinydata.formats.piece_counter import PieceCounter
 from tinydata.formats.registry import WRITERS
 from tinydata.formats.writing import FEWEST, PIECE, STEM, Piece
 from tinydata.verbs.encode.worker import ENDINGS, Job
 
 
+class PartStart(NamedTuple):
+    """A part, and where its tokens begin in the corpus."""
+
+    part: int
+    start: int
+
+
 class Shard(NamedTuple):
-    """Shard `number` of `many`. In corpus order it contains the documents that begin in its `size` tokens;
-    shuffled, those whose keys fall into its equal share of the key space."""
+    """Shard `number` of `many`: in corpus order, the documents that begin in its `size` tokens; shuffled, those whose
+    keys are in its equal share of the key space."""
 
     number: int
     many: int
-    size: int
-    parts: list[tuple[int, int]]  # number of the part, tokens before it
+    size: int  # 0: shuffled
+    parts: list[PartStart]
     tokens: int  # about
 
 
@@ -37,7 +45,7 @@ def arrange(done: list[dict[str, Any]], size: int, seed: int) -> list[Shard]:
     documents = sum(d["documents"] for d in done)
     if seed >= 0:
         many = max(1, min(-(-starts[-1] // size), documents // FEWEST))
-        every = [(k, starts[k]) for k, d in enumerate(done) if d["documents"]]
+        every = [PartStart(k, starts[k]) for k, d in enumerate(done) if d["documents"]]
         return [Shard(n, many, 0, every, starts[-1] // many) for n in range(many)]
     size = max(size, *(d["longest"] for d in done), 1)  # so that some document begins in each
     last = max((starts[k] + d["last"] for k, d in enumerate(done) if d["last"] >= 0), default=0)
@@ -45,12 +53,12 @@ def arrange(done: list[dict[str, Any]], size: int, seed: int) -> list[Shard]:
     shards = []
     for n in range(many):
         first, stop = bisect_left(starts, n * size, 1) - 1, bisect_right(starts, (n + 1) * size, 0, len(done))
-        inside = [(k, starts[k]) for k in range(first, stop) if done[k]["documents"]]
+        inside = [PartStart(k, starts[k]) for k in range(first, stop) if done[k]["documents"]]
         shards.append(Shard(n, many, size, inside, min(size, starts[-1] - n * size)))
     return shards
 
 
-class Tidy:
+class PartCleanup:
     """Deletes each part as soon as no unfinished shard needs it, so that the disk stores the tokens once, not twice.
 
     With shuffling every shard needs every part, so nothing can be deleted before the end.
@@ -58,7 +66,7 @@ class Tidy:
 
     def __init__(self, parts: Location, shards: list[Shard]):
         self._parts = parts
-        self._parts_of = {s.number: [part for part, _ in s.parts] for s in shards if s.size}
+        self._parts_of = {s.number: [p.part for p in s.parts] for s in shards if s.size}
         self._waiting = Counter(part for parts in self._parts_of.values() for part in parts)
 
     def __call__(self, done: set[int]) -> None:
@@ -74,46 +82,39 @@ class Tidy:
 def write_shard(job: Job, masked: bool, shard: Shard, number: int, tell: Tell) -> dict[str, Any]:
     """Parts -> one shard; returns its files and sums."""
     stem = STEM.get(job.to, "shard-{:05d}").format(number)
-    sums = {"documents": 0, "tokens": 0}
-
-    def counted() -> Iterator[Piece]:
-        for piece in (_shuffled if job.seed >= 0 else _in_order)(job, masked, shard):
-            sums["documents"] += len(piece.lengths)
-            sums["tokens"] += len(piece.ids)
-            tell(piece.ids.nbytes)
-            yield piece
-
-    files = WRITERS[job.to](Location.of(job.place), stem, job.dtype, masked, counted())
-    return {"name": stem, "files": files, **sums}
+    pieces = PieceCounter((_shuffled if job.shuffled else _in_order)(job, masked, shard), tell)
+    files = WRITERS[job.to](Location.of(job.place), stem, job.dtype, masked, iter(pieces))
+    return {"name": stem, "files": files, "documents": pieces.documents, "tokens": pieces.tokens}
 
 
 def _in_order(job: Job, masked: bool, shard: Shard) -> Iterator[Piece]:
-    for part, before in shard.parts:
-        table = _documents(job, part)
+    """The documents of the shard in corpus order, in pieces of about PIECE tokens."""
+    for part, start in shard.parts:
+        table = _table(job, part)
         lengths = table["length"].to_numpy()
         ends = np.cumsum(lengths)
-        begins = before + ends - np.maximum(lengths, 1)  # an empty document goes with the token before it
+        begins = start + ends - np.maximum(lengths, 1)  # an empty document belongs to the token before it
         which = np.clip(begins // shard.size, 0, shard.many - 1)
         a, b = np.searchsorted(which, [shard.number, shard.number + 1]).tolist()
         while a < b:
             first = int(ends[a] - lengths[a])
             c = max(a + 1, int(np.searchsorted(ends[:b], first + PIECE, side="right")))
-            yield Piece(*_tokens(job, part, masked, first, int(ends[c - 1])), lengths[a:c], _labels(table, a, c))
+            yield Piece(*_tokens(job, part, masked, first, int(ends[c - 1])), lengths[a:c], _documents(table, a, c))
             a = c
 
 
 def _shuffled(job: Job, masked: bool, shard: Shard) -> Iterator[Piece]:
-    """All documents of the shard, in memory."""
+    """All documents of the shard as one piece, in the order of their keys."""
     pieces, keys = [], []
     for part, _ in shard.parts:
-        table = _documents(job, part)
+        table = _table(job, part)
         lengths, key = table["length"].to_numpy(), table["key"].to_numpy()
         ends = np.cumsum(lengths)
         which = ((key >> np.uint64(32)) * np.uint64(shard.many)) >> np.uint64(32)
         a, b = np.searchsorted(which, [shard.number, shard.number + 1]).tolist()
         if a < b:
             span = _tokens(job, part, masked, int(ends[a] - lengths[a]), int(ends[b - 1]))
-            pieces.append(Piece(*span, lengths[a:b], _labels(table, a, b)))
+            pieces.append(Piece(*span, lengths[a:b], _documents(table, a, b)))
             keys.append(key[a:b])
     order = np.argsort(np.concatenate(keys), kind="stable")
     lengths = np.concatenate([p.lengths for p in pieces])
@@ -123,11 +124,13 @@ def _shuffled(job: Job, masked: bool, shard: Shard) -> Iterator[Piece]:
     yield Piece(ids, mask, lengths[order], documents)
 
 
-def _documents(job: Job, part: int) -> pa.Table:
+def _table(job: Job, part: int) -> pa.Table:
+    """Part -> its documents, with lengths int64 and keys uint64."""
     return read_table(Location.of(job.parts) / f"{part:07d}.docs")
 
 
-def _labels(table: pa.Table, a: int, b: int) -> pa.Table:
+def _documents(table: pa.Table, a: int, b: int) -> pa.Table:
+    """Rows [a, b) of the table of a part -> DOCUMENTS."""
     return table.select(schema.DOCUMENTS.names).slice(a, b - a)
 
 

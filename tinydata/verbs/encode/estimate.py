@@ -7,13 +7,12 @@ from typing import Any
 
 from tinydata.core.text import Result, many, seconds, size
 from tinydata.formats.corpus import CorpusPlan, sample_batches
+from tinydata.verbs.encode.plan import Settings, job_of, open_target
+from tinydata.verbs.encode.worker import Part
 
 
-def encode_plan(corpus_plan: CorpusPlan, corpus: list[str], vocab: str, tokenizer: str, settings: Any) -> Result:
+def estimate(corpus_plan: CorpusPlan, corpus: list[str], vocab: str, tokenizer: str, settings: Settings) -> Result:
     """Corpus plan -> what `encode` would do: exact input sizes, the rest estimated from a real sample."""
-    from tinydata.verbs.encode.plan import job_of, open_target
-    from tinydata.verbs.encode.worker import Part
-
     target = open_target(vocab, corpus, corpus_plan.kind, settings, tokenizer)
     total = sum(s.bytes for s in corpus_plan.splits)
     text = corpus_plan.kind == "text"
@@ -25,7 +24,7 @@ def encode_plan(corpus_plan: CorpusPlan, corpus: list[str], vocab: str, tokenize
             part.add(batch)
     took, scale = time.time() - began, total / disk
     first: list[int] = next((i[:12].tolist() for i in part.ids if len(i)), [])
-    facts = {
+    facts: dict[str, Any] = {
         "kind": corpus_plan.kind,
         "files": len(corpus_plan.files),
         "splits": len(corpus_plan.splits),
@@ -41,12 +40,13 @@ def encode_plan(corpus_plan: CorpusPlan, corpus: list[str], vocab: str, tokenize
         "rewritten": bool(target.idmap),
         "first_ids": first,
     }
-    around = [n for n, i in (("bos", target.edges.bos), ("eos", target.edges.eos)) if i >= 0]
-    named = " and ".join(f"{n} {target.tok.pieces[getattr(target.edges, n)].decode()!r}" for n in around)
-    how = {(True, False): "encoded", (False, True): "rewritten through the id map", (False, False): "copied unchanged"}
+    edges = [n for n, i in (("bos", target.edges.bos), ("eos", target.edges.eos)) if i >= 0]
+    named = " and ".join(f"{n} {target.tok.pieces[getattr(target.edges, n)].decode()!r}" for n in edges)
+    how = "rewritten through the id map" if target.idmap else "copied unchanged"
+    what = "text is encoded" if text else f"ids are {how}"
     lines = [
         f"{many(facts['files'], 'file')} of {facts['kind']}, {size(total)} on disk, {many(facts['splits'], 'split')}",
-        f"{'text is' if text else 'ids are'} {how[text, bool(target.idmap)]}; each document gets {named or 'no token'}",
+        f"{what}; each document gets {named or 'no token'}",
         f"about {facts['tokens_estimated']:,} tokens as {facts['dtype']}, {size(facts['bytes_written_estimated'])},"
         f" in about {many(facts['shards_estimated'], 'shard')} of {settings.to} (from a sample of {size(disk)})",
         f"about {seconds(took * scale)} on one core",

@@ -1,8 +1,8 @@
-"""corpus -> shards: text is encoded, ids of the big tokenizer are rewritten, ids of the target tokenizer are copied.
+"""corpus + vocabulary -> plan of the shards: text is encoded, ids of the big tokenizer are rewritten, others copied.
 
-Two steps, each of which may run on any worker and be interrupted at any time. Units (runs of splits, which
-depend on the data alone) are encoded to parts; then shards, whose boundaries are known only after the lengths
-of all documents, are assembled from the parts. So the shards do not depend on which worker did what.
+There are two steps, which may run on any worker and be interrupted at any time. Units (runs of splits, which depend on
+the data alone) are encoded to parts. Then the shards are assembled from the parts: their boundaries are known only
+after the lengths of all documents. So the shards do not depend on which worker did what.
 """
 
 from __future__ import annotations
@@ -47,18 +47,19 @@ class Target(NamedTuple):
     tok: Tokenizer
     files: dict[str, bytes]
     idmap: bytes  # idmap.parquet; empty: the ids are the tokenizer's own, or there is text
-    learned: bytes  # learned.parquet, where there is one
-    big: dict[str, bytes]  # files of the tokenizer the ids are of, where it was corpus_plan
+    learned: bytes  # learned.parquet, if the vocabulary has one
+    big: dict[str, bytes]  # files of the tokenizer that produced the ids, if it is available
     edges: Edges
 
 
 def job_of(target: Target, text: bool, settings: Settings, parts: str = "", place: str = "") -> Job:
+    """parts, place: directories for the parts and for the shards."""
     ids = (target.files, target.idmap, target.learned, target.big)
     return Job(*ids, text, target.edges, settings.to, settings.seed, parts, place)
 
 
 def units_of_splits(splits: list[Split]) -> list[Unit]:
-    """Consecutive splits of UNIT_BYTES together: what is written, and resumed, as one."""
+    """Splits -> units of consecutive splits, of UNIT_BYTES or more: each is written, and resumed, as a whole."""
     units: list[Unit] = []
     group: list[Split] = []
     size = 0
@@ -98,47 +99,57 @@ def open_target(vocab: str, corpus: list[str], kind: str, settings: Settings, to
     """VOCAB or a tokenizer -> Target; raises TinydataError if it does not fit the corpus or the output format."""
     files = read_tokenizer(vocab)
     tok = loaded(files, vocab)
+    target = Target(tok, files, b"", b"", {}, _edges(tok, vocab, kind, settings))
+    if kind == "text":
+        return target
+    sources = {m["tokenizer"]["fingerprint"]: m["tokenizer"] for m in (_shards_manifest(c) for c in corpus) if m}
+    own = tokenizer_fingerprint(tok)
+    directory = _directory(vocab)
+    idmap, learned = directory / "idmap.parquet", directory / "learned.parquet"
+    if not idmap.exists():
+        _check_sources(sources, {own}, vocab)
+        return target
+    big = read_manifest(directory.path, "compact")["tokenizer"]
+    _check_sources(sources, {own, big["fingerprint"]}, vocab)
+    if own in sources:
+        return target
+    return target._replace(
+        idmap=read_bytes(idmap),
+        learned=read_bytes(learned) if learned.exists() else b"",
+        big=_big_files(tokenizer, big),
+    )
+
+
+def _edges(tok: Tokenizer, vocab: str, kind: str, settings: Settings) -> Edges:
+    """The special tokens around each document; raises TinydataError if the output format does not allow them."""
     around = edges(tok, settings.bos, settings.eos)
     if kind == "ids":  # ids already have their special tokens, unless options ask for more
         around = Edges(around.bos if settings.bos else -1, around.eos if settings.eos else -1)
-    if settings.to == "llmc":
-        around = Edges(-1, around.eos if settings.eos else end_of_text(tok))
-        if around.eos < 0 or settings.bos not in ("", "none"):
-            raise TinydataError(
-                "llm.c separates documents by an end-of-text token in front of each, "
-                + ("so --bos cannot be used" if around.eos >= 0 else "but neither the tokenizer nor --eos names one"),
-                where=vocab,
-                fix="omit --bos" if around.eos >= 0 else "name one with --eos",
-            )
-    if kind == "text":
-        return Target(tok, files, b"", b"", {}, around)
-    where = _home(vocab) / "idmap.parquet"
-    made_by = {m["tokenizer"]["fingerprint"]: m["tokenizer"] for m in (_shards_manifest(c) for c in corpus) if m}
-    own = tokenizer_fingerprint(tok)
-    if not where.exists():
-        _only(made_by, {own}, vocab)
-        return Target(tok, files, b"", b"", {}, around)
-    big = read_manifest(where.parent.path, "compact")["tokenizer"]
-    _only(made_by, {own, big["fingerprint"]}, vocab)
-    if own in made_by:
-        return Target(tok, files, b"", b"", {}, around)
-    learned = where.parent / "learned.parquet"
-    merges = read_bytes(learned) if learned.exists() else b""
-    return Target(tok, files, read_bytes(where), merges, _big_files(tokenizer, big), around)
+    if settings.to != "llmc":
+        return around
+    around = Edges(-1, around.eos if settings.eos else end_of_text(tok))
+    if around.eos < 0 or settings.bos not in ("", "none"):
+        raise TinydataError(
+            "llm.c separates documents by an end-of-text token in front of each, "
+            + ("so --bos cannot be used" if around.eos >= 0 else "but neither the tokenizer nor --eos names one"),
+            where=vocab,
+            fix="omit --bos" if around.eos >= 0 else "name one with --eos",
+        )
+    return around
 
 
-def _home(vocab: str) -> Location:
+def _directory(vocab: str) -> Location:
     """The directory of a vocabulary, also of one that is named by its tokenizer file."""
     where = Location.of(vocab)
     return where if where.is_dir() else where.parent
 
 
-def informed(wanted: Wanted, vocab: str, tokenizer: str = "") -> Wanted:
-    """Wanted -> Wanted with facts about the tokenizer that produced the ids, by which undeclared ids are recognised."""
-    home = _home(vocab)
-    if not (home / "idmap.parquet").exists():
+def with_id_facts(wanted: Wanted, vocab: str, tokenizer: str = "") -> Wanted:
+    """Wanted -> the same with facts about the tokenizer of the ids, by which columns of ids are recognised."""
+    directory = _directory(vocab)
+    if not (directory / "idmap.parquet").exists():
         return wanted._replace(**id_facts(loaded(read_tokenizer(vocab), vocab)))
-    big = read_manifest(home.path, "compact")["tokenizer"]
+    big = read_manifest(directory.path, "compact")["tokenizer"]
     files = _big_files(tokenizer, big)
     return wanted._replace(**id_facts(loaded(files))) if files else wanted._replace(vocab=big["size"])
 
@@ -154,15 +165,15 @@ def _shards_manifest(path: str) -> dict[str, Any] | None:
         return None
 
 
-def _only(made_by: dict[str, Any], wanted: set[str], vocab: str) -> None:
-    """Raises TinydataError if the corpus contains shards of several tokenizers, or of one that is not wanted."""
-    if len(made_by) > 1:
+def _check_sources(sources: dict[str, Any], allowed: set[str], vocab: str) -> None:
+    """Raises TinydataError if the corpus contains shards of several tokenizers, or of one that is not in `allowed`."""
+    if len(sources) > 1:
         raise TinydataError(
-            f"the shards were encoded with different tokenizers: {', '.join(t['path'] for t in made_by.values())}",
+            f"the shards were encoded with different tokenizers: {', '.join(t['path'] for t in sources.values())}",
             fix="run `tinydata encode` once per tokenizer",
         )
-    for source in made_by.values():
-        if source["fingerprint"] not in wanted:
+    for source in sources.values():
+        if source["fingerprint"] not in allowed:
             raise TinydataError(
                 f"the ids were produced by a different tokenizer: {source['path']}"
                 f" ({source['family']}, {source['size']:,} ids)",

@@ -1,8 +1,8 @@
 """old ids -> new ids, without the text: every removed id becomes the kept pieces that spell it.
 
-The map is ragged. The number of parts and up to three parts of an id are packed in one 64-bit word, which is
-stored whole at the current end of the output; the next id overwrites the excess. So a typical id costs one
-load and one store, and no branch.
+The lists of the map have different lengths. The number of parts and up to three parts of an id are packed in one
+64-bit word, which is written as a whole at the current end of the output; the next id overwrites the excess. So a
+typical id costs one load and one store, and no branch.
 """
 
 from __future__ import annotations
@@ -61,22 +61,22 @@ def _packed(offsets: np.ndarray, parts: np.ndarray) -> np.ndarray:
     return packed
 
 
-class Learned(NamedTuple):
+class LearnedMerges(NamedTuple):
     """Merges that `compact --adapt` learned; they are applied to the new ids."""
 
-    pairs: Pairs  # only those that make a learned piece
-    joints: np.ndarray  # uint8[2**k], hashed bit set of neighbours between which such a piece may come to lie
+    pairs: Pairs  # only those whose result is a learned piece
+    joints: np.ndarray  # uint8[2**k], hashed bit set of adjacent ids that may become part of one learned piece
 
 
-def learned(table: pa.Table, pairs: Pairs) -> Learned:
-    """LEARNED and the pairs of the tokenizer -> Learned."""
+def learned_merges(table: pa.Table, pairs: Pairs) -> LearnedMerges:
+    """LEARNED and the pairs of the tokenizer -> LearnedMerges."""
     new_ids = set(table["new_id"].to_pylist())
     keys, values = pairs.table[::2], pairs.table[1::2]
     used = values != _FREE
     rows = np.stack([keys[used] >> _HALF, keys[used] & _LOW, values[used] >> _HALF, values[used] & _LOW], axis=1)
     rows = rows[np.isin(rows[:, 3], np.array(sorted(new_ids), np.uint64))].astype(np.int64)
-    ends: dict[int, set[int]] = {}  # what a piece may have as its last, or as its first, when it is merged
-    begins: dict[int, set[int]] = {}
+    ends: dict[int, set[int]] = {}  # id -> ids that may be its last part when it is merged
+    begins: dict[int, set[int]] = {}  # the same for the first part
     for left, right, _, whole in rows[np.argsort(rows[:, 2], kind="stable")].tolist():
         ends.setdefault(whole, {whole}).update(ends.get(right, {right}))
         begins.setdefault(whole, {whole}).update(begins.get(left, {left}))
@@ -89,26 +89,32 @@ def learned(table: pa.Table, pairs: Pairs) -> Learned:
     bits = np.zeros(1 << max(10, (16 * len(joints)).bit_length() - 3), np.uint8)
     first, second = np.array(sorted(joints), np.int32).reshape(-1, 2).T
     add_pairs(bits, first.copy(), second.copy())
-    return Learned(build_pairs(*rows.T), bits)
+    return LearnedMerges(build_pairs(*rows.T), bits)
+
+
+class RewrittenBatch(NamedTuple):
+    """Documents under the new ids, end to end."""
+
+    ids: np.ndarray
+    ends: np.ndarray  # int64[docs + 1]
+    mask: np.ndarray | None  # bool[n]; None: nothing is masked
+    wrong: np.ndarray  # int64[docs]: index of an old id outside the map, or -1; such a document is empty
 
 
 class Rewriter:
     """Applies one map to document after document. `dtype`: of the new ids; uint16 is the fastest."""
 
-    def __init__(self, ids: IdMap, dtype: Any, merges: Learned | None = None):
+    def __init__(self, ids: IdMap, dtype: Any, merges: LearnedMerges | None = None):
         self.map = ids
         self.merges = merges
         self.dtype = np.dtype(dtype)
         self._out = np.empty(0, self.dtype)
         self._mask = np.empty(0, np.bool_)
 
-    def rewrite(
-        self, values: np.ndarray, offsets: np.ndarray, mask: np.ndarray | None = None
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, np.ndarray]:
-        """ids int[n] (negative: masked), offsets int[docs + 1], mask bool[n] -> (new ids, ends, mask, wrong).
+    def rewrite(self, values: np.ndarray, offsets: np.ndarray, mask: np.ndarray | None = None) -> RewrittenBatch:
+        """ids int[n] (negative: masked), offsets int[docs + 1], mask bool[n] -> RewrittenBatch.
 
-        ends int64[docs + 1]; mask: None if nothing is masked; wrong int64[docs]: index of an id outside
-        the map, or -1: such a document comes out empty. The next call overwrites what is returned.
+        The next call overwrites what is returned.
         """
         docs = len(offsets) - 1
         ids = np.minimum(values, np.uint64(2**63 - 1)).view(np.int64) if values.dtype == np.uint64 else values
@@ -121,7 +127,7 @@ class Rewriter:
         ends, wrong = np.zeros(docs + 1, np.int64), np.full(docs, -1, np.int64)
         raw = ids.view(f"u{ids.itemsize}")
         if mask is None and rewrite_plain(raw, offsets, self.map, self._out, ends):
-            return self._merged(self._out[: ends[-1]], ends, None), ends, None, wrong
+            return RewrittenBatch(self._merged(self._out[: ends[-1]], ends, None), ends, None, wrong)
         if len(self._mask) < room:
             self._mask = np.empty(room, np.bool_)
         none = mask is None
@@ -130,10 +136,10 @@ class Rewriter:
         flags = self._mask[: ends[-1]]
         out = self._merged(self._out[: ends[-1]], ends, flags)
         flags = flags[: len(out)]
-        return out, ends, flags if flags.any() else None, wrong
+        return RewrittenBatch(out, ends, flags if flags.any() else None, wrong)
 
     def _merged(self, ids: np.ndarray, ends: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
-        """Does the learned merges, in place, in `ends` and `mask` too; returns what is left of the ids."""
+        """Applies the learned merges in place, also to `ends` and `mask`; returns the ids that remain."""
         if self.merges is None:
             return ids
         flags = np.zeros(0, np.bool_) if mask is None else mask
@@ -142,7 +148,7 @@ class Rewriter:
 
 @compiled()
 def length(values, first, last, ids):
-    """How many new ids values[first:last] become; those outside the map none."""
+    """Number of new ids of values[first:last]; ids outside the map have none."""
     n = np.int64(0)
     for k in range(first, last):
         v = np.uint64(abs(np.int64(values[k])))
@@ -169,7 +175,7 @@ _store64: Any = _store
 
 @compiled()
 def rewrite_plain(raw, offsets, ids, out, ends):
-    """raw uint[n] -> out; False as soon as an id is outside the map (a negative one is): nothing of it counts then."""
+    """raw uint[n] -> out; False as soon as an id is outside the map, as a negative one is: then `out` is invalid."""
     n = np.int64(0)
     i = np.int64(offsets[0])
     doc = 0
@@ -215,7 +221,7 @@ def _stretch(raw, i, stop, ids, out, n):
 
 @compiled()
 def rewrite_checked(values, offsets, given, none, ids, out, mask, ends, wrong):
-    """The same with masks, one id after the other: a negative id is masked, and so are all its parts."""
+    """As rewrite_plain, with masks and one id at a time: a negative id is masked, and so are all its parts."""
     n = np.int64(0)
     for doc in range(len(wrong)):
         first = n
@@ -238,8 +244,8 @@ def rewrite_checked(values, offsets, given, none, ids, out, mask, ends, wrong):
 def merge_learned(ids, ends, mask, pairs, joints):
     """ids uint16 or int32 [n], ends int64[docs + 1], mask bool[n] or bool[0], in place -> new n.
 
-    Runs in which a learned piece may lie across each two neighbours are merged as BPE does; tokens
-    that bear loss and tokens that do not are never merged with each other.
+    BPE is applied to runs in which each two adjacent ids may become part of one learned piece. Tokens with a loss and
+    tokens without one are never merged with each other.
     """
     sym, value = np.empty(SHORT, np.int32), np.empty(SHORT, np.int64)
     n, a = 0, ends[0]

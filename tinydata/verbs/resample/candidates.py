@@ -1,8 +1,8 @@
-"""SCORES -> the rows that may be drawn: read once, checked by the guards, and cached for the next pass.
+"""SCORES -> the rows that may be drawn, after the guards.
 
-Parts of SCORES are small files; consecutive ones, GROUP rows or more in all, are read together. What the passes
-need of a group (9 to 30 bytes per row) is stored next to the unfinished output, uncompressed, and mapped into
-memory: reading it again costs a tenth of reading Parquet.
+The parts of SCORES are small files; consecutive ones of GROUP rows or more in all are read together. The columns of a
+group that the passes need (9 to 30 bytes per row) are stored next to the unfinished output, uncompressed, and mapped
+into memory: reading them again costs a tenth of reading Parquet.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tinydata.core.output import read_manifest
 from tinydata.verbs.resample.gumbel import unit_losses
 
 GROUP = 1 << 20  # rows
-REASONS = (
+REASONS = (  # why a row is not eligible
     "",
     "no loss",
     "repeats",
@@ -31,15 +31,15 @@ REASONS = (
     "unknown",
     "prior",
     "no reference",
-)  # why a row is not eligible
+)
 GUARDS = ("periodic", "short", "unknown", "prior")
 STEP = 2048  # priors are rounded to 1/2048 nat
-_NLL = 65536.0  # sums of losses are rounded to 1/65536 nat, so that they do not depend on the order
+_NLL = 65536.0  # losses are rounded to 1/65536 nat, so that their sums do not depend on the order
 _FEWEST = 32  # a domain with fewer sequences has no meaningful median
 _LEAST = 0.05  # nats: a smaller spread is replaced by this
 
 
-class Part(NamedTuple):
+class ScoresPart(NamedTuple):
     """One Parquet file of SCORES."""
 
     path: str
@@ -52,20 +52,20 @@ class Scores(NamedTuple):
 
     path: str
     manifest: dict[str, Any]
-    parts: list[Part]  # in order
+    parts: list[ScoresPart]  # in order
 
 
 class Source(NamedTuple):
-    """What a worker needs to know to read candidates."""
+    """What a worker needs to read candidates."""
 
-    groups: list[list[Part]]
+    groups: list[list[ScoresPart]]
     domains: list[str]
     seq_len: int
     unit: str  # sequence, document, batch
     batch: int  # sequences
     limits: dict[str, float]  # guard -> its value; "repeats" too
-    reference: list[Part]
-    cache: str  # directory for digests; "": none
+    reference: list[ScoresPart]
+    cache: str  # directory for the columns that are read again; "": none
 
     def rows(self, group: int) -> int:
         return sum(p.rows for p in self.groups[group])
@@ -75,22 +75,24 @@ class Rows(NamedTuple):
     """The rows of one group, in order."""
 
     sequence: np.ndarray  # int64
-    domain: np.ndarray  # int16: its place in Source.domains
+    domain: np.ndarray  # int16: index into Source.domains
     reason: np.ndarray  # uint8: index into REASONS, before the prior guard
     tokens: np.ndarray  # unsigned
     repeats: np.ndarray  # unsigned
-    loss: np.ndarray  # float32: mean, less that of the reference
-    prior: np.ndarray  # uint16 [n or 0], of a nat / STEP
-    spread: np.ndarray  # uint16 [n or 0]: standard deviation of the same
-    nll: np.ndarray  # int64 [n or 0], of a nat / 65536
-    unit: np.ndarray  # int64 [n or 0]: documents
+    loss: np.ndarray  # float32: mean, minus that of the reference
+    prior: np.ndarray  # uint16[n or 0], in units of 1 / STEP nat
+    spread: np.ndarray  # uint16[n or 0]: its standard deviation
+    nll: np.ndarray  # int64[n or 0], in units of 1 / 65536 nat
+    unit: np.ndarray  # int64[n or 0]: documents
 
 
 def open_scores(path: str) -> Scores:
     """Directory of SCORES -> Scores; raises TinydataError if its parts overlap."""
     manifest = read_manifest(path, "score")
     where = Location.of(Location.of(path).absolute)
-    parts = sorted((Part((where / p["name"]).path, p["first"], p["sequences"]) for p in manifest["parts"]), key=_first)
+    parts = sorted(
+        (ScoresPart((where / p["name"]).path, p["first"], p["sequences"]) for p in manifest["parts"]), key=_first
+    )
     for a, b in pairwise(parts):
         if b.first < a.first + a.rows:
             raise _disorder(
@@ -99,13 +101,13 @@ def open_scores(path: str) -> Scores:
     return Scores(path, manifest, parts)
 
 
-def _first(part: Part) -> int:
+def _first(part: ScoresPart) -> int:
     return part.first
 
 
-def groups(parts: list[Part]) -> list[list[Part]]:
+def groups(parts: list[ScoresPart]) -> list[list[ScoresPart]]:
     """Parts -> groups of consecutive parts with GROUP rows or more each; empty parts are left out."""
-    out: list[list[Part]] = []
+    out: list[list[ScoresPart]] = []
     size = GROUP
     for part in parts:
         if not part.rows:
@@ -131,14 +133,14 @@ def _disorder(path: str, why: str) -> TinydataError:
 
 
 def read(source: Source, group: int) -> Rows:
-    """Group number -> Rows, from the cache if there is one; otherwise the cache is written."""
-    digest = Location.of(source.cache) / f"rows-{group:07d}.arrow" if source.cache else None
-    if digest is None or not digest.exists():
+    """Group number -> Rows, from the cache if it contains them; otherwise they are added to it."""
+    cached = Location.of(source.cache) / f"rows-{group:07d}.arrow" if source.cache else None
+    if cached is None or not cached.exists():
         rows = _from_scores(source, source.groups[group])
-        if digest is not None:
-            digest.write(_packed(rows))
+        if cached is not None:
+            cached.write(_packed(rows))
         return rows
-    content = pa.memory_map(digest.absolute) if digest.local else pa.BufferReader(digest.open().read_buffer())
+    content = pa.memory_map(cached.absolute) if cached.local else pa.BufferReader(cached.open().read_buffer())
     batch = pa.ipc.open_file(content).get_batch(0)
     size, first = int(batch.schema.metadata[b"rows"]), int(batch.schema.metadata[b"first"])
     columns = [batch.column(name).values.to_numpy() for name in Rows._fields]
@@ -147,7 +149,10 @@ def read(source: Source, group: int) -> Rows:
 
 
 def _packed(rows: Rows) -> pa.Buffer:
-    """Each column a list in the one row of an Arrow file: of one value, if all are the same; sequences as gaps."""
+    """Rows -> Arrow file with one row, in which each column is a list: of one value if all are equal.
+
+    Sequence numbers are stored as differences from consecutive ones.
+    """
     first, size = int(rows.sequence[0]), len(rows.sequence)
     slim = rows._replace(sequence=_narrow(rows.sequence - np.arange(first, first + size)))
     short = [c[:1] if len(c) and (c == c[0]).all() else c for c in slim]
@@ -166,7 +171,7 @@ def _narrow(values: np.ndarray) -> np.ndarray:
     return values.astype(next(t for t in (np.uint8, np.uint16, np.uint32, np.int64) if top <= np.iinfo(t).max))
 
 
-def _from_scores(source: Source, parts: list[Part]) -> Rows:
+def _from_scores(source: Source, parts: list[ScoresPart]) -> Rows:
     limits = source.limits
     names = ["sequence", "domain", "status", "mean", "tokens", "repeats"]
     names += [n for n in ("periodic", "unknown") if n in limits]
@@ -182,10 +187,10 @@ def _from_scores(source: Source, parts: list[Part]) -> Rows:
     good = _coded(columns["status"], {"ok": 1}) == 1
     reason = np.where(good & np.isfinite(loss) & (tokens > 0), 0, 1).astype(np.uint8)
     if source.reference:
-        known, less, less_nll = _reference(source, sequence)
-        loss = loss - less
-        nll = nll - less_nll if len(nll) else nll
-        _mark(reason, "no reference", ~known)
+        reference = _reference(source, sequence)
+        loss = loss - reference.mean
+        nll = nll - reference.nll if len(nll) else nll
+        _mark(reason, "no reference", ~reference.known)
     if "periodic" in limits:
         _mark(reason, "periodic", columns["periodic"] >= limits["periodic"])
     if "short" in limits:
@@ -217,8 +222,8 @@ def _steps(prior: np.ndarray) -> np.ndarray:
     return np.clip(np.rint(np.nan_to_num(prior) * STEP), 0, 65535).astype(np.uint16)
 
 
-def _columns(parts: list[Part], names: list[str]) -> dict[str, Any]:
-    """Columns of some parts end to end: numpy, nulls as 0; domain and status as dictionary arrays."""
+def _columns(parts: list[ScoresPart], names: list[str]) -> dict[str, Any]:
+    """Columns of consecutive parts: numpy arrays, nulls as 0; domain and status as dictionary arrays."""
     tables = []
     for part in parts:
         try:
@@ -239,7 +244,7 @@ def _filled(column: pa.ChunkedArray) -> np.ndarray:
 
 
 def _coded(column: pa.ChunkedArray, codes: dict[str, int], path: str = "") -> np.ndarray:
-    """Labels -> their codes int64; -1: not one of them. With a path they must be."""
+    """Labels -> their codes int64, -1 for others; with a path, TinydataError for others."""
     out = []
     for chunk in column.chunks:
         code = np.array([codes.get(name or "", -1) for name in chunk.dictionary.to_pylist()] or [-1])
@@ -258,20 +263,29 @@ def _coded(column: pa.ChunkedArray, codes: dict[str, int], path: str = "") -> np
     return values
 
 
-def _reference(source: Source, sequence: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """-> for each sequence: whether the reference has a loss of it, its mean and its sum."""
+class _Reference(NamedTuple):
+    """Losses of n sequences under the reference model."""
+
+    known: np.ndarray  # bool[n]
+    mean: np.ndarray  # float32[n]; 0 if not known
+    nll: np.ndarray  # float64[n]; 0 if not known
+
+
+def _reference(source: Source, sequence: np.ndarray) -> _Reference:
+    """Sequence numbers int64[n], ascending -> _Reference."""
     first, last = int(sequence[0]), int(sequence[-1])
-    nexts = [p.first for p in source.reference[1:]] + [last + 1]
-    parts = [p for p, end in zip(source.reference, nexts, strict=True) if p.first <= last and end > first and p.rows]
-    known = np.zeros(len(sequence), np.bool_)
-    mean, nll = np.zeros(len(sequence), np.float32), np.zeros(len(sequence))
-    if parts:
-        other = _columns(parts, ["sequence", "status", "mean", "nll"])
-        at = np.minimum(np.searchsorted(other["sequence"], sequence), len(other["sequence"]) - 1)
-        good = (_coded(other["status"], {"ok": 1, "held out": 1}) == 1) & np.isfinite(other["mean"])
-        known = (other["sequence"][at] == sequence) & good[at]
-        mean, nll = np.where(known, other["mean"][at], 0), np.where(known, other["nll"][at], 0)
-    return known, mean.astype(np.float32), nll
+    ends = [p.first for p in source.reference[1:]] + [last + 1]
+    parts = [p for p, end in zip(source.reference, ends, strict=True) if p.first <= last and end > first and p.rows]
+    if not parts:
+        return _Reference(
+            np.zeros(len(sequence), np.bool_), np.zeros(len(sequence), np.float32), np.zeros(len(sequence))
+        )
+    other = _columns(parts, ["sequence", "status", "mean", "nll"])
+    at = np.minimum(np.searchsorted(other["sequence"], sequence), len(other["sequence"]) - 1)
+    good = (_coded(other["status"], {"ok": 1, "held out": 1}) == 1) & np.isfinite(other["mean"])
+    known = (other["sequence"][at] == sequence) & good[at]
+    mean, nll = (np.where(known, other[name][at], 0) for name in ("mean", "nll"))
+    return _Reference(known, mean.astype(np.float32), nll)
 
 
 # -- guards -----------------------------------------------------------------------------------

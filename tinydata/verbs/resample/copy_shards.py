@@ -1,9 +1,9 @@
 """Kept sequences of a round -> shards of their own, in any output format; each worker gathers and writes one shard.
 
-Sequence n of the new shards is the n-th kept one, by number or shuffled: its T input tokens; the very last sequence is
+Sequence n of the new shards is the n-th kept one, by number or shuffled: its T input tokens. The very last sequence is
 followed by one more token, its last target. Documents keep their boundaries, and the remainder of a document that was
 cut starts a new one. Where a sequence does not directly follow the previous one in the original shards, its first token
-would be a target that never followed its context, so that token is excluded from the loss.
+is not what followed the context, so that token is excluded from the loss.
 """
 
 from __future__ import annotations
@@ -16,20 +16,22 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tinydata.core import schema
+from tinydata.core.documents import total_by_domain
 from tinydata.core.hashing import shuffle_keys
 from tinydata.core.kernels import gather
 from tinydata.core.location import Location, read_bytes
 from tinydata.engines.base import Tell, Unit
 from tinydata.formats.dataset import Stream
+from tinydata.formats.piece_counter import PieceCounter
 from tinydata.formats.registry import WRITERS
 from tinydata.formats.writing import FEWEST, PIECE, STEM, Piece
 
 ORDERS = ("concatenated", "shuffled")
-UNMASKED = ("llmc",)  # formats that have no place for masks
-BY_SIGN = ("internevo",)  # and those where a masked id is a negative one: id 0 cannot be masked
+UNMASKED = ("llmc",)  # formats without masks
+BY_SIGN = ("internevo",)  # formats in which a masked id is negative: id 0 cannot be masked
 
 
-class Target(NamedTuple):
+class ShardLayout(NamedTuple):
     """Format, order and size of the shards that a round is copied to."""
 
     to: str = "megatron"
@@ -43,7 +45,7 @@ class Copy(NamedTuple):
     stream: Stream
     seq_len: int
     keep: list[tuple[str, int]]  # files of KEEP and their rows
-    target: Target
+    target: ShardLayout
     seed: int
     place: str
 
@@ -57,16 +59,24 @@ class Copy(NamedTuple):
 
 
 class Bounds(NamedTuple):
-    """Documents of several kept sequences end to end, cut where these are not consecutive."""
+    """Documents of several sequences end to end, cut where the sequences are not consecutive."""
 
     lengths: np.ndarray  # int64[p]: tokens
     document: np.ndarray  # int64[p]: its number in the base
     domain: list[str]
-    sequence: np.ndarray  # int64[p]: place of the sequence it begins in
+    sequence: np.ndarray  # int64[p]: which of the sequences it begins in
+
+
+class _Sequences(NamedTuple):
+    """Several sequences end to end."""
+
+    ids: np.ndarray  # [n * T]
+    mask: np.ndarray | None  # bool[n * T]: tokens without a loss; None: the format has no masks
+    bounds: Bounds
 
 
 def units(copy: Copy) -> list[Unit]:
-    """A unit per shard: in the order of numbers, a range of the kept; shuffled, one of as many shares of all hashes."""
+    """One unit per shard: in order, a range of the kept sequences; shuffled, an equal share of all hashes."""
     each = max(1, copy.target.shard_tokens // copy.seq_len)
     many = -(-copy.kept // each)
     if copy.target.order == "shuffled":
@@ -80,50 +90,34 @@ def write_shard(copy: Copy, about: tuple[int, int], number: int, tell: Tell) -> 
     """Writes one shard; returns its files and sums."""
     n, many = about
     stem = STEM.get(copy.target.to, "shard-{:05d}").format(number)
-    sums: dict[str, Any] = {"documents": 0, "tokens": 0, "masked": 0}
-    domains: dict[str, list[int]] = {}
-
-    def counted() -> Iterator[Piece]:
-        pieces = _shuffled(copy, n, many) if copy.target.order == "shuffled" else _in_order(copy, n, many)
-        for piece in pieces:
-            sums["documents"] += len(piece.lengths)
-            sums["tokens"] += len(piece.ids)
-            sums["masked"] += int(piece.flags.sum())
-            _add(domains, piece)
-            tell(piece.ids.nbytes)
-            yield piece
-
-    files = WRITERS[copy.target.to](Location.of(copy.place), stem, copy.stream.dtype, copy.masked, counted())
-    return {"name": stem, "files": files, "domains": domains, **sums}
+    pieces = PieceCounter((_shuffled if copy.target.order == "shuffled" else _in_order)(copy, n, many), tell)
+    files = WRITERS[copy.target.to](Location.of(copy.place), stem, copy.stream.dtype, copy.masked, iter(pieces))
+    return {
+        "name": stem,
+        "files": files,
+        "domains": pieces.domains,
+        "documents": pieces.documents,
+        "tokens": pieces.tokens,
+        "masked": pieces.masked,
+    }
 
 
-def _add(domains: dict[str, list[int]], piece: Piece) -> None:
-    """Adds the documents and tokens of a piece to the sums of each domain."""
-    coded = piece.documents["domain"].combine_chunks().dictionary_encode()
-    index = coded.indices.to_numpy()
-    for k, name in enumerate(coded.dictionary.to_pylist()):
-        mine = index == k
-        was = domains.get(name, [0, 0])
-        domains[name] = [was[0] + int(mine.sum()), was[1] + int(piece.lengths[mine].sum())]
-
-
-def result(copy: Copy, done: list[dict[str, Any]]) -> tuple[dict[str, Any], dict[str, bytes]]:
-    """Sums of all shards -> their part of the manifest, and the additional files."""
+def copy_facts(copy: Copy, done: list[dict[str, Any]]) -> dict[str, Any]:
+    """Sums of all shards -> their part of the manifest."""
     source = copy.stream.source
-    domains: dict[str, list[int]] = {}
-    for d in done:
-        for name, sums in d["domains"].items():
-            domains[name] = [a + b for a, b in zip(domains.get(name, [0, 0]), sums, strict=True)]
     same = ("dtype", "bos", "eos", "end_of_text", "unknown", "kind", "rewritten")
-    facts = {
+    return {
         "totals": {k: sum(d[k] for d in done) for k in ("documents", "tokens", "masked")},
-        "domains": {n: {"documents": s[0], "tokens": s[1]} for n, s in sorted(domains.items())},
+        "domains": dict(sorted(total_by_domain(d["domains"] for d in done).items())),
         "shards": [{k: d[k] for k in ("name", "documents", "tokens")} for d in done],
         **{k: source[k] for k in same if k in source},
     }
+
+
+def pieces_file(copy: Copy) -> dict[str, bytes]:
+    """-> {"pieces.parquet": content}, where the format has this file and the original shards have it."""
     pieces = copy.stream.shards_at / "pieces.parquet"
-    wanted = copy.target.to == "megatron" and pieces.exists()
-    return facts, {"pieces.parquet": read_bytes(pieces)} if wanted else {}
+    return {"pieces.parquet": read_bytes(pieces)} if copy.target.to == "megatron" and pieces.exists() else {}
 
 
 # -- gathering --------------------------------------------------------------------------------
@@ -173,41 +167,39 @@ def _shuffled(copy: Copy, n: int, many: int) -> Iterator[Piece]:
     numbers, order = np.concatenate(numbers_of_files), np.argsort(np.concatenate(hashes), kind="stable")
     if not len(numbers):
         return
-    ids, flags, bounds = _gathered(copy, numbers, np.zeros(len(numbers), np.bool_))
+    ids, mask, bounds = _gathered(copy, numbers, np.zeros(len(numbers), np.bool_))
     T, per = copy.seq_len, np.bincount(bounds.sequence, minlength=len(numbers))
     lengths = gather(bounds.lengths, per, order)
     document, domain = gather(bounds.document, per, order), pa.array(bounds.domain, pa.string())
     rows = gather(np.arange(len(bounds.lengths)), per, order)
-    ids, flags = ids.reshape(-1, T)[order].ravel(), None if flags is None else flags.reshape(-1, T)[order].ravel()
-    documents = _documents(document, domain.take(pa.array(rows)))
-    if n == many - 1:
-        ids, flags, lengths = _ended(copy, int(numbers[order[-1]]), ids, flags, lengths)
-    yield Piece(ids, flags, lengths, documents)
+    ids, mask = ids.reshape(-1, T)[order].ravel(), None if mask is None else mask.reshape(-1, T)[order].ravel()
+    piece = Piece(ids, mask, lengths, _documents(document, domain.take(pa.array(rows))))
+    yield _with_last_target(copy, int(numbers[order[-1]]), piece) if n == many - 1 else piece
 
 
 def _piece(copy: Copy, numbers: np.ndarray, follows: np.ndarray, last: bool) -> Piece:
-    ids, flags, bounds = _gathered(copy, numbers, follows)
-    lengths = bounds.lengths
-    if last:
-        ids, flags, lengths = _ended(copy, int(numbers[-1]), ids, flags, lengths)
-    return Piece(ids, flags, lengths, _documents(bounds.document, pa.array(bounds.domain, pa.string())))
+    """Sequence numbers int64[n], follows bool[n] as in _gathered; last: they are the last ones of all."""
+    ids, mask, bounds = _gathered(copy, numbers, follows)
+    piece = Piece(ids, mask, bounds.lengths, _documents(bounds.document, pa.array(bounds.domain, pa.string())))
+    return _with_last_target(copy, int(numbers[-1]), piece) if last else piece
 
 
 def _documents(number: np.ndarray, domain: pa.Array) -> pa.Table:
-    """A document is named by its number in the base."""
+    """-> DOCUMENTS; the id of a document is its number in the base."""
     return pa.table([pa.array(number).cast(pa.string()), domain], schema=schema.DOCUMENTS)
 
 
-def _gathered(copy: Copy, numbers: np.ndarray, follows: np.ndarray) -> tuple[np.ndarray, np.ndarray | None, Bounds]:
-    """numbers int64[n], rising; follows bool[n]: each is the next to what is written before it -> ids, mask, bounds."""
+def _gathered(copy: Copy, numbers: np.ndarray, follows: np.ndarray) -> _Sequences:
+    """numbers int64[n], ascending; follows bool[n]: the sequence directly follows the one that is written before it."""
     T, stream = copy.seq_len, copy.stream
     ids = np.ascontiguousarray(stream.rows(numbers, T)[:, :T]).ravel()
     seams = ~follows & (ids[::T] != 0) if copy.target.to in BY_SIGN else ~follows
-    return ids, _flags(copy, numbers, seams) if copy.masked else None, _bounds(stream, T, numbers, follows)
+    mask = _mask(copy, numbers, seams) if copy.masked else None
+    return _Sequences(ids, mask, _bounds(stream, T, numbers, follows))
 
 
-def _flags(copy: Copy, numbers: np.ndarray, seams: np.ndarray) -> np.ndarray:
-    """bool[n * T]: tokens without a loss, those at the seams among them."""
+def _mask(copy: Copy, numbers: np.ndarray, seams: np.ndarray) -> np.ndarray:
+    """bool[n * T]: tokens without a loss, including the first tokens of the sequences at `seams` bool[n]."""
     T, stream = copy.seq_len, copy.stream
     flags = np.zeros((len(numbers), T), np.bool_)
     if stream.masked:
@@ -234,13 +226,13 @@ def _bounds(stream: Stream, T: int, numbers: np.ndarray, follows: np.ndarray) ->
     return Bounds(lengths, documents.first + which, names, place)
 
 
-def _ended(
-    copy: Copy, number: int, ids: np.ndarray, flags: np.ndarray | None, lengths: np.ndarray
-) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
-    """Appends the last target of the last sequence."""
+def _with_last_target(copy: Copy, number: int, piece: Piece) -> Piece:
+    """Appends the last target of sequence `number`, the last one of the piece."""
     end = (number + 1) * copy.seq_len
-    ids = np.concatenate([ids, copy.stream.read(end, end + 1)])
-    if flags is not None:
-        bears = copy.stream.bears_loss(end, end + 1)
-        flags = np.append(flags, False if bears is None else not bears[0])
-    return ids, flags, np.append(lengths[:-1], lengths[-1] + 1)
+    ids = np.concatenate([piece.ids, copy.stream.read(end, end + 1)])
+    lengths = np.append(piece.lengths[:-1], piece.lengths[-1] + 1)
+    if piece.mask is None:
+        return piece._replace(ids=ids, lengths=lengths)
+    bears = copy.stream.bears_loss(end, end + 1)
+    mask = np.append(piece.mask, False if bears is None else not bears[0])
+    return piece._replace(ids=ids, lengths=lengths, mask=mask)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import zip_longest
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -21,21 +21,35 @@ LETTERS = 400
 Hardest = dict[str, list[list[Any]]]  # "" for kept, or the reason: [[sequence, domain, loss]], hardest first
 
 
+class _Example(NamedTuple):
+    """A row of EXAMPLES without its text."""
+
+    kind: str
+    reason: str  # why it is excluded
+    sequence: int
+    domain: int
+    loss: float
+
+    @property
+    def rank(self) -> tuple[float, int]:
+        """Sorts by loss, hardest first."""
+        return -self.loss, self.sequence
+
+
 def examples(hardest: list[Hardest], domains: list[str], stream: Stream | None, seq_len: int) -> pa.Table:
     """Hardest sequences of each group -> EXAMPLES: ten kept ones, and ten excluded ones from all guards in turn."""
-    best: Hardest = {}
-    for some in hardest:
-        for reason, rows in some.items():
-            best[reason] = sorted(best.get(reason, []) + rows, key=lambda r: (-r[2], r[0]))[:HARDEST]
-    kept = [("hardest kept", "", row) for row in best.pop("", [])]
-    turns = zip_longest(*([("excluded", reason, row) for row in rows] for reason, rows in sorted(best.items())))
-    others = [one for turn in turns for one in turn if one][:HARDEST]
-    others.sort(key=lambda one: (-one[2][2], one[2][0]))
-    chosen = [*kept, *others]
-    texts = _texts(np.array([row[0] for _, _, row in chosen], np.int64), stream, seq_len)
+    best: dict[str, list[_Example]] = {}
+    for group in hardest:
+        for reason, rows in group.items():
+            new = [_Example("excluded" if reason else "hardest kept", reason, *row) for row in rows]
+            best[reason] = sorted(best.get(reason, []) + new, key=lambda e: e.rank)[:HARDEST]
+    kept = best.pop("", [])
+    turns = zip_longest(*(rows for _, rows in sorted(best.items())))
+    excluded = [example for turn in turns for example in turn if example][:HARDEST]
+    chosen = [*kept, *sorted(excluded, key=lambda e: e.rank)]
+    texts = _texts(np.array([e.sequence for e in chosen], np.int64), stream, seq_len)
     lines = [
-        (kind, row[0], domains[row[1]], row[2], reason, text)
-        for (kind, reason, row), text in zip(chosen, texts, strict=True)
+        (e.kind, e.sequence, domains[e.domain], e.loss, e.reason, text) for e, text in zip(chosen, texts, strict=True)
     ]
     columns = zip(*lines, strict=True) if lines else [()] * len(schema.EXAMPLES)
     return pa.table([pa.array(c, f.type) for c, f in zip(columns, schema.EXAMPLES, strict=True)], schema.EXAMPLES)

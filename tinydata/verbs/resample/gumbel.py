@@ -1,9 +1,9 @@
-"""Sampling without replacement by keys: log-weight + Gumbel noise, the K largest are the sample (Gumbel-top-k).
+"""Sampling without replacement by keys: log-weight + Gumbel noise; the K largest keys are the sample (Gumbel-top-k).
 
-The same law as drawing one after another in proportion to the weights (Efraimidis and Spirakis 2006,
-doi 10.1016/j.ipl.2005.11.003), and as `torch.multinomial(replacement=False)`. The noise is a hash of
-(seed, unit), so nothing depends on where or in which order rows are seen. Keys are whole numbers of 2^-32
-nats: the last bit of a logarithm, which machines disagree about, does not matter.
+The distribution is that of drawing one by one in proportion to the weights (Efraimidis and Spirakis 2006,
+doi 10.1016/j.ipl.2005.11.003), and that of `torch.multinomial(replacement=False)`. The noise is a hash of (seed, unit),
+so the sample depends neither on the worker nor on the order of the rows. Keys are integers in units of 2^-32 nats, so
+that the last bit of a logarithm, which may differ between machines, does not matter.
 """
 
 from __future__ import annotations
@@ -16,26 +16,29 @@ from numba import njit
 from tinydata.core.hashing import GOLDEN, finish
 from tinydata.core.kernels import compiled, inlined
 
-SHIFT = 14  # bits of a float32 that a bin of losses leaves out: 9 of the fraction stay, 0.2 % of the value
+SHIFT = 14  # low bits of a float32 that a bin of losses ignores: 9 bits of the fraction remain, 0.2 % of the value
 BINS = 1 << (32 - SHIFT)
-STEPS = 4096  # bins of a window of keys
-LIMIT = 1 << 61  # no key is beyond it, whatever the loss
-NO_KEY = -(1 << 63)  # of what is not to be drawn
+STEPS = 4096  # bins in a window of keys
+LIMIT = 1 << 61  # largest absolute value of a key
+NO_KEY = -(1 << 63)  # of rows that cannot be drawn
 _PER_NAT = 2.0**32
 
 
 class Scale(NamedTuple):
-    """How a loss becomes a log-weight: ((clipped loss) - centre) * factor, then mixed with a uniform draw."""
+    """Loss -> log-weight: ((clipped loss) - centre) * factor, then mixed with a uniform weight."""
 
     low: float = -np.inf  # losses are clipped to low..high
     high: float = np.inf
     centre: float = 0.0
     factor: float = 1.0  # 1 / (temperature * spread)
-    share: float = 0.0  # log of the weighted part's share
-    uniform: float = -np.inf  # log of what the uniform part adds to each weight
+    share: float = 0.0  # log of the share of the weighted part
+    uniform: float = -np.inf  # log of the weight that the uniform part adds
 
 
-def table(scales: list[Scale]) -> np.ndarray:
+LOW, HIGH, CENTRE, FACTOR, SHARE, UNIFORM = range(len(Scale._fields))  # columns of scale_table
+
+
+def scale_table(scales: list[Scale]) -> np.ndarray:
     """-> float64[strata, 6], as kernels take it."""
     return np.array(scales, np.float64).reshape(len(scales), len(Scale._fields))
 
@@ -45,7 +48,7 @@ def table(scales: list[Scale]) -> np.ndarray:
 
 @inlined()
 def _bin(raw):
-    """Bits of a float32 -> its bin: the order of floats is that of these integers."""
+    """Bits of a float32 -> its bin; bins have the order of the floats."""
     flipped = ~raw if raw >> np.uint32(31) else raw | np.uint32(0x80000000)
     return np.int64(flipped >> np.uint32(SHIFT))
 
@@ -59,20 +62,20 @@ def tally(raw, reason, domain, counts):
 
 
 def bins(losses: np.ndarray) -> np.ndarray:
-    """float32[n] -> int64[n]: bins, in the order of the values."""
+    """float32[n] -> int64[n]: the bin of each."""
     raw = losses.view(np.uint32)
     return (np.where(raw >> 31, ~raw, raw | np.uint32(0x80000000)) >> SHIFT).astype(np.int64)
 
 
 def middles(index: np.ndarray) -> np.ndarray:
-    """Bins int64[n] -> float64[n]: the value in the middle of each."""
+    """Bins int64[n] -> float64[n]: the middle of each."""
     flipped = (index.astype(np.uint32) << np.uint32(SHIFT)) | np.uint32(1 << (SHIFT - 1))
     raw = np.where(flipped >> 31, flipped & np.uint32(0x7FFFFFFF), ~flipped)
     return raw.astype(np.uint32).view(np.float32).astype(np.float64)
 
 
 def quantile(counts: np.ndarray, share: float) -> int:
-    """int64[bins] -> the bin that the value at rank ceil(share * n) falls into."""
+    """counts int64[bins] -> the bin of the value with rank ceil(share * n)."""
     below = np.cumsum(counts)
     rank = max(1, int(np.ceil(share * float(below[-1]))))
     return int(np.searchsorted(below, rank))
@@ -83,17 +86,18 @@ def quantile(counts: np.ndarray, share: float) -> int:
 
 @inlined()
 def _log_weight(loss, scale):
-    x = (min(max(loss, scale[0]), scale[1]) - scale[2]) * scale[3]
-    if scale[5] == -np.inf:
+    """scale float64[6]: a row of scale_table."""
+    x = (min(max(loss, scale[LOW]), scale[HIGH]) - scale[CENTRE]) * scale[FACTOR]
+    if scale[UNIFORM] == -np.inf:
         return x
-    x += scale[4]
-    top = max(x, scale[5])
-    return top + np.log1p(np.exp(min(x, scale[5]) - top))
+    x += scale[SHARE]
+    top = max(x, scale[UNIFORM])
+    return top + np.log1p(np.exp(min(x, scale[UNIFORM]) - top))
 
 
 @inlined()
 def _noise(unit, seed):
-    """(unit, seed) -> Gumbel noise; the uniform number under it is never 0 or 1. Finalizer of splitmix64, twice."""
+    """(unit, seed) -> Gumbel noise, from a uniform number that is never 0 or 1: finalizer of splitmix64, twice."""
     h = np.uint64(unit)
     for k in range(2):
         h = finish(h + (seed + np.uint64(k + 1)) * GOLDEN)
@@ -107,9 +111,16 @@ def log_weights(losses, scale, out):
         out[i] = _log_weight(losses[i], scale)
 
 
+def log_weights_of(losses: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """losses float64[n], scale float64[6] -> float64[n]."""
+    out = np.empty(len(losses))
+    log_weights(losses, scale, out)
+    return out
+
+
 @compiled()
 def keys(losses, reason, domain, units, stratum_of, scales, seed, out):
-    """losses float32[n], units int64[n] -> out int64[n]: keys of what has reason 0, NO_KEY for the rest.
+    """losses float32[n], units int64[n] -> out int64[n]: keys of rows with reason 0, NO_KEY for the others.
 
     stratum_of int64[domains], scales float64[strata, 6], seed uint64.
     """
@@ -123,10 +134,10 @@ def keys(losses, reason, domain, units, stratum_of, scales, seed, out):
 
 @compiled()
 def sift(key, domain, stratum_of, low, high, step, above, counts, inside):
-    """key int64[n] against a window low..high (exclusive) int64[strata] for each stratum.
+    """key int64[n], a window from low to high (exclusive) int64[strata] per stratum -> number of keys in the window.
 
-    -> above int64[strata]: keys at or over high; counts int64[strata, STEPS] of those in the window, in steps of
-    `step`; inside int64[n]: which they are. Returns how many.
+    above int64[strata]: keys of high or more; counts int64[strata, STEPS] of the keys in the window, in bins of size
+    `step`; inside int64[n]: which they are.
     """
     n = 0
     for i in range(len(key)):
@@ -143,17 +154,17 @@ def sift(key, domain, stratum_of, low, high, step, above, counts, inside):
 
 
 @compiled()
-def taken(key, sequence, domain, stratum_of, threshold, last, out):
-    """-> out bool[n]: keys over their stratum's threshold, and those equal to it up to sequence `last`."""
+def choose(key, sequence, domain, stratum_of, threshold, last, out):
+    """-> out bool[n]: keys above their stratum's threshold, and those equal to it up to sequence `last`."""
     for i in range(len(key)):
         s = stratum_of[domain[i]]
-        over = key[i] > threshold[s] or (key[i] == threshold[s] and sequence[i] <= last[s])
-        out[i] = over and key[i] != NO_KEY
+        chosen = key[i] > threshold[s] or (key[i] == threshold[s] and sequence[i] <= last[s])
+        out[i] = chosen and key[i] != NO_KEY
 
 
 @compiled()
-def chances(losses, at, domain, stratum_of, scales, threshold, out):
-    """at int64[n]: which rows -> out float32[n]: their probability of being kept; threshold float64[strata], nats."""
+def inclusion_of_rows(losses, at, domain, stratum_of, scales, threshold, out):
+    """Rows at int64[n], threshold float64[strata] in nats -> out float32[n]: their probabilities of being kept."""
     for i in range(len(at)):
         s = stratum_of[domain[at[i]]]
         x = _log_weight(np.float64(losses[at[i]]), scales[s]) - threshold[s]
@@ -161,10 +172,10 @@ def chances(losses, at, domain, stratum_of, scales, threshold, out):
 
 
 @compiled()
-def tally_parts(raw, at, part_of, counts):
-    """raw uint32[n] (bits of float32), at int64[k]: which rows, part_of uint8[BINS] -> counts int64[parts]."""
+def tally_ranges(raw, at, range_of, counts):
+    """raw uint32[n] (bits of float32), rows at int64[k], range_of uint8[BINS] -> counts int64[ranges]."""
     for i in at:
-        counts[part_of[_bin(raw[i])]] += 1
+        counts[range_of[_bin(raw[i])]] += 1
 
 
 # -- units of several sequences ---------------------------------------------------------------
@@ -172,11 +183,11 @@ def tally_parts(raw, at, part_of, counts):
 
 @njit(cache=True)
 def unit_losses(units, nll, tokens, reason, before, after, out):
-    """units int64[n] (equal ones together), nll int64[n] (2^-16 nats), tokens[n], reason uint8[n] -> out float32[n].
+    """units int64[n] (ascending), nll int64[n] (2^-16 nats), tokens[n], reason uint8[n] -> out float32[n].
 
-    The loss of a unit is that of all its tokens in sequences with reason 0. before, after: (nll, tokens) of the first
-    and of the last unit in rows that lie outside. Whole numbers: a sum does not depend on where rows were cut.
-    Returns how many units with something to draw begin here.
+    The loss of a unit is the mean over all its tokens in sequences with reason 0. before, after: (nll, tokens) of the
+    rows of the first and of the last unit that are in other groups. Sums are of integers, so they do not depend on the
+    groups. Returns the number of units with such sequences that begin here.
     """
     n, begun, a = len(units), 0, 0
     while a < n:
@@ -201,9 +212,9 @@ def unit_losses(units, nll, tokens, reason, before, after, out):
 
 
 def allocate(sizes: list[int], room: list[int], k: int) -> list[int]:
-    """k = sum of shares in proportion to sizes, by largest remainder; what a stratum has no room for goes to the rest.
+    """Divides k in proportion to sizes, by largest remainder; what exceeds the room of a stratum goes to the others.
 
-    Exactly min(k, sum(room)) in all.
+    The sum is exactly min(k, sum(room)).
     """
     out = [0] * len(sizes)
     free = list(range(len(sizes)))
@@ -226,14 +237,14 @@ def allocate(sizes: list[int], room: list[int], k: int) -> list[int]:
 
 
 def inclusion(log_weight: np.ndarray, threshold: float) -> np.ndarray:
-    """Log-weights float64[n] -> float64[n]: probability of being in a sample by Gumbel keys with this threshold."""
+    """Log-weights float64[n] -> float64[n]: probability that a Gumbel key is above the threshold."""
     return -np.expm1(-np.exp(np.minimum(log_weight - threshold, 50.0)))
 
 
-def threshold(log_weight: np.ndarray, counts: np.ndarray, k: float) -> float:
+def expected_threshold(log_weight: np.ndarray, counts: np.ndarray, k: float) -> float:
     """Log-weights float64[n], counts int64[n] -> the threshold at which k are expected in the sample.
 
-    By bisection: 60 halvings of a range of at most some hundred nats leave nothing of it.
+    By bisection: after 60 halvings, a range of some hundred nats is smaller than a float's last bit.
     """
     total = float(counts.sum())
     if k <= 0 or k >= total:
@@ -250,6 +261,6 @@ def threshold(log_weight: np.ndarray, counts: np.ndarray, k: float) -> float:
 
 
 def effective_share(log_weight: np.ndarray, counts: np.ndarray) -> float:
-    """(sum w)^2 / (n sum w^2): 1 if all weights are equal, near 0 if a few have it all."""
+    """(sum w)^2 / (n sum w^2): 1 if all weights are equal, near 0 if a few weights dominate."""
     w = np.exp(log_weight - log_weight.max())
     return float((counts @ w) ** 2 / (counts.sum() * (counts @ w**2)))

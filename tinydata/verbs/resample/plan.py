@@ -1,8 +1,9 @@
-"""scores -> the next round: an exact number of sequences, drawn without replacement in proportion to exp(loss / T).
+"""Options of `resample`: an exact number of sequences is drawn without replacement in proportion to exp(loss / T).
 
-Several passes over the groups of SCORES, each with a small result that can be merged in any order: priors (if that
-guard is on), binned losses, keys near the threshold that these predict, and finally the kept rows are written. Only the
-few keys near the threshold are sorted, and the result depends on neither engine, workers nor partitions.
+There are several passes over the groups of SCORES, each with a small result that can be merged in any order: counts of
+the priors (if that guard is on), a histogram of the losses, the keys near the threshold that it predicts; the last one
+writes the kept rows. Only the few keys near the threshold are sorted, and the result depends on neither engine, workers
+nor partitions.
 """
 
 from __future__ import annotations
@@ -12,12 +13,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tinydata.core.errors import TinydataError
-from tinydata.verbs.resample.candidates import GUARDS, Scores, Source
+from tinydata.verbs.resample.candidates import GUARDS, Source
 
 BARS = 50  # of the histogram in the manifest
-COLLECTED = 1 << 21  # at most so many keys of a window are returned by one task
+COLLECTED = 1 << 21  # keys of a window that one task returns at most
 SPREAD = 1.349  # distance of the quartiles of a normal distribution, in standard deviations
-FAR = 8  # standard deviations of a sample's size, between the predicted threshold and the ends of the window
+FAR = 8  # standard deviations of the sample size between the predicted threshold and the ends of the window
 DEFAULTS = {"periodic": 416.0, "short": 0.1, "unknown": 0.1, "prior": 6.0}
 PRESETS: dict[str, dict[str, Any]] = {
     "paper": {"unit": "batch", "clip": (), "stratify": "none", "exclude": ()},
@@ -26,10 +27,10 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 
 class Settings(NamedTuple):
-    """What decides the result, and nothing else."""
+    """All options that affect the result, and no others."""
 
-    keep: float = 0.5  # share of the sequences with a loss; or
-    tokens: int = 0  # as many sequences as make so many tokens
+    keep: float = 0.5  # share of the sequences with a loss, if tokens is 0
+    tokens: int = 0  # of all kept sequences
     preset: str = "guarded"
     unit: str = "sequence"
     batch_tokens: int = 1 << 21
@@ -89,32 +90,12 @@ class Draw(NamedTuple):
     """Everything that decides which rows are kept, for a worker."""
 
     source: Source
-    limits: np.ndarray  # int64 [domains, 4]: of priors
-    stratum_of: np.ndarray  # int64 [domains]
-    scales: np.ndarray  # float64 [strata, 6]
+    limits: np.ndarray  # int64[domains, 4]: of priors, see candidates.bounds
+    stratum_of: np.ndarray  # int64[domains]
+    scales: np.ndarray  # float64[strata, 6]: gumbel.scale_table
     seed: int
-    expected: np.ndarray  # float64 [strata]: the threshold the losses predict, in nats
-    threshold: np.ndarray  # int64 [strata]: the key of the last row kept
-    last: np.ndarray  # int64 [strata]: and its sequence number
-    deciles: np.ndarray  # int64 [9]: bins of losses at which they end
-    bars: np.ndarray  # int64 [BARS - 1]: bins at which the bars of the histogram end
-
-
-class Losses(NamedTuple):
-    """Histogram of the losses of all candidates."""
-
-    counts: np.ndarray  # int64 [domains, bins]
-    middles: np.ndarray  # float64 [bins]: nats
-    bins: np.ndarray  # int64 [bins]: their numbers
-    reasons: np.ndarray  # int64 [domains, REASONS]: rows that can be drawn, and those that cannot
-    units: int
-
-
-class Plan(NamedTuple):
-    """A draw that has been predicted but not carried out."""
-
-    scores: Scores
-    draw: Draw
-    losses: Losses
-    keep: list[int]  # of each stratum
-    facts: dict[str, Any]  # `selection`
+    expected: np.ndarray  # float64[strata], nats: the threshold that the losses predict
+    threshold: np.ndarray  # int64[strata]: the key of the last row kept
+    last: np.ndarray  # int64[strata]: its sequence number
+    deciles: np.ndarray  # int64[9]: bins of losses at which they end
+    bars: np.ndarray  # int64[BARS - 1]: bins at which the bars of the histogram end

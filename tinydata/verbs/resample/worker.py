@@ -13,7 +13,7 @@ from tinydata.core.location import Location
 from tinydata.engines.base import Tell
 from tinydata.verbs.resample.candidates import REASONS, Candidates
 from tinydata.verbs.resample.examples import HARDEST
-from tinydata.verbs.resample.gumbel import BINS, chances, taken, tally_parts
+from tinydata.verbs.resample.gumbel import BINS, choose, inclusion_of_rows, tally_ranges
 from tinydata.verbs.resample.passes import ROW
 from tinydata.verbs.resample.plan import Draw
 from tinydata.verbs.resample.threshold import candidates_with_keys
@@ -31,11 +31,11 @@ def write_group(draw: Draw, place: str, group: int, number: int, tell: Tell) -> 
     candidates, key = candidates_with_keys(draw, group)
     rows = candidates.rows
     kept = np.empty(len(key), np.bool_)
-    taken(key, rows.sequence, rows.domain, draw.stratum_of, draw.threshold, draw.last, kept)
+    choose(key, rows.sequence, rows.domain, draw.stratum_of, draw.threshold, draw.last, kept)
     at = np.flatnonzero(kept)
-    chance = np.empty(len(at), np.float32)
-    chances(candidates.loss, at, rows.domain, draw.stratum_of, draw.scales, draw.expected, chance)
-    columns = [rows.sequence[at], chance, rows.repeats[at].astype(np.int32)]
+    inclusion = np.empty(len(at), np.float32)
+    inclusion_of_rows(candidates.loss, at, rows.domain, draw.stratum_of, draw.scales, draw.expected, inclusion)
+    columns = [rows.sequence[at], inclusion, rows.repeats[at].astype(np.int32)]
     name = f"keep-{number:07d}.parquet"
     with (Location.of(place) / name).stream() as sink:
         pq.write_table(pa.table(columns, schema=schema.KEEP), sink, **_KEEP_OPTIONS)
@@ -49,23 +49,23 @@ def write_group(draw: Draw, place: str, group: int, number: int, tell: Tell) -> 
         "tokens": int(rows.tokens[at].sum(dtype=np.int64)),
         "loss": float(candidates.loss[at].astype(np.float64).sum()),
         "domains": np.bincount(rows.domain[at], minlength=domains).tolist(),
-        "deciles": _parts(raw, at, draw.deciles),
-        "bars": _parts(raw, at, draw.bars),
+        "deciles": _ranges(raw, at, draw.deciles),
+        "bars": _ranges(raw, at, draw.bars),
         "hardest": _hardest(candidates, kept),
     }
     tell(len(key) * ROW)
     return sums
 
 
-def _parts(raw: np.ndarray, at: np.ndarray, ends: np.ndarray) -> list[int]:
-    """raw uint32[n]: bits of losses, at int64[k], ends int64[m - 1]: bins -> rows `at` in each of m ranges."""
+def _ranges(raw: np.ndarray, at: np.ndarray, ends: np.ndarray) -> list[int]:
+    """raw uint32[n]: bits of losses, rows at int64[k], ends int64[m - 1]: bins -> rows in each of m ranges."""
     counts = np.zeros(len(ends) + 1, np.int64)
-    tally_parts(raw, at, np.searchsorted(ends, np.arange(BINS)).astype(np.uint8), counts)
+    tally_ranges(raw, at, np.searchsorted(ends, np.arange(BINS)).astype(np.uint8), counts)
     return counts.tolist()
 
 
 def _hardest(candidates: Candidates, kept: np.ndarray) -> dict[str, list[list[Any]]]:
-    """{"" for kept, or the reason: [[sequence, domain, loss]] of the hardest}."""
+    """{reason, "" for kept rows: [[sequence, domain, loss]] of the hardest, hardest first}."""
     rows = candidates.rows
     out = {}
     for code, reason in enumerate(REASONS):

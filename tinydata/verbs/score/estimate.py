@@ -1,4 +1,4 @@
-"""Scoring plan -> estimated speed, measured by scoring a few batches."""
+"""ScoringInputs -> estimated speed, measured by scoring a few batches."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import time
 
 import numpy as np
 
-from tinydata.verbs.score.plan import Plan, Settings, absolute_path
+from tinydata.verbs.score.plan import ScoringInputs, Settings, absolute_path
 from tinydata.verbs.score.scorer import device_of, new
 from tinydata.verbs.score.worker import AHEAD, score_rows
 
 SAMPLE_SECONDS = 3.0  # of scoring, for the estimate of --dry-run
 
 
-def speed(scoring: Plan, settings: Settings) -> float:
+def speed(scoring: ScoringInputs, settings: Settings) -> float:
     """Tokens per second of one device, measured by scoring a few batches from all over the data."""
     if scoring.scorer is None:
         return 0.0

@@ -1,4 +1,4 @@
-"""ids [n, T + 1] -> features that need no model and reveal junk: repetition, unknown tokens, rarity of the ids.
+"""ids [n, T + 1] -> features that need no model and reveal bad text: repetition, unknown tokens, rarity of the ids.
 
 The kernels read ids as stored in the shards, one sequence per row, and use the targets only: columns 1 and up.
 """
@@ -13,33 +13,33 @@ from numba import njit
 PERIOD = 13  # tokens: the longest pattern whose repetition is looked for, as in OLMo-core's filter
 
 
-class Guards(NamedTuple):
+class Features(NamedTuple):
     """Features of n sequences."""
 
-    periodic: np.ndarray  # int32[n]
-    unknown: np.ndarray  # int32[n]
-    prior: np.ndarray  # float32[n], nats
-    prior_sd: np.ndarray  # float32[n], nats
+    periodic: np.ndarray  # int32[n]: tokens of the longest repetition
+    unknown: np.ndarray  # int32[n]: unknown tokens
+    prior: np.ndarray  # float32[n], nats: mean rarity of the ids
+    prior_sd: np.ndarray  # float32[n], nats: its standard deviation
 
 
-def guards(rows: np.ndarray, rarity: np.ndarray, unknown: int) -> Guards:
-    """ids [n, T + 1], rarity float64[vocab] of `rarity`, id of the unknown token or -1 -> Guards.
+def features(rows: np.ndarray, rarity: np.ndarray, unknown: int) -> Features:
+    """ids [n, T + 1], rarity float64[vocab] of `rarity`, id of the unknown token or -1 -> Features.
 
-    An id outside the vocabulary counts for neither mean nor deviation.
+    An id outside the vocabulary is ignored in mean and deviation.
     """
     n = len(rows)
-    out = Guards(np.zeros(n, np.int32), np.zeros(n, np.int32), np.zeros(n, np.float32), np.zeros(n, np.float32))
-    _guards(rows, rarity, unknown, *out)
+    out = Features(np.zeros(n, np.int32), np.zeros(n, np.int32), np.zeros(n, np.float32), np.zeros(n, np.float32))
+    _features(rows, rarity, unknown, *out)
     return out
 
 
 def rarity(counts: np.ndarray) -> np.ndarray:
-    """counts int64[vocab] of ids -> float64[vocab]: -ln of each one's share, in nats; absent ids count once."""
+    """counts int64[vocab] of ids -> float64[vocab]: -ln of the share of each, in nats; absent ids count once."""
     return -np.log(np.maximum(counts, 1) / max(int(counts.sum()), 1))
 
 
 def count(ids: np.ndarray, counts: np.ndarray) -> None:
-    """Adds how often each id occurs to counts int64[vocab]; those outside it are left out."""
+    """Adds how often each id occurs to counts int64[vocab]; ids outside the vocabulary are ignored."""
     _count(ids, counts)
 
 
@@ -52,11 +52,11 @@ def _count(ids, counts):
 
 
 @njit(cache=True, nogil=True)
-def _guards(rows, rarity, unknown, periodic, unknowns, prior, prior_sd):
+def _features(rows, rarity, unknown, periodic, unknowns, prior, prior_sd):
     size = len(rarity)
     for r in range(len(rows)):
         row = rows[r, 1:]
-        total, squares, known, strange = 0.0, 0.0, 0, 0
+        total, squares, known, unknowns_of_row = 0.0, 0.0, 0, 0
         for i in row:
             if 0 <= i < size:
                 x = rarity[i]
@@ -64,21 +64,21 @@ def _guards(rows, rarity, unknown, periodic, unknowns, prior, prior_sd):
                 squares += x * x
                 known += 1
             if i == unknown:
-                strange += 1
+                unknowns_of_row += 1
         mean = total / max(known, 1)
         prior[r] = mean
         prior_sd[r] = np.sqrt(max(squares / max(known, 1) - mean * mean, 0.0))
-        unknowns[r] = strange
+        unknowns[r] = unknowns_of_row
         periodic[r] = longest_repetition(row)
 
 
 @njit(cache=True, nogil=True)
 def longest_repetition(row):
-    """ids -> tokens of the longest run that is a pattern of at most PERIOD tokens, at least twice; 0 if there is none.
+    """ids -> length of the longest run that repeats a pattern of at most PERIOD tokens at least once; 0 without one.
 
-    A run of period p is a stretch of places where the id equals that p places before. One longer than the best so far
-    has `need` such places, so only every need-th place is looked at, and from a hit backwards: 3 looks per token of
-    ordinary text instead of 13.
+    In a run of period p, each id equals the one p positions before. A run that is longer than the best so far has
+    `need` consecutive such positions, so only every need-th position is compared, and after a match those before it:
+    3 comparisons per token of ordinary text instead of 13.
     """
     n, best = len(row), 0
     for p in range(1, PERIOD + 1):

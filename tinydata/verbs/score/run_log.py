@@ -1,7 +1,7 @@
 """Losses that a run logged during training (`--log-sequence-loss`), by step -> by sequence, one file per unit.
 
-RUN/losses/step-*.parquet has a row for every sequence of every batch, in order; recipe.json names the shards. The
-process that starts `score` sorts them once into a file for each unit.
+RUN/losses/step-*.parquet has a row for each sequence of each batch, in order; recipe.json names the shards. The process
+that starts `score` sorts them once into a file for each unit.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ TENTHS = 10
 RECIPE = "recipe.json"
 
 
-class Logged(NamedTuple):
-    """For n sequences, the loss at the time each was last trained on."""
+class LoggedLosses(NamedTuple):
+    """The losses of n sequences when each was last trained on."""
 
-    times: np.ndarray  # int32[n]: how often it was trained on; 0: never, and the rest means nothing
+    times: np.ndarray  # int32[n]: how often it was trained on; 0: never, and the other fields are 0
     tokens: np.ndarray  # int32[n]
     nll: np.ndarray  # float64[n]
-    most: np.ndarray  # float32[n]
+    largest: np.ndarray  # float32[n]: loss of one token
     tenth: np.ndarray  # int32[n]: of the run, by rows
 
 
-def matches(run: Location, stream: Stream, seq_len: int) -> str:
+def why_not(run: Location, stream: Stream, seq_len: int) -> str:
     """Run -> why its log is not about these sequences; "" if it is."""
     recorded = recipe(run)
     if recorded["data"]["fingerprint"] != stream.fingerprint:
@@ -54,9 +54,9 @@ def recipe(run: Location) -> dict[str, Any]:
 
 
 def sort(folder: Location, parts: Location, spans: list[tuple[int, int]], until: int = 0) -> int:
-    """RUN/losses -> parts/logged-NUMBER.parquet for each unit's first and last sequence; returns the last step.
+    """RUN/losses, first and last sequence of each unit -> parts/logged-NUMBER.parquet per unit; returns the last step.
 
-    until: rows of later steps are left out; 0: none are. Memory: 28 bytes per row.
+    until: rows of later steps are ignored; 0: no limit. Memory: 28 bytes per row.
     """
     files = [f for f in folder.children() if f.name.endswith(".parquet")] if folder.exists() else []
     if not files:
@@ -85,13 +85,13 @@ def _name(unit: int) -> str:
     return f"logged-{unit:07d}.parquet"
 
 
-def logged_of(parts: Location, unit: int, numbers: np.ndarray) -> Logged:
-    """What `sort` left for a unit -> Logged of its sequences, numbers int64[n] rising."""
+def logged_losses(parts: Location, unit: int, numbers: np.ndarray) -> LoggedLosses:
+    """File that `sort` wrote for a unit -> LoggedLosses of its sequences, numbers int64[n] ascending."""
     table = read_table(parts / _name(unit))
     at = np.searchsorted(numbers, table["sequence"].to_numpy())
-    here = (at < len(numbers)) & (numbers[np.minimum(at, len(numbers) - 1)] == table["sequence"].to_numpy())
+    known = (at < len(numbers)) & (numbers[np.minimum(at, len(numbers) - 1)] == table["sequence"].to_numpy())
     kinds = {"times": np.int32, "tokens": np.int32, "nll": np.float64, "max": np.float32, "tenth": np.int32}
     out = [np.zeros(len(numbers), kind) for kind in kinds.values()]
     for array, name in zip(out, kinds, strict=True):
-        array[at[here]] = table[name].to_numpy()[here]
-    return Logged(*out)
+        array[at[known]] = table[name].to_numpy()[known]
+    return LoggedLosses(*out)

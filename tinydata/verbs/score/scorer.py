@@ -13,7 +13,7 @@ from tinydata.engines.base import this_worker
 
 
 def scorer_module(spec: str) -> tuple[Any, str]:
-    """ "module:function" -> (module, function); raises TinydataError if there is none."""
+    """ "module:function" -> (module, function); raises TinydataError if one of them does not exist."""
     name, _, function = spec.partition(":")
     try:
         module = import_module(name)
@@ -35,7 +35,7 @@ def devices(spec: str) -> list[str]:
 
 
 def device_of(spec: str, given: str) -> str:
-    """The device of this worker: the given one, or the GPU that the cluster assigned, or one by the worker's number."""
+    """The device of this worker: as given, or the GPU that the cluster assigned, or one by the worker's number."""
     if given != "auto":
         return given
     available, own = devices(spec), this_worker()
@@ -46,17 +46,17 @@ def device_of(spec: str, given: str) -> str:
 
 
 def new(spec: str, model: str, device: str, seq_len: int, rows: int = 0) -> Any:
-    """A scorer, which has read no weights yet. rows: sequences at once, if not 0."""
+    """A scorer that has read no weights yet. rows: sequences per forward pass; 0: the scorer's default."""
     module, function = scorer_module(spec)
-    with explained():
+    with translated_errors():
         scorer = getattr(module, function)(model, device, seq_len)
     scorer.rows = rows or scorer.rows
     return scorer
 
 
 @contextmanager
-def explained() -> Iterator[None]:
-    """Turns errors of the scorer that carry a fix, and lack of GPU memory, into TinydataError."""
+def translated_errors() -> Iterator[None]:
+    """Errors of the scorer that have a `fix`, and lack of GPU memory, become TinydataError."""
     try:
         yield
     except Exception as e:
@@ -68,12 +68,12 @@ def explained() -> Iterator[None]:
         raise TinydataError(getattr(e, "what", str(e)), where=where, fix=e.fix, code=code) from e
 
 
-loads_before: dict[str, int] = {}  # run of the verb -> loads in this process until it came here
+loads_before: dict[str, int] = {}  # run of the verb -> loads of weights in this process before it
 
 
 @lru_cache(maxsize=1)
 def scorer_of_run(run: str, spec: str, model: str, device: str, seq_len: int, rows: int) -> Any:
-    """The scorer of a run of the verb, for all of its units that come to this process."""
+    """The scorer of a run of the verb, for all of its units that this process computes."""
     scorer = new(spec, model, device, seq_len, rows)
     loads_before.setdefault(run, scorer.loads)
     return scorer

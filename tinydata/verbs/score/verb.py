@@ -8,16 +8,26 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tinydata.core.documents import total_by_domain
 from tinydata.core.location import Location
 from tinydata.core.output import Output
 from tinydata.engines.base import Engine, Stage, Tell, Unit, grouped, map, silent
 from tinydata.formats.dataset import Stream
-from tinydata.verbs.score import run_log as losses
+from tinydata.verbs.score import run_log
 from tinydata.verbs.score.features import count, rarity
-from tinydata.verbs.score.plan import Plan, Scored, Settings, ends_of_units, header, job_of, plan, step_of_model
+from tinydata.verbs.score.plan import (
+    ScoringInputs,
+    ScoringResult,
+    Settings,
+    ends_of_units,
+    header,
+    job_of,
+    prepare,
+    step_of_model,
+)
 from tinydata.verbs.score.worker import BLOCK, OK, RARITY, score_unit
 
-SPAN = 1 << 24  # tokens that are counted as one
+SPAN = 1 << 24  # tokens that are counted together
 
 
 def score(
@@ -28,21 +38,21 @@ def score(
     *,
     force: bool = False,
     partitions: int = 0,
-    planned: Plan | None = None,
+    prepared: ScoringInputs | None = None,
     stage: Stage = silent,
-) -> Scored:
+) -> ScoringResult:
     """Shards + model -> SCORES in `out`. The same command again continues an interrupted one.
 
     stage: shows progress in tokens.
     """
-    scoring = planned or plan(data, settings)
+    scoring = prepared or prepare(data, settings)
     output = Output(out, header(data, scoring, settings), force=force)
     output.place.make_dir()
     job = job_of(scoring, settings, output)
     with stage("count", scoring.stream.tokens) as progress:
         _count(scoring.stream, engine, output.parts, progress)
     last = (
-        losses.sort(Location.of(scoring.log), output.parts, ends_of_units(scoring), step_of_model(scoring))
+        run_log.sort(Location.of(scoring.log), output.parts, ends_of_units(scoring), step_of_model(scoring))
         if scoring.log
         else 0
     )
@@ -58,7 +68,8 @@ def score(
             label=f"tinydata score {data}",
         )
     result = summary(scoring, done, last)
-    return Scored(output.publish(result, {}, {n: s for d in done for n, s in d["files"].items()}), _workers(done))
+    manifest = output.publish(result, {}, {n: s for d in done for n, s in d["files"].items()})
+    return ScoringResult(manifest, _workers(done))
 
 
 class _Spans(NamedTuple):
@@ -97,19 +108,17 @@ def _counted(size: int, task: _Spans, tell: Tell) -> np.ndarray:
     return counts
 
 
-def summary(scoring: Plan, done: list[dict[str, Any]], last: int) -> dict[str, Any]:
+def summary(scoring: ScoringInputs, done: list[dict[str, Any]], last: int) -> dict[str, Any]:
     """Sums of all units -> the part of the manifest that describes the result.
 
     Sums are added in the order of units, so they are the same in every run.
     """
     statuses: Counter[str] = Counter()
-    domains: dict[str, list[Any]] = {}
     for d in done:
         statuses.update(d["statuses"])
-        for name, row in d["domains"].items():
-            domains[name] = [a + b for a, b in zip(domains.get(name, [0, 0, 0.0]), row, strict=True)]
-    tokens, nll = (sum(row[k] for row in domains.values()) for k in (1, 2))
-    held = [sum(d["held"][k] for d in done) for k in (0, 1)]
+    domains = total_by_domain(d["domains"] for d in done)
+    tokens, nll = (sum(sums[k] for sums in domains.values()) for k in ("tokens", "nll"))
+    held_out = {k: sum(d["held_out"][k] for d in done) for k in ("tokens", "nll")}
     result: dict[str, Any] = {
         "totals": {
             "sequences": sum(d["sequences"] for d in done),
@@ -117,10 +126,10 @@ def summary(scoring: Plan, done: list[dict[str, Any]], last: int) -> dict[str, A
             "tokens": tokens,
             "nll": nll,
             "loss": nll / tokens if tokens else None,
-            "held_out_loss": held[1] / held[0] if held[0] else None,
+            "held_out_loss": held_out["nll"] / held_out["tokens"] if held_out["tokens"] else None,
         },
         "statuses": dict(sorted(statuses.items())),
-        "domains": {n: {"sequences": r[0], "tokens": r[1], "nll": r[2]} for n, r in sorted(domains.items())},
+        "domains": dict(sorted(domains.items())),
         "parts": [{k: d[k] for k in ("name", "first", "sequences")} for d in done],
         "precision": sorted({d["precision"] for d in done} - {""}),
     }
@@ -133,7 +142,8 @@ def summary(scoring: Plan, done: list[dict[str, Any]], last: int) -> dict[str, A
 
 def forgetting(done: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Loss, nats/token, when trained and now, of the sequences by the tenth of the run they were last trained in."""
-    rows = np.sum([d["forgetting"] for d in done], axis=0)
+    columns = ("sequences", "tokens", "when_trained", "now")
+    rows = np.transpose([np.sum([d["forgetting"][c] for d in done], axis=0) for c in columns])
     return [
         {
             "tenth": k + 1,

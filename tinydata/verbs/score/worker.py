@@ -24,16 +24,17 @@ import pyarrow.parquet as pq
 from numba import njit
 
 from tinydata.core import schema
+from tinydata.core.documents import sums_by_domain
 from tinydata.core.errors import TinydataError
 from tinydata.core.location import Location, read_bytes
 from tinydata.engines.base import Result, Tell
 from tinydata.formats.dataset import Documents, Stream
-from tinydata.verbs.score.features import guards
-from tinydata.verbs.score.run_log import TENTHS, Logged, logged_of
-from tinydata.verbs.score.scorer import device_of, explained, loads_before, scorer_of_run
+from tinydata.verbs.score.features import features
+from tinydata.verbs.score.run_log import TENTHS, LoggedLosses, logged_losses
+from tinydata.verbs.score.scorer import device_of, loads_before, scorer_of_run, translated_errors
 
 BLOCK = 1 << 20  # tokens read at once
-AHEAD = 8  # forward passes in one call of the scorer: a GPU is waited for once for all of them
+AHEAD = 8  # forward passes per call of the scorer, which waits for the GPU once for all of them
 OK, NAN, OUTSIDE, NO_TARGETS, HELD_OUT, NOT_TRAINED = (
     "ok", "nan", "id out of range", "no targets", "held out", "not trained",
 )  # fmt: skip
@@ -48,20 +49,20 @@ _WRITTEN: dict[str, Any] = {  # 25 bytes a row, read at 38 M rows per CPU-second
 class Job(NamedTuple):
     """Everything a worker needs, with absolute paths."""
 
-    run: str  # any name: what is kept in a process is used for the same one only
+    run: str  # a unique name: what a process caches is used for this run only
     data: str
     base: str
     place: str  # of the result
     parts: str
     scorer: str  # module:function
-    model: str  # "": no model, the losses are those its run logged
+    model: str  # "": no model, the losses are those of the log
     device: str
     seq_len: int
     rows: int  # sequences at once; 0: the scorer's own
-    unknown: int  # id; -1: there is none
-    logged: bool  # losses of the run are in `parts`
-    trained: bool  # by the model's run on these shards: where nothing is logged, on all but what it held out
-    step: int  # of the run; a worker that finds a later checkpoint must not use it
+    unknown: int  # id of the unknown token; -1: the tokenizer has none
+    logged: bool  # losses that the run logged are in `parts`
+    trained: bool  # the model's run was trained on these shards; without a log: on all sequences but those held out
+    step: int  # of the checkpoint; a worker must not use a later one
 
 
 # -- a unit -----------------------------------------------------------------------------------
@@ -84,7 +85,7 @@ def score_unit(job: Job, span: tuple[int, int], number: int, tell: Tell) -> Resu
     """Sequences a to b of the dataset -> scores-NUMBER.parquet, and its sums."""
     stream = _stream(job.run, job.data, job.base)
     numbers, before = stream.numbers(*span), stream.repeats(*span)
-    logged = logged_of(Location.of(job.parts), number, numbers) if job.logged else None
+    logged = logged_losses(Location.of(job.parts), number, numbers) if job.logged else None
     source = _Model(job, stream, numbers, logged) if job.model else _Log(job, logged)
     step = source.rows * max(1, BLOCK // (source.rows * job.seq_len))  # so that memory does not grow with the unit
     blocks = [slice(a, a + step) for a in range(0, len(numbers), step)]
@@ -93,17 +94,17 @@ def score_unit(job: Job, span: tuple[int, int], number: int, tell: Tell) -> Resu
     name = f"scores-{number:07d}.parquet"
     with (Location.of(job.place) / name).stream() as out:
         pq.write_table(table, out, **_WRITTEN)
-    found = {"name": name, "first": int(numbers[0]), "sequences": len(table), "files": {name: out.sum}, **sums(table)}
-    return {**found, "forgetting": source.forgetting(table), **source.facts}
+    facts = {"name": name, "first": int(numbers[0]), "sequences": len(table), "files": {name: out.sum}, **sums(table)}
+    return {**facts, "forgetting": source.forgetting(table), **source.facts}
 
 
 class Losses(NamedTuple):
     """Losses of the n sequences of a block."""
 
     nll: np.ndarray  # float64[n]
-    most: np.ndarray  # float32[n]
+    largest: np.ndarray  # float32[n]: of one token
     status: np.ndarray  # object[n]
-    times: np.ndarray  # int32[n]: it was trained on in this round
+    times: np.ndarray  # int32[n]: how often it was trained on in this round
 
 
 def _block(
@@ -120,7 +121,7 @@ def _block(
         "tokens": targets,
         "nll": pa.array(block.nll, mask=without),
         "mean": pa.array(block.nll / np.maximum(targets, 1), mask=without),
-        "max": pa.array(block.most, mask=without),
+        "max": pa.array(block.largest, mask=without),
         "status": pa.array(block.status, pa.string()),
         "repeats": before + block.times,
         **_described(job, numbers, ids, documents),
@@ -131,7 +132,7 @@ def _block(
 class _Model:
     """Computes losses with the model, which is loaded once per process."""
 
-    def __init__(self, job: Job, stream: Stream, numbers: np.ndarray, logged: Logged | None):
+    def __init__(self, job: Job, stream: Stream, numbers: np.ndarray, logged: LoggedLosses | None):
         self._device = device_of(job.scorer, job.device)
         self._scorer = scorer_of_run(job.run, job.scorer, job.model, self._device, job.seq_len, job.rows)
         self._before = loads_before[job.run]
@@ -144,19 +145,19 @@ class _Model:
         self.rows: int = self._scorer.rows
 
     def __call__(self, some: slice, tell: Tell, ids: np.ndarray, bears: Any, documents: Documents) -> Losses:
-        nll, most, status = score_rows(self._scorer, self._numbers[some], ids, bears, documents, tell)
-        status[(status == OK) & self._held_out[some]] = HELD_OUT
-        return Losses(nll, most, status, self._times[some])
+        block = score_rows(self._scorer, self._numbers[some], ids, bears, documents, tell)
+        block.status[(block.status == OK) & self._held_out[some]] = HELD_OUT
+        return block._replace(times=self._times[some])
 
-    def forgetting(self, table: pa.Table) -> list[list[float]] | None:
-        """[sequences, tokens, nll when trained, nll now] of each tenth of the run; None if nothing is known of it."""
+    def forgetting(self, table: pa.Table) -> dict[str, list[float]] | None:
+        """Sequences, tokens, nll when trained and nll now, each for the tenths of the run; None without a log."""
         then = self._logged
         if then is None:
             return None
         tokens, nll = table["tokens"].to_numpy(), table["nll"].fill_null(np.nan).to_numpy()
         both = np.isfinite(nll) & np.isfinite(then.nll) & (then.times > 0) & (then.tokens == tokens)
-        columns = (np.ones(len(nll)), tokens, then.nll, nll)
-        return np.transpose([np.bincount(then.tenth[both], c[both], TENTHS) for c in columns]).tolist()
+        columns = {"sequences": np.ones(len(nll)), "tokens": tokens, "when_trained": then.nll, "now": nll}
+        return {name: np.bincount(then.tenth[both], c[both], TENTHS).tolist() for name, c in columns.items()}
 
     @property
     def facts(self) -> Result:
@@ -166,12 +167,12 @@ class _Model:
 
 
 class _Log:
-    """Takes the losses that the run logged."""
+    """Reads the losses that the run logged."""
 
     rows = 1
     facts: ClassVar[Result] = {"worker": None, "precision": ""}
 
-    def __init__(self, job: Job, logged: Logged | None):
+    def __init__(self, job: Job, logged: LoggedLosses | None):
         assert logged is not None
         self._seq_len, self._logged = job.seq_len, logged
 
@@ -181,7 +182,7 @@ class _Log:
         status = np.where(np.isfinite(log.nll[some]), OK, NAN).astype(object)
         status[log.tokens[some] == 0] = NO_TARGETS
         status[log.times[some] == 0] = NOT_TRAINED
-        return Losses(log.nll[some], log.most[some], status, log.times[some])
+        return Losses(log.nll[some], log.largest[some], status, log.times[some])
 
     def forgetting(self, table: pa.Table) -> None:
         return None
@@ -189,14 +190,14 @@ class _Log:
 
 def score_rows(
     scorer: Any, numbers: np.ndarray, ids: np.ndarray, bears: Any, documents: Documents, tell: Tell
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """-> (nll float64[n], largest float32[n], status object[n]): OK, or why not.
+) -> Losses:
+    """Sequences `numbers` int64[n], ids [n, T + 1], bears as in Stream -> Losses, as if none had been trained on.
 
     Sequences with an id outside the vocabulary are not passed to the model; a loss that is not finite affects no other.
     """
     n, T = len(ids), ids.shape[1] - 1
     status = np.full(n, OK, object)
-    nll, most = np.zeros(n), np.zeros(n, np.float32)
+    nll, largest = np.zeros(n), np.zeros(n, np.float32)
     if bears is not None:
         status[~bears.any(axis=1)] = NO_TARGETS
     status[(ids.max(axis=1) >= scorer.vocab) | (ids.min(axis=1) < 0)] = OUTSIDE
@@ -208,13 +209,13 @@ def score_rows(
         which = None
         if scorer.masks_documents:
             which = documents.at(numbers[batch, None] * T + np.arange(T)).astype(np.int32)
-        with explained():
+        with translated_errors():
             losses = scorer(ids[batch].astype(np.int64), None if bears is None else bears[batch], which)
         nll[batch] = losses.sum(axis=1, dtype=np.float64)
-        most[batch] = losses.max(axis=1)
+        largest[batch] = losses.max(axis=1)
         tell(len(batch) * T)
     status[good[~np.isfinite(nll[good])]] = NAN
-    return nll, most, status
+    return Losses(nll, largest, status, np.zeros(n, np.int32))
 
 
 def _described(job: Job, numbers: np.ndarray, ids: np.ndarray, documents: Documents) -> dict[str, Any]:
@@ -222,20 +223,19 @@ def _described(job: Job, numbers: np.ndarray, ids: np.ndarray, documents: Docume
     names = pa.array(documents.domains, pa.string())
     sizes = np.zeros(max(len(names), 1), np.int64)
     domain = np.zeros(len(numbers), np.int32)
-    _most(documents.starts, documents.domain, numbers, job.seq_len, sizes, domain)
+    _main_domain(documents.starts, documents.domain, numbers, job.seq_len, sizes, domain)
     file = Location.of(job.parts) / RARITY
-    found = guards(ids, _rarity(file, file.changed), job.unknown)
     return {
         "sequence": numbers,
         "document": documents.first + documents.at(numbers * job.seq_len),
         "domain": names.take(pa.array(domain)),
-        **found._asdict(),
+        **features(ids, _rarity(file, file.changed), job.unknown)._asdict(),
     }
 
 
 @njit(cache=True, nogil=True)
-def _most(starts, domain, numbers, length, sizes, out):
-    """The domain of most targets of each sequence; of equals the one that comes first. sizes: zeros, one a domain."""
+def _main_domain(starts, domain, numbers, length, sizes, out):
+    """-> out int32[n]: the domain with most targets of each sequence; if equal, the first. sizes: zeros[domains]."""
     documents = len(starts)
     for r in range(len(numbers)):
         begin = numbers[r] * length + 1
@@ -259,16 +259,15 @@ def _most(starts, domain, numbers, length, sizes, out):
 
 
 def sums(table: pa.Table) -> Result:
-    """Rows of SCORES -> {statuses, held, domains}; sums of losses are of what is OK, in the table's order."""
+    """Rows of SCORES -> {statuses, held_out, domains}; domains: sums over what is OK, added in the table's order."""
     status = table["status"].to_numpy()
     statuses, counts = np.unique(status.astype(str), return_counts=True)
     nll, tokens = table["nll"].fill_null(0.0).to_numpy(), table["tokens"].to_numpy()
     ok, held_out = status == OK, status == HELD_OUT
     coded = table["domain"].combine_chunks().dictionary_encode()
-    domain, names = coded.indices.to_numpy(), coded.dictionary.to_pylist()
-    rows = [np.bincount(domain[ok], w[ok], len(names)) for w in (np.ones(len(ok)), tokens, nll)]
+    ones = np.ones(int(ok.sum()), np.int64)
     return {
         "statuses": dict(zip(statuses.tolist(), counts.tolist(), strict=True)),
-        "held": [int(tokens[held_out].sum()), float(nll[held_out].sum())],
-        "domains": {n: [int(r[0]), int(r[1]), r[2]] for n, r in zip(names, np.transpose(rows).tolist(), strict=True)},
+        "held_out": {"tokens": int(tokens[held_out].sum()), "nll": float(nll[held_out].sum())},
+        "domains": sums_by_domain(coded.filter(pa.array(ok)), sequences=ones, tokens=tokens[ok], nll=nll[ok]),
     }

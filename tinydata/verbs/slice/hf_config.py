@@ -37,7 +37,7 @@ class Ids(NamedTuple):
     text: Callable[[int], str]  # of an old id, for messages
 
 
-class Changed(NamedTuple):
+class RenumberedConfig(NamedTuple):
     """A config under the new vocabulary, and what happened to it."""
 
     config: Json
@@ -48,99 +48,106 @@ class Changed(NamedTuple):
 
 def sizes(config: Json, path: str = "") -> dict[str, int]:
     """{"text_config.vocab_size": 32000, …} at any depth."""
-    found_sizes = {}
+    out = {}
     for key, value in config.items():
         if key in _SIZE and isinstance(value, int):
-            found_sizes[path + key] = value
+            out[path + key] = value
         elif isinstance(value, dict):
-            found_sizes.update(sizes(value, f"{path}{key}."))
-    return found_sizes
+            out.update(sizes(value, f"{path}{key}."))
+    return out
 
 
-def renumber(config: Json, ids: Ids, before: int, after: int, where: str) -> Changed:
-    """config, vocabulary size before and after -> Changed.
+def renumber(config: Json, ids: Ids, before: int, after: int, where: str) -> RenumberedConfig:
+    """config, vocabulary size before and after -> RenumberedConfig.
 
     Raises TinydataError, naming id and token, if a special token was removed.
     """
-    changed = Changed({}, {}, {}, [])
-    new = _object(config, "", ids, before, after, where, changed)
-    return changed._replace(config=new)
+    renumbering = _Renumbering(ids, before, after, where)
+    new = renumbering.object(config, "")
+    return RenumberedConfig(new, renumbering.ids, renumbering.dropped, renumbering.untouched)
 
 
-def _object(node: Json, path: str, ids: Ids, before: int, after: int, where: str, changed: Changed) -> Json:
-    out: Json = {}
-    for key, value in node.items():
-        at = path + key
-        if key in _SIZE and value == before:
-            out[key] = after
-        elif key in _LISTS and isinstance(value, list):
-            removed: list[int] = []
-            out[key] = _sequences(value, ids, removed, key)
-            if removed:
-                changed.dropped[at] = removed
-        elif _ID.search(key) or (key in _MAPS and isinstance(value, dict)):
-            out[key] = _special(value, at, ids, where)
+class _Renumbering:
+    """Renumbers the values of one config and records what happens to them, by their paths."""
+
+    def __init__(self, ids: Ids, before: int, after: int, where: str):
+        self._new, self._text = ids
+        self._before, self._after, self._where = before, after, where
+        self.ids: dict[str, Any] = {}
+        self.dropped: dict[str, list[int]] = {}
+        self.untouched: list[str] = []
+
+    def object(self, node: Json, path: str) -> Json:
+        """The object at `path` ("" or "text_config.") with new sizes and ids."""
+        return {key: self._value(key, value, path + key) for key, value in node.items()}
+
+    def _value(self, key: str, value: Any, at: str) -> Any:
+        if key in _SIZE and value == self._before:
+            return self._after
+        if key in _LISTS and isinstance(value, list):
+            return self._sequences(value, at, key)
+        if _ID.search(key) or (key in _MAPS and isinstance(value, dict)):
+            new = self._special(value, at)
             if value not in (None, []):
-                changed.ids[at] = out[key]
-        elif isinstance(value, dict):
-            if any(isinstance(value.get(k), int) and value[k] != before for k in _SIZE):
-                changed.untouched.append(at)
-                out[key] = value
-            else:
-                out[key] = _object(value, f"{at}.", ids, before, after, where, changed)
-        else:
-            out[key] = value
-    return out
+                self.ids[at] = new
+            return new
+        if not isinstance(value, dict):
+            return value
+        if any(isinstance(value.get(k), int) and value[k] != self._before for k in _SIZE):
+            self.untouched.append(at)
+            return value
+        return self.object(value, f"{at}.")
 
+    def _special(self, value: Any, at: str) -> Any:
+        """An id, or ids in lists and objects; None and negative ones mean that the model has no such token."""
+        if isinstance(value, list):
+            return [self._special(v, at) for v in value]
+        if isinstance(value, dict):
+            return {k: self._special(v, at) for k, v in value.items()}
+        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+            return value
+        if value >= len(self._new):
+            raise TinydataError(
+                f"{at} is {value:,}, but the tokenizer has {len(self._new):,} ids",
+                where=self._where,
+                fix="correct the id there, or remove it",
+            )
+        if self._new[value] < 0:
+            raise TinydataError(
+                f"the vocabulary has no place for {at} {value:,}, the token {self._text(value)!r}: it was removed",
+                where=self._where,
+                fix="check that the vocabulary was derived from this model's tokenizer, and protect the token with"
+                " `tinydata compact --keep-tokens`",
+            )
+        return int(self._new[value])
 
-def _special(value: Any, at: str, ids: Ids, where: str) -> Any:
-    """An id, or ids in lists and objects; None and negative ones mean that there is none."""
-    if isinstance(value, list):
-        return [_special(v, at, ids, where) for v in value]
-    if isinstance(value, dict):
-        return {k: _special(v, at, ids, where) for k, v in value.items()}
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        return value
-    if value >= len(ids.new):
-        raise TinydataError(
-            f"{at} is {value:,}, but the tokenizer has {len(ids.new):,} ids",
-            where=where,
-            fix="correct the id there, or remove it",
-        )
-    if ids.new[value] < 0:
-        raise TinydataError(
-            f"the vocabulary has no place for {at} {value:,}, the token {ids.text(value)!r}: it was removed",
-            where=where,
-            fix="check that the vocabulary was derived from this model's tokenizer, and protect the token with"
-            " `tinydata compact --keep-tokens`",
-        )
-    return int(ids.new[value])
+    def _sequences(self, value: list[Any], at: str, key: str) -> list[Any]:
+        """Tokens, or sequences of tokens; items with a removed token are dropped."""
+        items = (self._item(item, at, key) for item in value)
+        return [item for item in items if item is not None]
 
+    def _item(self, item: Any, at: str, key: str) -> Any:
+        """An item of a list of tokens or sequences; None if it is dropped."""
+        pair = isinstance(item, list) and len(item) == 2
+        if pair and key == "forced_decoder_ids":
+            position, token = item
+            new = self._sequence([token], at)
+            return None if new is None else [position, *new]
+        if pair and key == "sequence_bias":
+            tokens, bias = item
+            new = self._sequence(tokens, at)
+            return None if new is None else [new, bias]
+        if isinstance(item, list) and any(isinstance(i, list) for i in item):
+            return self._sequences(item, at, key) or None
+        if isinstance(item, list):
+            return self._sequence(item, at)
+        return next(iter(self._sequence([item], at) or []), None)
 
-def _sequences(value: list[Any], ids: Ids, removed: list[int], key: str) -> list[Any]:
-    """Tokens, or sequences of tokens, with old ids -> with new ids; items with a removed token are dropped."""
-    out = []
-    for item in value:
-        paired = key in ("forced_decoder_ids", "sequence_bias") and isinstance(item, list) and len(item) == 2
-        if paired and key == "forced_decoder_ids":  # [position, token]
-            new = _sequence(item[1:], ids, removed)
-            new_item: Any = None if new is None else [item[0], *new]
-        elif paired:  # [tokens, bias]
-            new = _sequence(item[0], ids, removed)
-            new_item = None if new is None else [new, item[1]]
-        elif isinstance(item, list) and any(isinstance(i, list) for i in item):
-            new_item = _sequences(item, ids, removed, key) or None
-        elif isinstance(item, list):
-            new_item = _sequence(item, ids, removed)
-        else:
-            new_item = next(iter(_sequence([item], ids, removed) or []), None)
-        if new_item is not None:
-            out.append(new_item)
-    return out
-
-
-def _sequence(tokens: list[Any], ids: Ids, removed: list[int]) -> list[Any] | None:
-    """Old ids -> new ids, or None if one of them was removed."""
-    lost = [t for t in tokens if isinstance(t, int) and t >= 0 and (t >= len(ids.new) or ids.new[t] < 0)]
-    removed.extend(lost)
-    return None if lost else [int(ids.new[t]) if isinstance(t, int) and t >= 0 else t for t in tokens]
+    def _sequence(self, tokens: list[Any], at: str) -> list[Any] | None:
+        """Old ids -> new ids, or None if one of them was removed."""
+        old = [t for t in tokens if isinstance(t, int) and t >= 0]
+        removed = [t for t in old if t >= len(self._new) or self._new[t] < 0]
+        if removed:
+            self.dropped.setdefault(at, []).extend(removed)
+            return None
+        return [int(self._new[t]) if isinstance(t, int) and t >= 0 else t for t in tokens]

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from tinydata.core.errors import UNREADABLE, TinydataError
 from tinydata.core.location import Location, read_bytes
-from tinydata.verbs.slice.safetensors import Shard, Tensor, read_header
+from tinydata.verbs.slice.safetensors import SafetensorsFile, Tensor, read_header
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 CONFIGS = ("config.json", "generation_config.json")
@@ -19,7 +19,7 @@ class Model(NamedTuple):
     path: str
     files: dict[str, Location]  # at the top level
     folders: list[str]
-    shards: list[Shard]
+    shards: list[SafetensorsFile]
     weights: dict[str, Any] | None  # model.safetensors.index.json, if there are several files
     configs: dict[str, dict[str, Any]]
 

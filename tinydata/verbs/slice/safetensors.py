@@ -29,7 +29,7 @@ _BITS = {
     **dict.fromkeys(("F6_E2M3", "F6_E3M2"), 6),
     "F4": 4,
 }
-# each element is a number of its own, in whole bytes: such rows can be moved without knowing what they say
+# each element has its own bytes: such rows can be copied without knowing what they mean
 PLAIN = ("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2", "F8_E4M3FNUZ", "F8_E5M2FNUZ")
 AVERAGED = ("F32", "F16", "BF16")
 
@@ -49,7 +49,7 @@ class Tensor(NamedTuple):
 
     @property
     def rows(self) -> int:
-        """Length of the first dimension that is not 1; 1 if there is none."""
+        """Length of the first dimension that is not 1; 1 if all are."""
         return next((n for n in self.shape if n != 1), 1)
 
     def resized(self, rows: int) -> Tensor:
@@ -59,7 +59,7 @@ class Tensor(NamedTuple):
         return self._replace(shape=shape, bytes=self.bytes // self.rows * rows)
 
 
-class Shard(NamedTuple):
+class SafetensorsFile(NamedTuple):
     """The header of one safetensors file."""
 
     file: Location
@@ -67,8 +67,8 @@ class Shard(NamedTuple):
     tensors: list[Tensor]  # in the order of their data
 
 
-def read_header(file: Location) -> Shard:
-    """safetensors file -> Shard; raises TinydataError for a broken or truncated one."""
+def read_header(file: Location) -> SafetensorsFile:
+    """safetensors file -> SafetensorsFile; raises TinydataError for a broken or truncated one."""
     size = file.size
     with file.open() as f:
         length = int.from_bytes(f.read(8), "little") if size >= 8 else size
@@ -92,7 +92,7 @@ def read_header(file: Location) -> Shard:
     if at != size:
         what = "truncated" if size < at else "too long"
         raise _broken(file, f"the file is {what}: it has {size:,} bytes, its header describes {at:,}")
-    return Shard(file, metadata, tensors)
+    return SafetensorsFile(file, metadata, tensors)
 
 
 def _tensor(name: str, entry: dict[str, Any], data: int) -> Tensor:
@@ -112,13 +112,13 @@ def _broken(file: Location, why: str) -> TinydataError:
 def laid_out(tensors: list[Tensor]) -> list[Tensor]:
     """Tensors in the order in which they are written: wide numbers first, so that all of them are aligned.
 
-    Files of the safetensors library are in this order already.
+    Files of the safetensors library already have this order.
     """
     return sorted(tensors, key=lambda t: -_BITS.get(t.dtype, 8))
 
 
 def header_bytes(tensors: list[Tensor], metadata: dict[str, str]) -> bytes:
-    """Everything that comes before the data of these tensors, one after the other; a multiple of 8 bytes."""
+    """Everything in a file before the data of these tensors, which follow one another; a multiple of 8 bytes."""
     header: dict[str, Any] = {"__metadata__": metadata} if metadata else {}
     at = 0
     for t in tensors:
@@ -133,7 +133,7 @@ def header_bytes(tensors: list[Tensor], metadata: dict[str, str]) -> bytes:
 
 
 class Reader:
-    """An open file that is read by position; whatever goes wrong names the file."""
+    """An open file that is read by position; all errors name the file."""
 
     def __init__(self, file: Location):
         self.file = file
@@ -146,7 +146,7 @@ class Reader:
         self._f.close()
 
     def read(self, at: int, length: int) -> pa.Buffer:
-        """Exactly these bytes; raises TinydataError if they are not there (any more)."""
+        """Exactly these bytes; raises TinydataError if the file does not have them (any more)."""
         try:
             self._f.seek(at)
             content = self._f.read_buffer(length)
@@ -158,7 +158,7 @@ class Reader:
             raise TinydataError(
                 f"the file ends after byte {at + content.size:,}: it changed while it was read",
                 where=str(self.file),
-                fix="run the command again when nothing writes to the model",
+                fix="run the command again when nothing is writing to the model",
                 code=UNREADABLE,
             )
         return content

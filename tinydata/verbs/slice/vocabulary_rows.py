@@ -11,7 +11,7 @@ from tinydata.verbs.slice.hf_config import sizes
 from tinydata.verbs.slice.hf_model import Model
 from tinydata.verbs.slice.safetensors import PLAIN, Tensor
 
-# Modules whose weight and bias have a row per token id; a prefix may stand before each.
+# Modules whose weight and bias have a row per token id; their names may have a prefix.
 _MODULES = (
     "embed_tokens",  # Llama, Qwen, Gemma, OPT, BART, T5
     "wte",  # GPT-2, GPT-J, Falcon's ancestors
@@ -36,7 +36,7 @@ class Options(NamedTuple):
     """Options of `slice` that affect the result."""
 
     rows: tuple[str, ...] = ()  # names of tensors, or patterns, that have a row per token id
-    not_rows: tuple[str, ...] = ()  # … that have not
+    not_rows: tuple[str, ...] = ()  # the same for tensors that do not
     multiple_of: int = 1  # of the embedding's rows
 
 
@@ -75,7 +75,7 @@ def _matches(name: str, patterns: tuple[str, ...]) -> bool:
 def with_rows(model: Model, before: int, options: Options) -> set[str]:
     """Names of the tensors with a row per token id: by name and shape, or as the options say.
 
-    Raises TinydataError for a tensor whose name and shape say different things, and for quantised ones.
+    Raises TinydataError for a tensor whose name and shape contradict each other, and for quantised ones.
     """
     for pattern in (*options.rows, *options.not_rows):
         if not any(fnmatchcase(t.name, pattern) for t in model.tensors):
@@ -115,7 +115,7 @@ def with_rows(model: Model, before: int, options: Options) -> set[str]:
 
 
 def _packed(t: Tensor) -> bool:
-    """A companion of a quantised embedding or head; one scale for the whole tensor is none."""
+    """Whether the tensor belongs to a quantised embedding or head; a single scale for a whole tensor does not count."""
     if t.elements == 1:
         return False
     for module in _MODULES:

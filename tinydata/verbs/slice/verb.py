@@ -1,4 +1,4 @@
-"""Plan -> model directory: kept rows are copied from file to file, all other tensors byte for byte."""
+"""Model + vocabulary -> model directory: kept rows are copied from file to file, all other tensors byte for byte."""
 
 from __future__ import annotations
 
@@ -12,54 +12,54 @@ from tinydata import __version__
 from tinydata.core.location import fingerprint, to_json
 from tinydata.core.output import Output
 from tinydata.verbs.slice.hf_model import INDEX
-from tinydata.verbs.slice.plan import Plan, header_of_shard, plan, tensors_of_shard
+from tinydata.verbs.slice.plan import ModelSlice, header_of_shard, prepare, tensors_of_shard
 from tinydata.verbs.slice.safetensors import CHUNK, Reader, Tensor, from_float32, laid_out, to_float32
 from tinydata.verbs.slice.vocabulary_rows import Options
 
 
 def write(
-    plan: Plan, out: str, *, force: bool = False, progress: Callable[[int], None] = lambda n: None
+    new: ModelSlice, out: str, *, force: bool = False, progress: Callable[[int], None] = lambda n: None
 ) -> dict[str, Any]:
-    """Plan -> model directory in `out`; returns its manifest. `progress` is called with numbers of written bytes."""
-    model = plan.model
-    output = Output(out, header(plan), force=force)
+    """ModelSlice -> model directory in `out`; returns its manifest. progress: called with numbers of written bytes."""
+    model = new.model
+    output = Output(out, header(new), force=force)
     streamed: dict[str, dict[str, Any]] = {}
     try:
         output.place.make_dir()
         for shard in model.shards:
             with (output.place / shard.file.name).stream() as sink, Reader(shard.file) as reader:
-                sink.write(header_of_shard(shard, plan.rows, plan.after))
+                sink.write(header_of_shard(shard, new.rows, new.after))
                 for t in laid_out(shard.tensors):
-                    for content in _data(reader, t, plan):
+                    for content in _data(reader, t, new):
                         sink.write(content)
                         progress(len(content))
             streamed[shard.file.name] = sink.sum
-        for name, file in {**plan.copied, **plan.tokenizer}.items():
+        for name, file in {**new.copied, **new.tokenizer}.items():
             with (output.place / name).stream() as sink, Reader(file) as reader:
                 for content in reader.chunks(0, file.size):
                     sink.write(content)
             streamed[name] = sink.sum
-        files = {name: _dump(config) for name, config in plan.configs.items()}
+        files = {name: _dump(config) for name, config in new.configs.items()}
         if model.weights is not None:
-            files[INDEX] = to_json(_index(plan))
-        return output.publish(plan.result, files, streamed)
+            files[INDEX] = to_json(_index(new))
+        return output.publish(new.result, files, streamed)
     except BaseException:
         output.abandon()
         raise
 
 
-def header(plan: Plan) -> dict[str, Any]:
+def header(new: ModelSlice) -> dict[str, Any]:
     """The part of the manifest that is known before the model is written."""
-    read = {s.file.name: s.file for s in plan.model.shards} | {n: plan.model.files[n] for n in plan.configs}
+    read = {s.file.name: s.file for s in new.model.shards} | {n: new.model.files[n] for n in new.configs}
     return {
         "tinydata": __version__,
         "verb": "slice",
         "inputs": {
-            plan.model.path: {"files": {n: fingerprint(f) for n, f in sorted(read.items())}},
-            plan.vocabulary.path: {"files": plan.vocabulary.manifest["files"]},
+            new.model.path: {"files": {n: fingerprint(f) for n, f in sorted(read.items())}},
+            new.vocabulary.path: {"files": new.vocabulary.manifest["files"]},
         },
-        "options": {k: list(v) if isinstance(v, tuple) else v for k, v in plan.options._asdict().items()},
-        "tokenizer": plan.vocabulary.manifest["tokenizer"],
+        "options": {k: list(v) if isinstance(v, tuple) else v for k, v in new.options._asdict().items()},
+        "tokenizer": new.vocabulary.manifest["tokenizer"],
     }
 
 
@@ -67,38 +67,38 @@ def _dump(config: dict[str, Any]) -> bytes:
     return json.dumps(config, indent=2, ensure_ascii=False).encode() + b"\n"
 
 
-def _index(plan: Plan) -> dict[str, Any]:
+def _index(new: ModelSlice) -> dict[str, Any]:
     """model.safetensors.index.json with the new sizes."""
-    index = dict(plan.model.weights or {})
-    tensors = [t for s in plan.model.shards for t in tensors_of_shard(s, plan.rows, plan.after)]
+    index = dict(new.model.weights or {})
+    tensors = [t for s in new.model.shards for t in tensors_of_shard(s, new.rows, new.after)]
     metadata = dict(index.get("metadata") or {})
     metadata["total_size"] = sum(t.bytes for t in tensors)
     if "total_parameters" in metadata:
-        metadata["total_parameters"] = plan.result["parameters"]["after"]
+        metadata["total_parameters"] = new.result["parameters"]["after"]
     return {**index, "metadata": metadata}
 
 
-def _data(reader: Reader, t: Tensor, plan: Plan) -> Iterator[Any]:
+def _data(reader: Reader, t: Tensor, new: ModelSlice) -> Iterator[Any]:
     """A tensor as it is written, in pieces of about CHUNK bytes."""
-    if t.name not in plan.rows:
+    if t.name not in new.rows:
         yield from reader.chunks(t.start, t.bytes)
         return
-    vocabulary = plan.vocabulary
+    vocabulary = new.vocabulary
     n = len(vocabulary.source)
     step = max(CHUNK * t.rows // t.bytes, 1)
     total: Any = 0
     for first in range(0, n, step):
         ids = vocabulary.source[first : first + step]
         rows = reader.rows(t, np.maximum(ids, 0))
-        new = np.flatnonzero(ids < 0)
-        if len(new):
-            rows[new] = _means(reader, t, [vocabulary.learned[int(first + k)] for k in new], step)
-        if plan.after > n:
+        learned = np.flatnonzero(ids < 0)
+        if len(learned):
+            rows[learned] = _means(reader, t, [vocabulary.learned[int(first + k)] for k in learned], step)
+        if new.after > n:
             total = total + to_float32(rows, t.dtype).sum(0, dtype=np.float64)
         yield rows.data.cast("B")
-    for first in range(n, plan.after, step):
+    for first in range(n, new.after, step):
         mean = from_float32((total / n).astype(np.float32)[None], t.dtype)
-        yield np.repeat(mean, min(step, plan.after - first), 0).data.cast("B")
+        yield np.repeat(mean, min(step, new.after - first), 0).data.cast("B")
 
 
 def _means(reader: Reader, t: Tensor, parts: list[np.ndarray], step: int) -> np.ndarray:
@@ -131,4 +131,4 @@ def slice_model(
     progress: Callable[[int], None] = lambda n: None,
 ) -> dict[str, Any]:
     """Model directory + VOCAB -> the sliced model in `out`; returns the manifest."""
-    return write(plan(model, vocabulary, options), out, force=force, progress=progress)
+    return write(prepare(model, vocabulary, options), out, force=force, progress=progress)
