@@ -410,8 +410,9 @@ def test_mds_that_is_no_row_of_integers(tmp_path: Path) -> None:
     got = read_all(tmp_path)
     assert got.bodies == [[1]] and "not integers" in got.bad[0][1]
     mds(tmp_path, {"tokens": "ndarray:float32"}, [{"tokens": b""}], number=1)
+    (tmp_path / "shard.00000.mds").unlink()
     with pytest.raises(TinydataError, match=r"contains ndarray:float32, not lists"):
-        plan([str(tmp_path)])
+        plan([str(tmp_path / "shard.00001.mds")])
 
 
 def test_mds_shards_in_both_forms_are_read_once(tmp_path: Path) -> None:
@@ -645,9 +646,9 @@ def test_companions_of_data_files_are_not_reported_as_skipped(tmp_path: Path) ->
     mds(tmp_path / "mds", {"tokens": "ndarray:int32"}, [{"tokens": ndarray([1], "int32")}])
     (tmp_path / "nanogpt" / "meta.pkl").write_bytes(b"x")
     (tmp_path / "datatrove" / "web.ds.metadata").write_text("x|2\n")
-    (tmp_path / "other.csv.gz").write_bytes(b"x")
+    (tmp_path / "other.idk.gz").write_bytes(b"x")
     found = plan([str(tmp_path)], Wanted(vocab=900))
-    assert [Path(p).name for p in found.skipped] == ["other.csv.gz"]
+    assert [Path(p).name for p in found.skipped] == ["other.idk.gz"]
     assert found.unreadable == []
     assert {s.format for s in found.splits} == {"datatrove", "dolma", "litdata", "nanogpt", "mds"}
     assert {s.domain for s in found.splits} == {"datatrove", "dolma", "litdata", "nanogpt", "mds"}

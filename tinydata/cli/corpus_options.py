@@ -24,11 +24,13 @@ class Columns:
     domain_column: str = ""
     id_column: str = ""
     dtype: str | None = None
+    read_as_text: str = ""
 
     def wanted(self) -> Wanted:
         from tinydata.formats.base import Wanted
 
-        return Wanted(self.text_column, self.ids_column, self.domain_column, self.id_column, self.dtype or "")
+        names = (self.text_column, self.ids_column, self.domain_column, self.id_column)
+        return Wanted(*names, self.dtype or "", as_text=self.read_as_text)
 
     def named(self) -> dict[str, str]:
         """Those that the user gave, by the name of their option."""
@@ -54,6 +56,11 @@ columns = gathered(
     ),
     dtype=click.option(
         "--dtype", type=click.Choice(DTYPES), help="Type of the token ids in files that do not declare it."
+    ),
+    read_as_text=click.option(
+        "--read-as-text",
+        default="",
+        help="Names of files of which each is one document, such as '*.md,*.py', whatever their format.",
     ),
 )
 

@@ -52,12 +52,13 @@ class Wanted(NamedTuple):
     dtype: str = ""  # type of ids in files that do not declare it; empty: inferred from the data
     vocab: int = 0  # number of ids of the tokenizer; 0: unknown
     eos: int = -1  # its end-of-text id; -1: unknown
+    as_text: str = ""  # patterns of file names, separated by commas: each such file is a document
 
     @property
     def given(self) -> dict[str, str]:
         """The options that the user gave, as a manifest records them: {"text_column": …, "dtype": …}."""
-        names = {"text", "ids", "domain", "doc_id"}
-        return {f"{k}_column" if k in names else k: v for k, v in self._asdict().items() if v and isinstance(v, str)}
+        names = {n: f"{n}_column" for n in ("text", "ids", "domain", "doc_id")} | {"as_text": "read_as_text"}
+        return {names.get(k, k): v for k, v in self._asdict().items() if v and isinstance(v, str)}
 
 
 USUAL = Wanted()
@@ -166,8 +167,6 @@ def choose(types: dict[str, str], wanted: Wanted, where: Location) -> Columns:
     names = list(types)
     text = pick(names, wanted.text, TEXT_NAMES, "--text-column", where) if not wanted.ids else ""
     ids = pick(names, wanted.ids, IDS_NAMES, "--ids-column", where) if not wanted.text else ""
-    if ids and not wanted.ids and types[ids] not in ("ids", "null"):
-        ids = ""
     if text and not wanted.text and types[text] not in _AS_TEXT and (ids or types[text] != "null"):
         text = ""
     if text:

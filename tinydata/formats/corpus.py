@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+import fnmatch
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
@@ -20,6 +20,7 @@ from tinydata.core.quarantine import Unusable, weights
 from tinydata.formats.base import USUAL, Bad, NoDocuments, NotData, Split, Wanted
 from tinydata.formats.domain import domain_of
 from tinydata.formats.registry import READERS
+from tinydata.formats.strangers import advice, is_about_data
 from tinydata.formats.text_lines import codec
 from tinydata.formats.text_lines import show as in_text
 from tinydata.formats.writing import DOCUMENTS_ENDING
@@ -28,12 +29,7 @@ _COMPANIONS = (".idx", ".meta", ".ds.index", ".ds.metadata", ".loss", "meta.pkl"
 _TABLES = ("quarantine.parquet", "pieces.parquet")  # tables in a directory that tinydata wrote, not documents
 
 
-# Text files that come with data and are not data; case does not matter.
-_ABOUT_FILES = re.compile(
-    r"(readme|licen[cs]e|copying|notice|authors|contributors|changelog|changes|requirements|robots|cmakelists|urls?"
-    r"|checksums?|md5sums?|sha\d+sums?|manifest|version)[^/]*\.txt(\.\w+)?$",
-    re.IGNORECASE,
-)
+_ONE_DOMAIN = ("txt", "whole_file")
 
 
 class CorpusPlan(NamedTuple):
@@ -74,7 +70,7 @@ def plan(paths: list[str], wanted: Wanted = USUAL) -> CorpusPlan:
         skipped=[i.file.path for i in inspected if not i.known and not _accompanies_data(i.file, i.name, names)],
         said=said + strangers,
     )
-    _check_readable(corpus, paths)
+    _check_readable(corpus, paths, [i for i in inspected if i.stranger])
     return corpus
 
 
@@ -95,8 +91,8 @@ class _Inspected(NamedTuple):
 
 
 def _inspect(file: Location, name: str, wanted: Wanted, given: bool) -> _Inspected:
-    form = _format_of(file)
-    if form == "txt" and not given and _ABOUT_FILES.match(file.name):
+    form = _format_of(file, wanted)
+    if form == "txt" and not given and is_about_data(file.name):
         return _Inspected(
             file, name, known=False, stranger="by its name it is about the data; name the file to read it"
         )
@@ -105,7 +101,11 @@ def _inspect(file: Location, name: str, wanted: Wanted, given: bool) -> _Inspect
     if file.size == 0:
         return _Inspected(file, name, known=True)
     hive = dict(part.split("=", 1) for part in file.path.split("/")[:-1] if "=" in part)  # as Spark partitions tables
-    domain = unquote(hive[wanted.domain]) if wanted.domain in hive else domain_of(name, file.parent.name)
+    domain = domain_of(name, file.parent.name)
+    if wanted.domain in hive:
+        domain = unquote(hive[wanted.domain])
+    elif form in _ONE_DOMAIN and not given and "/" not in name:  # a directory of texts is one domain, not one per file
+        domain = file.parent.name if file.parent.name not in ("", ".", "..") else "text"
     try:
         columns = READERS[form].columns(file, wanted._replace(domain="") if wanted.domain in hive else wanted)
         ranges = READERS[form].splits(file)
@@ -121,8 +121,10 @@ def _inspect(file: Location, name: str, wanted: Wanted, given: bool) -> _Inspect
     return _Inspected(file, name, known=True, splits=tuple(splits))
 
 
-def _format_of(file: Location) -> str:
+def _format_of(file: Location, wanted: Wanted) -> str:
     """Name of the first format that matches; "" if none does, or if the file is metadata."""
+    if any(fnmatch.fnmatch(file.name, pattern.strip()) for pattern in wanted.as_text.split(",")):
+        return "whole_file"
     if _is_metadata(file):
         return ""
     return next((name for name, form in READERS.items() if form.matches(file)), "")
@@ -142,14 +144,20 @@ def _accompanies_data(file: Location, name: str, names: set[str]) -> bool:
     return name.endswith(_COMPANIONS) or bounds_of_npy or mask_of_npy or _is_metadata(file)
 
 
-def _check_readable(corpus: CorpusPlan, paths: list[str]) -> None:
+def _check_readable(corpus: CorpusPlan, paths: list[str], strangers: list[_Inspected]) -> None:
     """Raises TinydataError (exit 3) if no file has a known format, or if none has anything to read."""
+    if not corpus.splits and strangers:
+        raise TinydataError(
+            f"nothing to read: {strangers[0].stranger}",
+            where=strangers[0].file.path,
+            fix="pass the files that have the documents; --text-column or --ids-column chooses another column",
+            code=UNREADABLE,
+        )
     if not corpus.files:
         raise TinydataError(
             "no file of a known format",
             where=", ".join(paths),
-            fix="known formats: .jsonl .json (plain, .gz, .zst), .parquet, .txt, .mds, litdata chunks, and token ids in"
-            " .bin/.idx (Megatron), .bin/.bin.meta (InternEvo), .ds (datatrove), .npy (dolma), .bin (llm.c, nanoGPT)",
+            fix=advice(corpus.skipped),
             code=UNREADABLE,
         )
     if corpus.splits:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from tinydata.core.errors import TinydataError
 from tinydata.core.location import Location
 from tinydata.formats import jsonl, text_lines
 from tinydata.formats.base import Bad, Columns, NoDocuments, NotData, Split, SplitRange, Wanted, choose
@@ -32,21 +33,17 @@ def matches(file: Location) -> bool:
         head = next(text_lines.decompressed(file), b"").removeprefix(codecs.BOM_UTF8).lstrip()
     except (OSError, EOFError):
         return False
-    if head[:1] == b"[":
-        return True
     line, end, rest = head.partition(b"\n")
+    if head[:1] == b"[":  # an array, unless more lines follow one that is complete
+        return not (end and rest.strip() and jsonl.is_json(line))
     return bool(end) and line.strip().startswith(b"{") and _spans_lines(line, rest)
 
 
 def _spans_lines(line: bytes, rest: bytes) -> bool:
     """Whether an object that begins in `line` ends in one of the lines after it, as indented JSON does."""
-    try:
-        json.loads(line)
+    if jsonl.is_json(line):
         return False
-    except RecursionError:
-        return False
-    except ValueError:
-        text = (line + b"\n" + rest).decode("utf-8", "replace")
+    text = (line + b"\n" + rest).decode("utf-8", "replace")
     try:
         json.JSONDecoder().raw_decode(text)
         return True
@@ -78,7 +75,7 @@ def columns(file: Location, wanted: Wanted) -> Columns:
     types = jsonl.types_of(objects, wanted)
     try:
         return choose(types, wanted, file)
-    except Exception:
+    except TinydataError:
         if len(first) == 1:
             raise NotData("it is one JSON object without text or token ids") from None
         raise

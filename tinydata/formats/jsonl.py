@@ -11,9 +11,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.json as pj
 
+from tinydata.core.errors import TinydataError
 from tinydata.core.location import Location
 from tinydata.formats import text_lines
-from tinydata.formats.base import Bad, Columns, NoDocuments, Split, SplitRange, Wanted, batch, choose
+from tinydata.formats.base import Bad, Columns, NoDocuments, NotData, Split, SplitRange, Wanted, batch, choose
 
 INSPECTED = 20  # first objects, whose keys are the columns: a single one may lack some, or have nulls
 _ENDINGS = (".jsonl", ".json", ".ndjson")
@@ -31,7 +32,13 @@ def splits(file: Location) -> list[SplitRange]:
 
 def columns(file: Location, wanted: Wanted) -> Columns:
     """The keys of the first lines that are JSON objects. Raises OSError if there are no such lines."""
-    return choose(types_of(_objects(file), wanted), wanted, file)
+    objects = _objects(file)
+    try:
+        return choose(types_of(objects, wanted), wanted, file)
+    except TinydataError:
+        if len(objects) == 1 and file.size < 1 << 16:
+            raise NotData("it is one JSON object without text or token ids") from None
+        raise
 
 
 def types_of(objects: list[dict[str, Any]], wanted: Wanted) -> dict[str, str]:
@@ -107,6 +114,11 @@ def _loads(line: bytes) -> Any:
         return json.loads(line)
     except (ValueError, RecursionError):
         return None
+
+
+def is_json(line: bytes) -> bool:
+    """Whether a line is a JSON value."""
+    return _loads(line) is not None or line.strip() == b"null"
 
 
 def _type(value: Any) -> str:

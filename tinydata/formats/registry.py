@@ -18,6 +18,7 @@ from tinydata.formats import (
     nanogpt,
     parquet,
     txt,
+    whole_file,
 )
 from tinydata.formats.base import Format
 from tinydata.formats.writing import Write
@@ -40,6 +41,7 @@ READERS: dict[str, Format] = {
     "arrow": arrow,
     "txt": txt,
     "nanogpt": nanogpt,
+    "whole_file": whole_file,
 }
 
 WRITERS: dict[str, Write] = {
