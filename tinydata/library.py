@@ -128,6 +128,7 @@ def count(
     domain_column: str = "",
     id_column: str = "",
     dtype: str = "",
+    read_as_text: str = "",
     heldout: float = 0.01,
     max_bad: float = 0.001,
     json_freq: bool = False,
@@ -139,9 +140,10 @@ def count(
     """Count how often each token id occurs, per domain.
 
     corpus: files, directories or patterns, of text or token ids. tokenizer: directory or file of the big tokenizer.
-    The columns default to the usual names; dtype is the type of token ids in files that do not declare it. heldout:
-    share of the documents to set aside, chosen by a hash of their id. max_bad: share of the documents that may be
-    unusable. engine: "local", "spark", a SparkSession, or an engine; workers: processes, 0 for one per core.
+    The columns default to the usual names; dtype is the type of token ids in files that do not declare it; read_as_text
+    names files of which each is one document, "*.md,*.py". heldout: share of the documents to set aside, chosen by a
+    hash of their id. max_bad: share of the documents that may be unusable. engine: "local", "spark", a SparkSession,
+    or an engine; workers: processes, 0 for one per core.
 
     >>> counts = td.count("corpus.jsonl", "tokenizer.json", "counts")
     >>> counts.manifest["totals"]["documents"]
@@ -154,7 +156,8 @@ def count(
     from tinydata.verbs.count.plan import Settings
 
     paths, big = _paths(corpus), _path(tokenizer)
-    settings = Settings(heldout, Wanted(text_column, ids_column, domain_column, id_column, dtype), max_bad)
+    wanted = Wanted(text_column, ids_column, domain_column, id_column, dtype, as_text=read_as_text)
+    settings = Settings(heldout, wanted, max_bad)
     found = plan(paths, settings.wanted._replace(**id_facts(loaded(read_tokenizer(big), big))))
     with connect(engine, workers) as running, progress("count", sum(s.bytes for s in found.splits)) as advance:
         manifest = _result(
@@ -232,6 +235,7 @@ def encode(
     domain_column: str = "",
     id_column: str = "",
     dtype: str = "",
+    read_as_text: str = "",
     max_bad: float = 0.001,
     engine: Any = "local",
     workers: int = 0,
@@ -252,7 +256,8 @@ def encode(
     from tinydata.verbs.encode.plan import Settings, with_id_facts
 
     small, big = _path(vocab), _path(tokenizer)
-    wanted = with_id_facts(Wanted(text_column, ids_column, domain_column, id_column, dtype), small, big)
+    wanted = Wanted(text_column, ids_column, domain_column, id_column, dtype, as_text=read_as_text)
+    wanted = with_id_facts(wanted, small, big)
     seed = -1 if shuffle_seed is None else shuffle_seed
     settings = Settings(wanted, to, shard_tokens, seed, bos, eos, max_bad)
     with connect(engine, workers) as running:

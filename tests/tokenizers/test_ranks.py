@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import base64
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from tests.conftest import SENTENCES
 from tests.tokenizers.helpers import WHISPER, counted, refused, unknown
+from tinydata.core.errors import TinydataError
 from tinydata.tokenizers.families import byte_bpe as bytebpe
 from tinydata.tokenizers.families.tiktoken import canonical_merges
 from tinydata.tokenizers.open import open_tokenizer
+from tinydata.tokenizers.special_tokens import about_end, edges, end_of_text
 from tinydata.verbs.compact.prune import kept, protected, removal_order
 
 
@@ -66,3 +70,46 @@ def test_rank_files_that_are_refused(ranks: Path, tmp_path: Path) -> None:
     assert (
         open_tokenizer(str(tmp_path / "a")).size == open_tokenizer(str(tmp_path / "a" / "made.tiktoken")).size == 2503
     )
+
+
+# -- tekken.json and the token that ends a document -------------------------------------------------
+
+
+def test_tekken_gives_the_ids_of_tiktoken(shared: Path, text: list[str]) -> None:
+    tiktoken = pytest.importorskip("tiktoken")
+    path = shared / "tokenizers" / "modern" / "tekken"
+    tok = open_tokenizer(str(path))
+    file = json.loads((path / "tekken.json").read_bytes())
+    first, size = file["config"]["default_num_special_tokens"], file["config"]["default_vocab_size"]
+    ranks = {base64.b64decode(t["token_bytes"]): t["rank"] for t in file["vocab"][: size - first]}
+    library = tiktoken.Encoding("tekken", pat_str=file["config"]["pattern"], mergeable_ranks=ranks, special_tokens={})
+    assert tok.size == size
+    sample = [t for t in [*text[:60], *SENTENCES] if "<" not in t and "[" not in t]
+    assert len(sample) > 20
+    assert tok.encode(sample) == [[first + i for i in library.encode_ordinary(t)] for t in sample]
+    names = ["<unk>", "<s>", "</s>", "<SPECIAL_20>", "<SPECIAL_999>"]
+    assert [tok.pieces[i].decode() for i in (0, 1, 2, 20, 999)] == names
+    assert about_end(tok, end_of_text(tok)) == ["note: each document ends with </s> (id 2)"]
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"[]", b"{}", b'{"config": {"default_num_special_tokens": 3}}', b"[" * 99_999]
+)
+def test_a_damaged_tekken_json_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "tekken.json").write_bytes(content)
+    with pytest.raises(TinydataError, match=r"tekken\.json is damaged"):
+        open_tokenizer(str(tmp_path))
+
+
+@pytest.mark.parametrize(("name", "end", "turn"), [
+    ("qwen3", "<|endoftext|>", "<|im_end|>"), ("gptoss", "<|endoftext|>", "<|return|>"),
+    ("deepseek_v3", "<｜end▁of▁sentence｜>", ""),
+])  # fmt: skip
+def test_documents_end_with_the_end_of_text_not_of_a_turn(shared: Path, name: str, end: str, turn: str) -> None:
+    tok = open_tokenizer(str(shared / "tokenizers" / "modern" / name))
+    assert tok.pieces[edges(tok).eos].decode() == end
+    said = about_end(tok, edges(tok).eos)
+    assert end in said[0]
+    assert [turn in s for s in said[1:]] == ([True] if turn else [])
+    if turn:
+        assert tok.pieces[edges(tok, eos=turn).eos].decode() == turn

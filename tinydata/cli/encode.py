@@ -70,7 +70,9 @@ def encode(
     stay the same and only the file format changes. The same command again continues an interrupted
     run.
     """
-    from tinydata.formats.corpus import plan
+    from tinydata.formats.corpus import notes, plan
+    from tinydata.tokenizers.open import loaded, read_tokenizer
+    from tinydata.tokenizers.special_tokens import about_end
     from tinydata.verbs.encode import verb
     from tinydata.verbs.encode.estimate import estimate
     from tinydata.verbs.encode.plan import Settings, with_id_facts
@@ -95,6 +97,7 @@ def encode(
         )  # fmt: skip
         record(out, began, engine=engine.name, workers=engine.slots, bytes=total)
     console.result(manifest, summary_text(manifest, out, time.time() - began))
-    for line in warnings_text(manifest):
+    ends = about_end(loaded(read_tokenizer(vocab), vocab), manifest["eos"]) if manifest["kind"] == "text" else []
+    for line in ends + warnings_text(manifest) + notes(corpus_plan):
         console.say(line)
     return QUARANTINED if manifest["quarantined"]["documents"] else 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 from tinydata.core.errors import UNREADABLE, TinydataError, missing_extra
@@ -46,6 +47,7 @@ _MAIN = (
     "tokenizer.json",
     "vocab.json",
     "vocab.txt",
+    "tekken.json",
 )
 
 
@@ -53,7 +55,7 @@ def open_tokenizer(path: str) -> Tokenizer:
     """A directory or a file -> Tokenizer.
 
     Supported: `tokenizer.model`, `tokenizer.json`, `vocab.json` with `merges.txt`, `vocab.txt`, `NAME.tiktoken`,
-    and `hf://ORG/NAME`.
+    `tekken.json`, and `hf://ORG/NAME`.
     Raises TinydataError if nothing is at the path, or the family is not supported.
     """
     return load(read_tokenizer(path), path)
@@ -78,7 +80,8 @@ def read_tokenizer(path: str) -> dict[str, bytes]:
         raise TinydataError(
             "no tokenizer was found at this path",
             where=str(path),
-            fix="pass a directory or one of tokenizer.model, tokenizer.json, vocab.json (with merges.txt next to it)",
+            fix=_hub_advice(path)
+            or "pass a directory or one of tokenizer.model, tokenizer.json, tekken.json, vocab.json (with merges.txt)",
             code=UNREADABLE,
         )
     files = {where.name: read_bytes(where)}
@@ -90,6 +93,16 @@ def read_tokenizer(path: str) -> dict[str, bytes]:
     if where.name.endswith(".tiktoken") and (where.parent / "tokenizer.json").exists():
         files["tokenizer.json"] = read_bytes(where.parent / "tokenizer.json")
     return files
+
+
+def _hub_advice(path: str) -> str:
+    """What to do if a path that does not exist looks like ORG/NAME of the Hugging Face Hub."""
+    like_hub = re.fullmatch(r"[\w.-]+/[\w.-]+", path) and not path.endswith((".json", ".model", ".txt", ".tiktoken"))
+    return (
+        f"for a tokenizer on the Hugging Face Hub write hf://{path}; otherwise pass a directory or file"
+        if like_hub
+        else ""
+    )
 
 
 def _snapshot(path: str) -> str:
@@ -120,6 +133,10 @@ def _snapshot(path: str) -> str:
 def load(files: dict[str, bytes], path: str = "") -> Tokenizer:
     """{name: content} -> Tokenizer; workers receive the contents, not a path."""
     name = next(iter(files))
+    if name == "tekken.json":
+        from tinydata.tokenizers.families.tiktoken import from_tekken
+
+        return load(from_tekken(files[name], path), path)
     if name.endswith(".json"):
         from tinydata.tokenizers.families.byte_bpe import ByteLevelBPE
 

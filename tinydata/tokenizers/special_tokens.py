@@ -11,8 +11,11 @@ from numba import njit
 from tinydata.core.errors import TinydataError
 from tinydata.tokenizers.base import CONTROL, Tokenizer
 
-# The end-of-text tokens of open tokenizers whose files do not name it.
-_ENDS = ("</s>", "<|endoftext|>", "<|end_of_text|>", "<eos>", "<|eos|>", "<｜end▁of▁sentence｜>", "[SEP]")
+# Tokens that end a text in open tokenizers. Files of instruct models often name the end of a chat turn instead.
+_ENDS = (
+    "<|end_of_text|>", "<|endoftext|>", "</s>", "<eos>", "<|eos|>", "<EOS>", "[EOS]", "<EOS_TOKEN>", "<seed:eos>",
+    "<｜end▁of▁sentence｜>", "<|end▁of▁sentence|>", "<|endofsequence|>", "[SEP]",
+)  # fmt: skip
 
 
 class Edges(NamedTuple):
@@ -35,12 +38,34 @@ def edges(tok: Tokenizer, bos: str = "", eos: str = "") -> Edges:
 
 
 def end_of_text(tok: Tokenizer) -> int:
-    """Id of the token that ends a text, or -1."""
-    eos = _named(tok, _config(tok).get("eos_token"))
-    if eos >= 0:
-        return eos
+    """Id of the token that ends a text, or -1.
+
+    That is the eos_token of the tokenizer's files, unless it is not known as an end of text and the vocabulary has a
+    token that is: Qwen3 names <|im_end|>, the end of a chat turn, and has <|endoftext|>.
+    """
+    named = _named(tok, _config(tok).get("eos_token"))
+    if named >= 0 and tok.pieces[named].decode("utf-8", "replace") in _ENDS:
+        return named
     by_text = {p.decode("utf-8", "replace"): i for i, p in enumerate(tok.pieces) if tok.kinds[i] == CONTROL}
-    return next((by_text[t] for t in _ENDS if t in by_text), -1)
+    return next((by_text[t] for t in _ENDS if t in by_text), named)
+
+
+def about_end(tok: Tokenizer, eos: int) -> list[str]:
+    """What to tell a user about the token that ends each document: which it is, and if the files name another."""
+    if eos < 0:
+        return ["note: nothing is added after a document"]
+    said = [f"note: each document ends with {_shown(tok, eos)}"]
+    named = _named(tok, _config(tok).get("eos_token"))
+    if named not in (-1, eos):
+        said.append(
+            f"warning: the tokenizer's files name {_shown(tok, named)} as the end, most likely of a chat turn;"
+            f" --eos '{tok.pieces[named].decode('utf-8', 'replace')}' uses that"
+        )
+    return said
+
+
+def _shown(tok: Tokenizer, token: int) -> str:
+    return f"{tok.pieces[token].decode('utf-8', 'replace')} (id {token:,})"
 
 
 def id_facts(tok: Tokenizer) -> dict[str, Any]:

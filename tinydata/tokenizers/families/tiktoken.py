@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import json
 from itertools import pairwise
 from typing import Any, NamedTuple, Self
 
@@ -110,6 +111,39 @@ def _read(content: bytes, path: str) -> dict[bytes, int]:
     return ranks
 
 
+# The special tokens of tekken.json files that do not list them, in the order of their ids; others are <SPECIAL_20> …
+_TEKKEN = (
+    "<unk>", "<s>", "</s>", "[INST]", "[/INST]", "[AVAILABLE_TOOLS]", "[/AVAILABLE_TOOLS]", "[TOOL_RESULTS]",
+    "[/TOOL_RESULTS]", "[TOOL_CALLS]", "[IMG]", "<pad>", "[IMG_BREAK]", "[IMG_END]", "[PREFIX]", "[MIDDLE]", "[SUFFIX]",
+    "[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]", "[TOOL_CONTENT]",
+)  # fmt: skip
+
+
+def from_tekken(content: bytes, path: str) -> dict[str, bytes]:
+    """Mistral's tekken.json -> {tokenizer.json, tokenizer_config.json} with the same ids.
+
+    Special tokens have the first ids, and a rank is counted from the id after them. Only the first ranks belong to
+    the vocabulary: the file lists more. Source: mistralai/mistral-common tokens/tokenizers/tekken.py.
+    """
+    try:
+        tekken = json.loads(content)
+        config = tekken["config"]
+        first, size = int(config["default_num_special_tokens"]), int(config["default_vocab_size"])
+        listed = {int(t["rank"]): str(t["token_str"]) for t in tekken.get("special_tokens") or ()}
+        rows = sorted((int(t["rank"]), base64.b64decode(t["token_bytes"])) for t in tekken["vocab"])[: size - first]
+        regex = str(config["pattern"])
+    except (ValueError, KeyError, TypeError, binascii.Error, RecursionError) as e:
+        raise _no_ranks(f"tekken.json is damaged: {e!r}", path) from None
+    special = listed or dict(enumerate(_TEKKEN))
+    names = {special.get(i, f"<SPECIAL_{i}>"): i for i in range(first)}
+    ranks = {token: rank for rank, token in rows}
+    if len(names) < first or len(ranks) < size - first or any(bytes([b]) not in ranks for b in range(256)):
+        raise _no_ranks("tekken.json has too few tokens, one of them twice, or a byte without a rank", path)
+    tokenizer = _as_json(ranks, Encoding(len(ranks), regex, names), first)
+    edges = {"bos_token": special.get(1, "<s>"), "eos_token": special.get(2, "</s>"), "add_bos_token": True}
+    return {"tokenizer.json": json.dumps(tokenizer).encode(), "tokenizer_config.json": json.dumps(edges).encode()}
+
+
 def _encoding(name: str, ranks: int, path: str) -> Encoding:
     known = ENCODINGS.get(name)
     if known and known.ranks == ranks:
@@ -155,11 +189,12 @@ def canonical_merges(ranks: dict[bytes, int]) -> list[list[bytes]]:
     return [[of[i] for i in row] for row in rows if len(row) == 2]
 
 
-def _as_json(ranks: dict[bytes, int], known: Encoding) -> dict[str, Any]:
+def _as_json(ranks: dict[bytes, int], known: Encoding, first: int = 0) -> dict[str, Any]:
+    """Ranks -> the equivalent tokenizer.json; first: the id of rank 0."""
     flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
     level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
     cut = {"type": "Split", "pattern": {"Regex": known.regex}, "behavior": "Isolated", "invert": False}
-    vocab = {_letters(t): i for t, i in sorted(ranks.items(), key=lambda kv: kv[1])}
+    vocab = {_letters(t): first + i for t, i in sorted(ranks.items(), key=lambda kv: kv[1])}
     return {
         "version": "1.0",
         "truncation": None,
