@@ -475,7 +475,7 @@ def test_no_tokenizer_there(corpus: Path, run: Run) -> None:
     no_traceback(said)
     said = run(*counting("corpus", "--tokenizer", "corpus"))
     assert said.code == UNREADABLE
-    assert "the directory holds a.jsonl" in said.err
+    assert "the directory contains a.jsonl" in said.err
 
 
 def test_what_is_missing_is_a_usage_error(corpus: Path, tokenizer: str, run: Run) -> None:

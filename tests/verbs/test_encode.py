@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 
 from tinydata.cli.main import main
 from tinydata.core import schema
-from tinydata.core.errors import UNREADABLE, TinydataError
+from tinydata.core.errors import UNREADABLE, TinydataError, UpToDate
 from tinydata.core.hashing import shuffle_keys
 from tinydata.engines.local import LocalEngine
 from tinydata.formats.corpus import plan, read
@@ -34,7 +34,7 @@ from tinydata.tokenizers.open import open_tokenizer
 from tinydata.tokenizers.probe import PROBE
 from tinydata.tokenizers.special_tokens import Edges, edges, frame
 from tinydata.tokenizers.text_encoder import TextEncoder, exact
-from tinydata.verbs.compact import adapt, verb
+from tinydata.verbs.compact import domain_guard, verb
 from tinydata.verbs.compact import plan as compact
 from tinydata.verbs.count import plan as count
 from tinydata.verbs.count import verb as count_verb
@@ -441,7 +441,7 @@ def taught(
     pq.write_table(pa.table({"text": [codecs.encode(t, "rot13") for t in text[:50]]}), root / "a.parquet")
     count_verb.count([str(root / "a.parquet")], path, str(root / "counts"), LOCAL, count.Settings(heldout=0.1))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(adapt, "BOUND", 10)  # whatever becomes of the other documents
+        patch.setattr(domain_guard, "BOUND", 10)  # whatever becomes of the other documents
         verb.compact(str(root / "counts"), path, str(root / "vocab"), compact.Goal(vocab=1_300, adapt=True))
     return path, str(root / "vocab")
 
@@ -541,7 +541,7 @@ def test_a_masked_id_zero_has_no_negative(vocab: str, tmp_path: Path) -> None:
     pq.write_table(table, tmp_path / "a.parquet")
     with pytest.raises(TinydataError, match="masked token has id 0"):
         made(tmp_path / "a.parquet", vocab, tmp_path / "out", to="internevo")
-    with pytest.raises(TinydataError, match="no place for that"):
+    with pytest.raises(TinydataError, match="has no loss masks"):
         made(tmp_path / "a.parquet", vocab, tmp_path / "out2", to="llmc")
     assert not (tmp_path / "out").exists()
     made(tmp_path / "a.parquet", vocab, tmp_path / "out3")
@@ -719,8 +719,10 @@ def test_a_place_that_may_not_be_written(corpus: Path, big: str, tmp_path: Path)
 def test_an_output_that_is_there(corpus: Path, big: str, tmp_path: Path) -> None:
     made(corpus, big, tmp_path / "out")
     before = content(tmp_path / "out")
-    with pytest.raises(TinydataError, match="the output already exists"):
+    with pytest.raises(UpToDate):
         made(corpus, big, tmp_path / "out")
+    with pytest.raises(TinydataError, match="the output already exists"):
+        made(corpus, big, tmp_path / "out", to="parquet")
     assert content(tmp_path / "out") == before
 
 

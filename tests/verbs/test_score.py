@@ -29,7 +29,7 @@ from tinydata.core.errors import ENGINE, TinydataError
 from tinydata.core.location import to_json
 from tinydata.engines.local import LocalEngine
 from tinydata.formats.dataset import Stream
-from tinydata.verbs.score.features import PERIOD, guards, rarity
+from tinydata.verbs.score.features import PERIOD, features, rarity
 from tinydata.verbs.score.plan import Settings, prepare
 from tinydata.verbs.score.verb import score
 
@@ -136,7 +136,7 @@ def test_guards(dtype: type) -> None:
     for r, p in enumerate(range(1, 16)):
         rows[-1 - r, 20:80] = np.tile(rows[-1 - r, :p], 60)[:60]
     counts = np.bincount(rows.ravel(), minlength=60)
-    found = guards(rows, rarity(counts), 3)
+    found = features(rows, rarity(counts), 3)
     assert found.periodic.tolist() == [longest(r[1:].tolist()) for r in rows]
     assert found.unknown.tolist() == (rows[:, 1:] == 3).sum(axis=1).tolist()
     rare = -np.log(counts / counts.sum(), where=counts > 0, out=np.zeros(60))[rows[:, 1:]]
@@ -146,7 +146,7 @@ def test_guards(dtype: type) -> None:
 
 
 def test_ids_outside_of_the_counts_are_left_out() -> None:
-    found = guards(np.array([[0, 1, 7, 1, -1]], np.int32), np.array([5.0, 2.0]), -1)
+    found = features(np.array([[0, 1, 7, 1, -1]], np.int32), np.array([5.0, 2.0]), -1)
     assert (found.prior[0], found.prior_sd[0]) == (2.0, 0.0)
 
 
