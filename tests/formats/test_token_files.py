@@ -584,7 +584,7 @@ def test_broken_files_are_quarantined(tmp_path: Path, what: str) -> None:
 
 MDS_BROKEN = {
     "cut": ("shard.00000.mds", lambda b: b[:-2], "its table of samples says"),
-    "table cut": ("shard.00000.mds", lambda b: b[:8], "within its table"),
+    "table cut": ("shard.00000.mds", lambda b: b[:8], "too few for the table"),
     "table": ("shard.00000.mds", lambda b: b[:4] + b"\0" + b[5:], "table of samples is broken"),
     "columns": ("shard.00000.mds", lambda b: b.replace(b"column_names", b"column_nomen"), "description of columns"),
     "missing": ("shard.00000.mds", None, "lists shard.00000.mds, which does not exist"),

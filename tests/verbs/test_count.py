@@ -157,7 +157,8 @@ def test_a_document_with_an_id_outside_leaves_no_trace(outside: int, path: str, 
     }
     [bad] = table(out, "quarantine")
     assert (bad["path"], bad["position"], bad["doc_id"]) == (str(file), 1, "web-1")
-    assert bad["reason"] == f"token id {abs(outside)} is outside the vocabulary of 2503"
+    negative = f"token id {outside} is negative, and only InternEvo's format masks tokens in this way"
+    assert bad["reason"] == (negative if outside < 0 else f"token id {outside} is outside the vocabulary of 2503")
     assert bad["excerpt"] == f"[3, 3, {outside}, 4]"[:80]
     assert manifest["quarantined"]["documents"] == 1
 
@@ -172,14 +173,31 @@ def test_unsigned_ids_beyond_int64_are_outside_too(path: str, tmp_path: Path) ->
     assert bad["reason"].startswith(f"token id {(1 << 64) - 3} is outside")
 
 
-def test_negative_ids_are_masked_labels(path: str, tok: Tokenizer, tmp_path: Path) -> None:
+def test_negative_ids_are_masked_labels_in_internevo_s_files(path: str, tok: Tokenizer, tmp_path: Path) -> None:
     """Counted as the same token, and said so."""
-    file = ids_corpus(tmp_path, [[5, -6, -6], [7], [-8]])
-    manifest, out = count(file, path)
-    assert counted(out) == {"ids": Counter([5, 6, 6, 7, 8])}
+    (tmp_path / "ids").mkdir()
+    (tmp_path / "ids" / "a.bin").write_text('{"tokens": [5, -6, -6]}\n{"tokens": [7]}\n{"tokens": [-8]}\n')
+    manifest, out = count(tmp_path / "ids", path)
+    assert counted(out) == {"a": Counter([5, 6, 6, 7, 8])}
     assert manifest["totals"]["masked"] == 3
     assert [d["masked"] for d in table(out, "domains")] == [3]
     assert "note: 3 masked tokens (no loss, or negative ids) counted as all others" in warnings_text(manifest)
+
+
+@pytest.mark.parametrize("mask", [False, True])
+def test_negative_ids_elsewhere_are_no_ids(path: str, tok: Tokenizer, tmp_path: Path, mask: bool) -> None:
+    """-100 is what other libraries put where there is no label; it is not token 100."""
+    ids = [[5, -100, 6], [7, 8], [-1], [9] * 9000 + [-3], [3]]
+    columns: dict[str, Any] = {"input_ids": pa.array(ids, pa.list_(pa.int32()))}
+    if mask:
+        columns["loss_mask"] = [[True] * len(row) for row in ids]
+    pq.write_table(pa.table(columns), tmp_path / "ids.parquet")
+    manifest, out = count(tmp_path / "ids.parquet", path, Settings(heldout=0, max_bad=1))
+    assert counted(out) == {"ids": Counter([7, 8, 3])}
+    assert manifest["totals"]["masked"] == 0 and manifest["totals"]["documents"] == 2
+    assert [(b["position"], b["reason"].split(",")[0]) for b in table(out, "quarantine")] == [
+        (0, "token id -100 is negative"), (2, "token id -1 is negative"), (3, "token id -3 is negative"),
+    ]  # fmt: skip
 
 
 # -- the held-out slice -----------------------------------------------------------------------
@@ -268,12 +286,12 @@ def test_held_out_text_is_cut_at_its_limit(
 def test_held_out_ids_are_decoded(family: str, byte_bpe: Path, spm: Path, text: list[str], tmp_path: Path) -> None:
     tokenizer = str((byte_bpe if family == "gpt2" else spm) / family)
     tok = open_tokenizer(tokenizer)
-    documents = [[-i if n % 3 else i for n, i in enumerate(ids)] for ids in tok.encode(text)]
+    documents = tok.encode(text)
     manifest, out = count(ids_corpus(tmp_path, documents, pa.int32()), tokenizer, Settings(heldout=0.5))
     held = {r["doc_id"]: r["text"] for r in table(out, "heldout")}
     assert 20 < len(held) == manifest["totals"]["heldout_documents"]
     for name, found in held.items():
-        assert found == tok.decode([abs(i) for i in documents[int(name.removeprefix("web-"))]])
+        assert found == tok.decode(documents[int(name.removeprefix("web-"))])
 
 
 # -- domains ----------------------------------------------------------------------------------

@@ -24,6 +24,11 @@ def document_ids(batch: pa.RecordBatch, empty_is_missing: bool = False) -> pa.St
     return pc.coalesce(given, places)
 
 
+def masks_by_sign(batch: pa.RecordBatch) -> bool:
+    """Whether a negative id in a batch of TOKENS is a masked token, as in InternEvo's format; elsewhere it is none."""
+    return bool(batch.schema.metadata[b"format"] == b"internevo")
+
+
 def outside_vocabulary(
     batch: pa.RecordBatch, values: np.ndarray, offsets: np.ndarray, wrong: np.ndarray, size: int
 ) -> list[Unusable]:
@@ -34,7 +39,10 @@ def outside_vocabulary(
     path = batch.schema.metadata[b"path"].decode()
     bad = []
     for i in np.flatnonzero(wrong >= 0).tolist():
-        reason = f"token id {abs(int(values[wrong[i]]))} is outside the vocabulary of {size}"
+        value = int(values[wrong[i]])
+        reason = f"token id {abs(value)} is outside the vocabulary of {size}"
+        if value < 0 and not masks_by_sign(batch):
+            reason = f"token id {value} is negative, and only InternEvo's format masks tokens in this way"
         start = excerpt(str(values[offsets[i] : min(offsets[i] + 16, offsets[i + 1])].tolist()).encode())
         position, doc_id = batch.column("position")[i].as_py(), batch.column("doc_id")[i].as_py()
         bad.append(Unusable(path, position, reason, start, doc_id))

@@ -138,7 +138,7 @@ _ABOUT = {
     "lang",
     "language",
 }
-_CHAT = {"messages", "conversations", "conversation"}
+CHAT = {"messages", "conversations", "conversation"}
 
 
 def pick(names: list[str], asked: str, usual: tuple[str, ...], option: str, where: Location) -> str:
@@ -180,10 +180,10 @@ def choose(types: dict[str, str], wanted: Wanted, where: Location) -> Columns:
                 code=UNREADABLE,
             )
     if not text and not ids:
-        if not any(t in _AS_TEXT and n not in _ABOUT for n, t in types.items()) and not _CHAT & set(names):
+        if not any(t in _AS_TEXT and n not in _ABOUT for n, t in types.items()) and not CHAT & set(names):
             raise NotData(f"it has no column that could be text or token ids, only {_listed(types)}")
         advice = f"the columns are {_listed(types)}; choose one with --text-column or --ids-column"
-        if chat := sorted(_CHAT & set(names)):
+        if chat := sorted(CHAT & set(names)):
             advice = f"{chat[0]!r} has conversations: write them as text first, with the chat template of the tokenizer"
             advice += " (apply_chat_template in transformers)"
         raise TinydataError("no column with text or token ids", where=str(where), fix=advice, code=UNREADABLE)
@@ -206,7 +206,7 @@ def batch(
     domain: pa.Array | None,
     mask: pa.Array | None = None,
 ) -> pa.RecordBatch:
-    """Columns of n documents of a split -> RecordBatch of TEXT or TOKENS, with path, name and start as metadata.
+    """Columns of n documents of a split -> RecordBatch of TEXT or TOKENS; its metadata has path, name, start, format.
 
     `mask`: list<bool>, as long as the ids; true: the token carries no loss. It becomes a fifth column.
     """
@@ -221,6 +221,11 @@ def batch(
         [ids, labels, position, body] + ([mask] if mask is not None else []),
         schema=pa.schema(
             fields + ([schema.MASK] if mask is not None else []),
-            metadata={"path": split.path, "name": split.name, "start": str(split.start)},
+            metadata={
+                "path": split.path,
+                "name": split.name,
+                "start": str(split.start),
+                "format": split.format,
+            },
         ),
     )

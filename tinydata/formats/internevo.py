@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from tinydata.core.errors import TinydataError
 from tinydata.core.kernels import compiled, inlined
-from tinydata.core.location import Location
+from tinydata.core.location import Location, read_bytes
 from tinydata.formats import text_lines
 from tinydata.formats.base import Bad, Columns, Split, SplitRange, Wanted, batch
 from tinydata.formats.jsonl import line_starts
@@ -44,28 +44,53 @@ def splits(file: Location) -> list[SplitRange]:
 
 def _check_against_meta(file: Location) -> None:
     """Raises OSError if the .bin ends before the last line that its .meta lists, or continues after it."""
-    meta = file.parent / (file.name + ".meta")
-    if not meta.exists():
+    rows = _listed_lines(file)
+    if not len(rows):
         return
-    with meta.open() as f:
-        try:
-            rows = np.load(f, allow_pickle=False)
-        except (ValueError, EOFError) as e:
-            raise OSError(f"its .meta is not a numpy file: {e}") from None
-    if rows.ndim != 2 or not len(rows) or file.size >= 1 << 31:
-        return
-    if file.size <= rows[-1, 0]:
+    if file.size <= rows[-1]:
         raise OSError("it ends before the last line of its .meta: it was not written or copied completely")
     with file.open() as f:
-        f.seek(int(rows[-1, 0]))
+        f.seek(int(rows[-1]))
         rest = f.read()
     if rest.find(b"\n") + 1 not in (0, len(rest)):
         raise OSError("it continues after the last line of its .meta: the tool appends, so it was written twice")
 
 
+def _listed_lines(file: Location) -> np.ndarray:
+    """Where the lines of a .bin begin according to its .meta, int64[lines].
+
+    Empty if there is no .meta, or if the file has 2 GiB or more, where the numbers overflow. Raises OSError if the
+    .meta is damaged. Nothing in it is used as a size before it is compared with the size of the file.
+    """
+    meta = file.parent / (file.name + ".meta")
+    if not meta.exists() or file.size >= 1 << 31:
+        return np.zeros(0, np.int64)
+    content = read_bytes(meta)
+    f = io.BytesIO(content)
+    try:
+        version = np.lib.format.read_magic(f)
+        header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, by_column, dtype = header(f)
+    except Exception as e:  # numpy parses a Python literal here, and lets through whatever its parser raises
+        raise OSError(f"its .meta is not a numpy file: {' '.join(str(e).split())[:100]}") from None
+    body = content[f.tell() :]
+    whole = len(shape) == 2 and shape[1] >= 1 and dtype.kind in "iu"
+    if not whole or shape[0] * shape[1] * dtype.itemsize != len(body):
+        raise OSError(f"its .meta is damaged: an array of {dtype} of shape {shape} in {len(body)} bytes")
+    rows = np.frombuffer(body, dtype).reshape(shape, order="F" if by_column else "C")[:, 0].astype(np.int64)
+    if len(rows) and (rows[0] != 0 or (np.diff(rows) <= 0).any()):
+        raise OSError("its .meta is damaged: the lines that it lists do not follow one another")
+    return rows
+
+
 def read(split: Split, bad: Bad) -> Iterator[pa.RecordBatch]:
+    """Lines that .meta lists and that are not there are reported."""
+    listed = _listed_lines(Location.of(split.path))
+    first = 0 if split.start == 0 else int(np.searchsorted(listed, split.start, side="right"))
+    missing = int(np.searchsorted(listed, split.stop, side="right")) - first
     for piece in text_lines.readable_lines(split, bad):
         starts = line_starts(piece.data)
+        missing -= piece.data.count(b"\n") + (not piece.data.endswith(b"\n"))  # blank ones, too
         if not len(starts):
             continue
         data = np.frombuffer(piece.data, np.uint8)
@@ -79,6 +104,8 @@ def read(split: Split, bad: Bad) -> Iterator[pa.RecordBatch]:
         body = pa.ListArray.from_arrays(pa.array(offsets), pa.array(ids[: offsets[-1]]))
         if len(body):
             yield batch(split, body, pa.array(starts[ok] + piece.position), None, None)
+    if missing > 0:
+        bad(split.stop, "lines that .meta lists are missing", b"", documents=missing)
 
 
 _SPACE, _NEWLINE, _RETURN, _QUOTE = ord(" "), ord("\n"), ord("\r"), ord('"')

@@ -17,7 +17,7 @@ import pyarrow as pa
 from tinydata.core.errors import TinydataError
 from tinydata.core.location import Location
 from tinydata.formats import jsonl, text_lines
-from tinydata.formats.base import Bad, Columns, NoDocuments, NotData, Split, SplitRange, Wanted, choose
+from tinydata.formats.base import CHAT, Bad, Columns, NoDocuments, NotData, Split, SplitRange, Wanted, choose
 
 BATCH = 4 << 20  # characters of JSON in a batch, about
 LARGEST = 1 << 28  # characters of an object: what is not complete after so many is broken
@@ -76,7 +76,7 @@ def columns(file: Location, wanted: Wanted) -> Columns:
     try:
         return choose(types, wanted, file)
     except TinydataError:
-        if len(first) == 1:
+        if len(first) == 1 and not CHAT & types.keys():
             raise NotData("it is one JSON object without text or token ids") from None
         raise
 

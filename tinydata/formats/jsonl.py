@@ -14,7 +14,7 @@ import pyarrow.json as pj
 from tinydata.core.errors import TinydataError
 from tinydata.core.location import Location
 from tinydata.formats import text_lines
-from tinydata.formats.base import Bad, Columns, NoDocuments, NotData, Split, SplitRange, Wanted, batch, choose
+from tinydata.formats.base import CHAT, Bad, Columns, NoDocuments, NotData, Split, SplitRange, Wanted, batch, choose
 
 INSPECTED = 20  # first objects, whose keys are the columns: a single one may lack some, or have nulls
 _ENDINGS = (".jsonl", ".json", ".ndjson")
@@ -36,7 +36,7 @@ def columns(file: Location, wanted: Wanted) -> Columns:
     try:
         return choose(types_of(objects, wanted), wanted, file)
     except TinydataError:
-        if len(objects) == 1 and file.size < 1 << 16:
+        if len(objects) == 1 and file.size < 1 << 16 and not CHAT & objects[0].keys():
             raise NotData("it is one JSON object without text or token ids") from None
         raise
 

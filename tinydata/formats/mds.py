@@ -90,6 +90,8 @@ def _read_head(file: Location, size: int, changed: int) -> Head:
     with file.open() as f:
         stream = _stream(file, f)
         count = int.from_bytes(_exactly(stream, 4), "little")
+        if _is_raw(file) and 4 * (count + 2) > size:
+            raise OSError(f"it has {size} bytes, too few for the table of {count} samples that it declares")
         offsets = np.frombuffer(_exactly(stream, 4 * (count + 1)), np.uint32).astype(np.int64)
         at = 4 * (count + 2)
         if offsets[0] < at or (np.diff(offsets) < 0).any() or offsets[0] - at > 1 << 24:
@@ -105,10 +107,14 @@ def _read_head(file: Location, size: int, changed: int) -> Head:
 
 
 def _exactly(stream: pa.NativeFile, count: int) -> bytes:
-    data = stream.read(count)
-    if len(data) < count:
+    """`count` bytes, read in pieces: a damaged number of samples must not decide how much memory is asked for."""
+    pieces = []
+    while count > 0 and (data := stream.read(min(count, 1 << 24))):
+        pieces.append(data)
+        count -= len(data)
+    if count:
         raise OSError("it ends within its table of samples")
-    return data
+    return b"".join(pieces)
 
 
 # -- columns and splits -----------------------------------------------------------------------
@@ -144,7 +150,7 @@ def columns(file: Location, wanted: Wanted) -> Columns:
 def _check_complete(index: Location) -> None:
     existing = {f.name for f in index.parent.children()}
     for shard in _index(index):
-        names = {(shard[k] or {}).get("basename") for k in ("raw_data", "zip_data")}
+        names = {(shard.get(k) or {}).get("basename") for k in ("raw_data", "zip_data")}
         if not names & existing and not any("/" in n for n in names if n):  # a merged index lists paths in directories
             raise OSError(f"it lists {shard['raw_data']['basename']}, which does not exist")
 

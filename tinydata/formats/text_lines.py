@@ -217,7 +217,18 @@ def _long_window(f: pa.NativeFile) -> Any:
     import zstandard
 
     decompressor = zstandard.ZstdDecompressor(max_window_size=1 << 31)
-    return decompressor.stream_reader(f, read_across_frames=True, closefd=False)
+    stream = decompressor.stream_reader(f, read_across_frames=True, closefd=False)
+
+    class Reader:
+        """Raises OSError where the data is broken, as Arrow's streams do."""
+
+        def read(self, size: int) -> bytes:
+            try:
+                return bytes(stream.read(size))
+            except zstandard.ZstdError as e:
+                raise OSError(str(e)) from None
+
+    return Reader()
 
 
 def _window(head: bytes) -> int:

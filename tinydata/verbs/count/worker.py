@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from tinydata.core import schema
-from tinydata.core.documents import outside_vocabulary
+from tinydata.core.documents import masks_by_sign, outside_vocabulary
 from tinydata.core.errors import TinydataError
 from tinydata.core.hashing import document_hashes, hash_below
 from tinydata.core.kernels import buffers, compiled, inlined
@@ -136,7 +136,10 @@ class _TaskCounts:
         counts = self._counter(False).counts
         # an id beyond int64 must not become a small negative one
         ids = values if values.dtype != np.uint64 else np.minimum(values, np.uint64(2**63 - 1)).view(np.int64)
+        masked = self.totals[:, MASKED].sum()
         count_ids(ids, ids.view(f"u{ids.itemsize}"), offsets, groups, counts, self.totals, wrong)
+        if self.totals[:, MASKED].sum() > masked and not masks_by_sign(batch):
+            self._take_back_negative(ids, offsets, groups, counts, wrong)
         if (wrong >= 0).any():
             self.bad += outside_vocabulary(batch, values, offsets, wrong, self.tok.size)
             good = wrong < 0
@@ -147,6 +150,19 @@ class _TaskCounts:
             before = np.concatenate([[0], np.cumsum(mask.values.to_numpy(zero_copy_only=False))])
             np.add.at(self.totals[:, MASKED], groups, np.diff(before[mask.offsets.to_numpy()]))
         return batch, groups, hashes
+
+    def _take_back_negative(
+        self, ids: np.ndarray, offsets: np.ndarray, groups: np.ndarray, counts: np.ndarray, wrong: np.ndarray
+    ) -> None:
+        """Subtracts the documents with negative ids, and sets wrong[doc] to the first of these. They are rare."""
+        for i in range(len(groups)):
+            document = ids[offsets[i] : offsets[i + 1]]
+            negative = np.flatnonzero(document < 0)
+            if len(negative) and wrong[i] < 0:
+                np.subtract.at(counts[groups[i]], np.abs(document), 1)
+                self.totals[groups[i], 0] -= 1
+                self.totals[groups[i], MASKED] -= len(negative)
+                wrong[i] = offsets[i] + negative[0]
 
     def rows(self) -> pa.Table:
         """-> rows of PARTIAL."""

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from tinydata.core.documents import outside_vocabulary
+from tinydata.core.documents import masks_by_sign, outside_vocabulary
 from tinydata.core.errors import UNREADABLE, TinydataError
 from tinydata.core.quarantine import Unusable, excerpt
 from tinydata.tokenizers.base import CONTROL, Tokenizer
@@ -110,7 +110,10 @@ class BatchRewriter:
         given = _flat(batch.column("mask")).values if "mask" in batch.schema.names else None
         if given is not None and not given.any():
             given = None
-        new = self._rewriter.rewrite(old.values, old.offsets, given)
+        values = old.values
+        if values.dtype.kind == "i" and not masks_by_sign(batch) and len(values) and values.min() < 0:
+            values = np.where(values < 0, np.iinfo(values.dtype).max, values)  # outside of any vocabulary
+        new = self._rewriter.rewrite(values, old.offsets, given)
         self.bad += outside_vocabulary(batch, old.values, old.offsets, new.wrong, len(self._rewriter.map.packed))
         before, good = np.diff(old.offsets).astype(np.int64), new.wrong < 0
         if self._big:
