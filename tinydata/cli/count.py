@@ -42,7 +42,7 @@ def count(
 ) -> int:
     """Count how often each token id occurs in each domain.
 
-    CORPUS: files, directories or globs: JSON lines (plain, .gz, .zst), Parquet, .txt, MDS, and the
+    CORPUS: files, directories or globs: JSON, CSV and .txt (plain or compressed), Parquet, Arrow, MDS, and the
     token files of Megatron, InternEvo, datatrove, dolma, nanoGPT, llm.c, lit-gpt and litdata. Text
     is tokenized with the original tokenizer; token ids are counted as they are. The same command
     again continues an interrupted run.

@@ -213,13 +213,11 @@ def check_bad(bad: pa.Table, good: int, max_bad: float, corpus: CorpusPlan) -> N
     weight = weigh(bad, good, corpus)
     lost = int(weight.sum())
     if lost and lost > max_bad * (good + lost):
-        row = int(np.argmax(weight))
+        row = int(np.argmax(weight)) if weight.max() > lost / 2 else 0
         worst = bad.slice(row, 1).to_pylist()[0]
         outside = "outside the vocabulary" in worst["reason"]
         about = "about " if pc.max(bad["bytes"]).as_py() else ""
-        most = (
-            f"; most of them, {_share_of_file(worst, corpus)}" if len(bad) > 1 else f": {_share_of_file(worst, corpus)}"
-        )
+        most = ("; most of them: " if row else "; the first: ") + _share_of_file(worst, corpus)
         raise TinydataError(
             f"{about}{lost:,} of {good + lost:,} documents cannot be used, more than --max-bad {max_bad:g}{most}",
             where=_place(worst, corpus),

@@ -26,7 +26,7 @@ _SPACE = " \t\r\n"
 
 
 def matches(file: Location) -> bool:
-    """Whether the first bytes are an array, or an object that goes on in the next line."""
+    """Whether the first bytes are an array, or an object that spans several lines."""
     if not text_lines.plain_name(file.name).endswith(_ENDINGS) or not file.size:
         return False
     try:

@@ -36,7 +36,8 @@ def columns(file: Location, wanted: Wanted) -> Columns:
     try:
         return choose(types_of(objects, wanted), wanted, file)
     except TinydataError:
-        if len(objects) == 1 and file.size < 1 << 16 and not CHAT & objects[0].keys():
+        metadata = text_lines.plain_name(file.name).endswith(".json") and file.size < 1 << 16
+        if len(objects) == 1 and metadata and not CHAT & objects[0].keys():
             raise NotData("it is one JSON object without text or token ids") from None
         raise
 
