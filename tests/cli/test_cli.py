@@ -774,6 +774,16 @@ def test_short_forms(corpus: Path, tokenizer: str, run: Run) -> None:
     assert Path("report.html").read_text(encoding="utf-8").lstrip().startswith("<!doctype html>")
 
 
+def test_encode_warns_of_other_columns_than_the_counts_were_made_with(corpus: Path, tokenizer: str, run: Run) -> None:
+    assert run(*counting("corpus", "--tokenizer", tokenizer, "--heldout", "0.1")).code == DONE
+    assert run("compact", "counts", "--vocab", "2000", "-o", "vocab").code == DONE
+    said = run("encode", "corpus", "--vocab", "vocab", "-o", "shards")
+    assert said.code == DONE
+    assert "warning" not in said.err
+    said = run("encode", "corpus", "--vocab", "vocab", "-o", "more", "--id-column", "id")
+    assert "warning: counts was counted with --id-column the default, here it is id" in said.err
+
+
 def test_flags_win_over_the_file(corpus: Path, tokenizer: str, run: Run) -> None:
     run("init", "corpus", "--tokenizer", "nowhere.json")
     assert not Path("tinydata.toml").exists(), "init opens what it is given"

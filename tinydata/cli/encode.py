@@ -9,7 +9,7 @@ import click
 from tinydata.cli.corpus_options import Columns, columns, max_bad
 from tinydata.cli.options import FORMATS, PATH, Run, given, needed, record, running, typed
 from tinydata.cli.texts.count import warnings_text
-from tinydata.cli.texts.encode import summary_text
+from tinydata.cli.texts.encode import columns_of_counts, summary_text
 from tinydata.core.errors import QUARANTINED
 from tinydata.engines.connect import connect
 
@@ -97,7 +97,8 @@ def encode(
         )  # fmt: skip
         record(out, began, engine=engine.name, workers=engine.slots, bytes=total)
     console.result(manifest, summary_text(manifest, out, time.time() - began))
-    ends = about_end(loaded(read_tokenizer(vocab), vocab), manifest["eos"]) if manifest["kind"] == "text" else []
+    ends = columns_of_counts(vocab, settings.wanted.given) if corpus_plan.kind == "text" else []
+    ends += about_end(loaded(read_tokenizer(vocab), vocab), manifest["eos"]) if manifest["kind"] == "text" else []
     for line in ends + warnings_text(manifest) + notes(corpus_plan):
         console.say(line)
     return QUARANTINED if manifest["quarantined"]["documents"] else 0

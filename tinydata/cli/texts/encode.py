@@ -4,7 +4,28 @@ from __future__ import annotations
 
 from typing import Any
 
+from tinydata.core.location import Location
+from tinydata.core.output import MANIFEST
 from tinydata.core.text import many, seconds, size
+
+
+def columns_of_counts(vocab: str, given: dict[str, str]) -> list[str]:
+    """A warning if the counts that a vocabulary was chosen from were made with other columns than those `given`."""
+    from tinydata.artifacts.artifact import read_json
+
+    inputs = read_json(Location.of(vocab) / MANIFEST).get("inputs")
+    out = []
+    for counts in inputs if isinstance(inputs, dict) else ():
+        options = read_json(Location.of(counts) / MANIFEST).get("options") or {}
+        before = {k: v for k, v in options.items() if k.endswith("_column") or k == "read_as_text"}
+        for name in sorted(before.keys() | {k for k in given if k in before or k.endswith("_column")}):
+            if before.get(name) != given.get(name):
+                option = "--" + name.replace("doc_id", "id").replace("_", "-")
+                now = given.get(name, "the default")
+                out.append(
+                    f"warning: {counts} was counted with {option} {before.get(name, 'the default')}, here it is {now}"
+                )
+    return out
 
 
 def summary_text(manifest: dict[str, Any], out: str, took: float) -> str:
