@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.manifests import whole_manifest
 from tinydata.core.errors import UNREADABLE, TinydataError
 from tinydata.core.manifest import TYPES, faults
 from tinydata.core.output import read_manifest
@@ -56,3 +57,12 @@ def test_a_file_that_is_not_a_manifest_is_refused(content: str, tmp_path: Path) 
     (tmp_path / "manifest.json").write_text(content)
     with pytest.raises(TinydataError):
         read_manifest(str(tmp_path), "count")
+
+
+@pytest.mark.parametrize("name", ["../../x", "/etc/passwd", "a/../../b", "~/x", "a\\..\\b"])
+def test_a_manifest_leads_nowhere_else(name: str) -> None:
+    whole = whole_manifest("encode")
+    assert faults(whole) == []
+    named = "which is not in its directory"
+    assert named in faults({**whole, "files": {name: {"bytes": 1, "sha256": ""}}})[0]
+    assert named in faults({**whole, "shards": [{"name": name, "documents": 1, "tokens": 1}]})[0]

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
+from tests.formats.test_text_and_ids import megatron_pair
 from tinydata.core.errors import TinydataError
 from tinydata.core.quarantine import Unusable
 from tinydata.formats import parquet
@@ -414,3 +415,61 @@ def test_a_mask_is_not_ids(tmp_path: Path) -> None:
     (batch,) = read(split, lambda *a, **k: pytest.fail(str(a)))
     assert batch.column("ids").to_pylist() == [list(range(1, 41)), list(range(41, 91))]
     assert [x for doc in batch.column("mask").to_pylist() for x in doc] == (~mask).tolist()
+
+
+# -- beside the data -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def shards(tmp_path: Path) -> Path:
+    """Megatron shards as `encode` writes them: with labels, and with a byte per token that says whether it has loss."""
+    where = tmp_path / "shards"
+    where.mkdir()
+    megatron_pair(where / "x.bin", [[1, 2], [3], [4, 5, 6]])
+    (where / "x.loss").write_bytes(bytes([1, 0, 1, 1, 1, 0]))
+    labels = pa.table({"doc_id": ["a", "b", "c"], "domain": ["web", "web", "code"]})
+    pq.write_table(labels, where / "x.docs.parquet")
+    return where
+
+
+def test_shards_with_companions(shards: Path) -> None:
+    got = Got(shards)
+    assert got.bodies == [[1, 2], [3], [4, 5, 6]] and got.domains == ["web", "web", "code"]
+
+
+@pytest.mark.parametrize(("name", "damage"), [
+    ("x.loss", lambda b: b[:-1]), ("x.loss", lambda b: b + b"\1"), ("x.docs.parquet", lambda b: b[:-9]),
+    ("x.docs.parquet", lambda b: b""), ("x.docs.parquet", lambda b: b"PAR1" * 9),
+])  # fmt: skip
+def test_damaged_companions_are_said(shards: Path, name: str, damage: Callable[[bytes], bytes]) -> None:
+    (shards / name).write_bytes(damage((shards / name).read_bytes()))
+    with pytest.raises(TinydataError, match=name.replace(".", r"\.")):
+        Got(shards)
+
+
+def test_files_without_an_ending_are_known_by_their_first_bytes(tmp_path: Path) -> None:
+    (tmp_path / "part-00000").write_bytes(lines(rows()))
+    pq.write_table(pa.table({"text": TEXTS}), tmp_path / "part-00001")
+    (tmp_path / "part-00002").write_bytes(b"something else")
+    got = Got(tmp_path)
+    assert got.bodies == TEXTS * 2
+    assert [Path(p).name for p in got.plan.skipped] == ["part-00002"]
+
+
+def test_read_as_text(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "x.py").write_text("print('é')\n\n\n")
+    (tmp_path / "a" / "y.md").write_bytes(b"caf\xe9")
+    (tmp_path / "z.MD").write_text("other")
+    got = Got(tmp_path, as_text="*.md, *.py")
+    assert got.bodies == ["print('é')\n\n\n"]
+    assert [b.reason for b in got.bad] == ["not UTF-8"]
+    assert [Path(p).name for p in got.plan.skipped] == ["z.MD"]
+
+
+def test_a_flat_directory_of_texts_is_one_domain(tmp_path: Path) -> None:
+    (tmp_path / "books").mkdir()
+    for n in range(1500):
+        (tmp_path / "books" / f"title {n}.txt").write_text("word")
+    assert set(Got(tmp_path / "books").domains) == {"books"}
+    assert set(Got(tmp_path / "books" / "title 7.txt").domains) == {"title 7"}

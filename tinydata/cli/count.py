@@ -8,8 +8,7 @@ import click
 
 from tinydata.cli.corpus_options import Columns, columns, max_bad
 from tinydata.cli.options import PATH, Run, given, needed, record, running
-from tinydata.cli.texts.count import summary_text, warnings_text
-from tinydata.core.errors import QUARANTINED
+from tinydata.cli.texts.count import exit_code, summary_text, warnings_text
 from tinydata.engines.connect import connect
 
 
@@ -21,9 +20,9 @@ from tinydata.engines.connect import connect
 @click.option(
     "--heldout",
     type=click.FloatRange(0, 0.5),
-    default=0.01,
-    show_default=True,
-    help="Share of the documents to hold out for measurements, chosen by a hash of their id.",
+    default=None,
+    help="Share of the documents to hold out for measurements, chosen by a hash of their id. The default is 0.01, and"
+    " up to 0.1 for a corpus of less than 40 MB.",
 )
 @max_bad
 @click.option(
@@ -35,7 +34,7 @@ def count(
     tokenizer: str,
     out: str,
     columns: Columns,
-    heldout: float,
+    heldout: float | None,
     max_bad: float,
     json_freq: bool,
     run: Run,
@@ -52,13 +51,14 @@ def count(
     from tinydata.tokenizers.special_tokens import id_facts
     from tinydata.verbs.count import verb
     from tinydata.verbs.count.estimate import estimate
-    from tinydata.verbs.count.plan import Settings
+    from tinydata.verbs.count.plan import Settings, heldout_share
 
     console = run.console()
     paths = needed(given("corpus", corpus), "CORPUS")
     tokenizer = needed(tokenizer, "--tokenizer")
-    settings = Settings(heldout, columns.wanted(), max_bad)
-    corpus_plan = plan(paths, settings.wanted._replace(**id_facts(loaded(read_tokenizer(tokenizer), tokenizer))))
+    wanted = columns.wanted()
+    corpus_plan = plan(paths, wanted._replace(**id_facts(loaded(read_tokenizer(tokenizer), tokenizer))))
+    settings = Settings(heldout_share(corpus_plan) if heldout is None else heldout, wanted, max_bad)
     if run.dry_run:
         console.result(*estimate(corpus_plan, tokenizer, settings, run.workers))
         return 0
@@ -73,4 +73,4 @@ def count(
     console.result(manifest, summary_text(manifest, out, time.time() - began))
     for line in warnings_text(manifest) + notes(corpus_plan):
         console.say(line)
-    return QUARANTINED if manifest["quarantined"]["documents"] else 0
+    return exit_code(manifest)

@@ -8,9 +8,8 @@ import click
 
 from tinydata.cli.corpus_options import Columns, columns, max_bad
 from tinydata.cli.options import FORMATS, PATH, Run, given, needed, record, running, typed
-from tinydata.cli.texts.count import warnings_text
+from tinydata.cli.texts.count import exit_code, warnings_text
 from tinydata.cli.texts.encode import columns_of_counts, summary_text
-from tinydata.core.errors import QUARANTINED
 from tinydata.engines.connect import connect
 
 
@@ -101,4 +100,4 @@ def encode(
     ends += about_end(loaded(read_tokenizer(vocab), vocab), manifest["eos"]) if manifest["kind"] == "text" else []
     for line in ends + warnings_text(manifest) + notes(corpus_plan):
         console.say(line)
-    return QUARANTINED if manifest["quarantined"]["documents"] else 0
+    return exit_code(manifest)

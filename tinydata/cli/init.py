@@ -25,8 +25,9 @@ def init(corpus: tuple[str, ...], tokenizer: str, force: bool, columns: Columns,
     The other commands then run without arguments here. CORPUS: files, directories or globs of text
     or token ids.
     """
+    from tinydata.cli.texts.init import corpus_text
     from tinydata.core.location import Location
-    from tinydata.formats.corpus import plan
+    from tinydata.formats.corpus import notes, plan
     from tinydata.tokenizers.open import open_tokenizer
     from tinydata.tokenizers.special_tokens import id_facts
 
@@ -39,9 +40,12 @@ def init(corpus: tuple[str, ...], tokenizer: str, force: bool, columns: Columns,
     found = plan(list(corpus), columns.wanted()._replace(**id_facts(tok)))
     where.write(content(list(corpus), tokenizer, columns.named()).encode())
     files, size = len(found.files), sum(s.bytes for s in found.splits)
-    run.console().result(
-        {"files": files, "bytes": size, "kind": found.kind, "ids": tok.size},
-        f"{many(files, 'file')} of {found.kind}, {size:,} bytes; {tok.family} tokenizer of {tok.size:,} ids\n"
+    lines = [
+        f"{many(files, 'file')} of {found.kind}, {size:,} bytes; {tok.family} tokenizer of {tok.size:,} ids",
+        *corpus_text(found),
         "wrote tinydata.toml; next: tinydata count",
-    )
+    ]
+    run.console().result({"files": files, "bytes": size, "kind": found.kind, "ids": tok.size}, "\n".join(lines))
+    for line in notes(found):
+        run.console().say(line)
     return 0

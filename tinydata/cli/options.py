@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import shlex
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -105,8 +106,28 @@ def needed(value: Any, what: str) -> Any:
 
 
 def given(name: str, value: tuple[str, ...]) -> list[str]:
-    """A many-valued argument, or its value in tinydata.toml."""
-    return list(value) or list(click.get_current_context().lookup_default(name) or ())
+    """A many-valued argument, or its value in tinydata.toml; `-` is standard input."""
+    paths = list(value) or list(click.get_current_context().lookup_default(name) or ())
+    return [_standard_input() if path == "-" else path for path in paths]
+
+
+_MAGIC = {b"PAR1": ".parquet", b"\x1f\x8b": ".jsonl.gz", b"\x28\xb5\x2f\xfd": ".jsonl.zst", b"BZh": ".jsonl.bz2",
+          b"\xfd7zXZ": ".jsonl.xz", b"{": ".jsonl", b"[": ".json"}  # fmt: skip
+
+
+def _standard_input() -> str:
+    """Standard input as a file, since its splits are read by several processes; deleted when the command ends."""
+    import atexit
+    import shutil
+    import tempfile
+
+    head = sys.stdin.buffer.peek(8)
+    ending = next((e for magic, e in _MAGIC.items() if head.lstrip(b"\xef\xbb\xbf \n").startswith(magic)), ".txt")
+    folder = tempfile.mkdtemp(prefix="tinydata-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    with open(f"{folder}/stdin{ending}", "wb") as f:
+        shutil.copyfileobj(sys.stdin.buffer, f, 1 << 20)
+    return f.name
 
 
 def typed(option: str) -> bool:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pyarrow as pa
-from numba import njit
 
-from tinydata.core.kernels import buffers, inlined
+from tinydata.core.kernels import buffers, cached, inlined
 
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / the golden ratio: the step of splitmix64
 
@@ -33,7 +32,7 @@ def held_out(batch: pa.RecordBatch, share: float) -> np.ndarray:
     return document_hashes(batch) < hash_below(share)
 
 
-@njit(cache=True)
+@cached()
 def _fnv(data, start, stop):
     """FNV-1a, 64 bits."""
     h = np.uint64(0xCBF29CE484222325)
@@ -50,21 +49,21 @@ def finish(h):
     return h ^ (h >> np.uint64(31))
 
 
-@njit(cache=True)
+@cached()
 def _hash_positions(name, positions, out):
     base = _fnv(name, 0, len(name))
     for i in range(len(out)):
         out[i] = finish(base + np.uint64(positions[i]) * GOLDEN)
 
 
-@njit(cache=True)
+@cached()
 def _hash_strings(data, offsets, valid, out):
     for i in range(len(out)):
         if valid[i]:
             out[i] = finish(_fnv(data, offsets[i], offsets[i + 1]))
 
 
-@njit(cache=True)
+@cached()
 def shuffle_keys(hashes, seed):
     """hashes uint64[docs], seed uint64 -> sort keys uint64[docs]: a different order per seed (splitmix64)."""
     out = np.empty(len(hashes), np.uint64)

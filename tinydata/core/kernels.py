@@ -87,7 +87,7 @@ def gather(values: np.ndarray, lengths: np.ndarray, order: np.ndarray) -> np.nda
     return out
 
 
-@njit(cache=True)
+@cached()
 def _gather(values, starts, lengths, order, out):
     n = 0
     for d in order:

@@ -7,6 +7,7 @@ size and sha256 of every other file in the directory.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from types import NoneType, UnionType
 from typing import Any, NotRequired, TypedDict, get_args, get_origin, get_type_hints, is_typeddict
 
@@ -268,7 +269,22 @@ def faults(manifest: Any) -> list[str]:
     if not isinstance(manifest, dict):
         return ["it is not an object"]
     kind = TYPES.get(manifest["verb"]) if isinstance(manifest.get("verb"), str) else None
+    if outside := [name for name in _named_files(manifest) if not _inside(name)]:
+        return [f"it names the file {outside[0]!r}, which is not in its directory"]
     return list(_faults(manifest, kind, "")) if kind else [f"{manifest.get('verb')!r} is not a tinydata verb"]
+
+
+def _named_files(manifest: dict[str, Any]) -> Iterator[Any]:
+    """The file names that a manifest supplies: nothing else of it may become a path."""
+    files, lists = manifest.get("files"), (manifest.get("shards"), manifest.get("parts"))
+    yield from files if isinstance(files, dict) else ()
+    for entries in lists:
+        yield from (e.get("name", "") for e in (entries if isinstance(entries, list) else ()) if isinstance(e, dict))
+
+
+def _inside(name: Any) -> bool:
+    """Whether a name leads to a file in the directory, or in one below it."""
+    return not isinstance(name, str) or not (name.startswith(("/", "~")) or ".." in name.split("/") or "\\" in name)
 
 
 def _faults(value: Any, kind: Any, where: str) -> list[str]:

@@ -127,7 +127,18 @@ def _format_of(file: Location, wanted: Wanted) -> str:
         return "whole_file"
     if _is_metadata(file):
         return ""
-    return next((name for name, form in READERS.items() if form.matches(file)), "")
+    return next((name for name, form in READERS.items() if form.matches(file)), "") or _by_content(file)
+
+
+def _by_content(file: Location) -> str:
+    """The format of a file whose name has no ending, such as part-00000; "" if its first bytes do not tell."""
+    if "." in file.name or not file.size:
+        return ""
+    with file.open() as f:
+        head = f.read(64)
+    if head.startswith(b"PAR1"):
+        return "parquet"
+    return "jsonl" if head.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"{") else ""
 
 
 def _is_metadata(file: Location) -> bool:
@@ -202,7 +213,10 @@ _KINDS = {"text": "text", "ids": "token ids"}
 
 def read(split: Split, bad: Bad) -> Iterator[pa.RecordBatch]:
     """One split -> batches of TEXT or TOKENS, whose schema metadata has `path` and `name`; calls bad for the rest."""
-    return READERS[split.format].read(split, bad)
+    try:
+        yield from READERS[split.format].read(split, bad)
+    except (pa.ArrowException, OSError, EOFError) as e:  # what a reader did not expect must not end the run
+        bad(split.start, f"it cannot be read: {' '.join(str(e).split())[:200]}", b"", documents=0, size=split.bytes)
 
 
 def check_bad(bad: pa.Table, good: int, max_bad: float, corpus: CorpusPlan) -> None:

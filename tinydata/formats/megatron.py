@@ -83,8 +83,12 @@ def _read_index(file: Location, size: int, index: Location, changed: int) -> tup
 
 
 def splits(file: Location) -> list[SplitRange]:
-    """Runs of documents."""
+    """Runs of documents. Raises OSError if .docs.parquet or .loss do not fit them."""
     dtype, first = read_index(file)
+    _labels(file, len(first) - 1)
+    loss = _loss(file)
+    if loss and loss.size != first[-1]:
+        raise OSError(f"{loss.name} has {loss.size} bytes for {first[-1]} tokens")
     return token_files.runs(first, np.dtype(dtype).itemsize)
 
 
@@ -103,12 +107,17 @@ def _labels(file: Location, count: int) -> tuple[pa.Array | None, pa.Array | Non
     table = _read_documents(path, path.changed)
     if len(table) != count:
         raise OSError(f"{path.name} has {len(table)} rows for {count} documents")
+    if not {"doc_id", "domain"} <= set(table.column_names):
+        raise OSError(f"{path.name} has no columns doc_id and domain")
     return table["doc_id"].combine_chunks(), table["domain"].combine_chunks()
 
 
 @lru_cache(maxsize=2)
 def _read_documents(path: Location, changed: int) -> pa.Table:
-    return read_table(path)
+    try:
+        return read_table(path)
+    except (pa.ArrowException, OSError) as e:
+        raise OSError(f"{path.name} cannot be read: {' '.join(str(e).split())[:120]}") from None
 
 
 def _loss(file: Location) -> Location | None:

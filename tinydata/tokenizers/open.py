@@ -11,7 +11,7 @@ from tinydata.core.location import Location, list_files, read_bytes
 from tinydata.tokenizers.base import Tokenizer, fingerprint
 from tinydata.tokenizers.families import hf_files
 from tinydata.tokenizers.families.sentencepiece import SentencePieceBPE, parse_model
-from tinydata.tokenizers.families.tokenizer_json import broken, check_bpe, read_json
+from tinydata.tokenizers.families.tokenizer_json import broken, check_bpe, check_tokens, read_json
 
 
 def describe(path: str, tok: Tokenizer) -> dict[str, Any]:
@@ -184,6 +184,7 @@ def from_json(files: dict[str, bytes], path: str) -> Tokenizer:
     model = config.get("model")
     if not isinstance(model, dict):
         raise broken("JSON, but without a model", path)
+    check_tokens(config, hf_files.read(files, "added_tokens.json"), path)
     kind = model.get("type") or ("BPE" if "merges" in model else "of unknown type")
     if kind == "BPE" and _byte_level(config):
         return ByteLevelBPE.from_config(files, config, path)

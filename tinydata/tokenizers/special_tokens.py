@@ -6,9 +6,9 @@ import json
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
 
 from tinydata.core.errors import TinydataError
+from tinydata.core.kernels import cached
 from tinydata.tokenizers.base import CONTROL, Tokenizer
 
 # Tokens that end a text in open tokenizers. Files of instruct models often name the end of a chat turn instead.
@@ -119,7 +119,7 @@ def _id(tok: Tokenizer, text: str, option: str) -> int:
     return ids[0]
 
 
-@njit(cache=True)
+@cached()
 def frame(ids, ends, mask, bos, eos, front, out, flags):
     """Adds bos and eos (-1: none) to each document that does not have them; returns the number of ids.
 

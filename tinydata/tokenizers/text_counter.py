@@ -6,9 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
-from numba import njit
 
-from tinydata.core.kernels import buffers
+from tinydata.core.kernels import buffers, cached
 from tinydata.tokenizers.base import Tokenizer
 from tinydata.tokenizers.kernels.bpe import char_at, encode, new_scratch
 from tinydata.tokenizers.kernels.cutters import word_at
@@ -142,7 +141,7 @@ def _whole_words(tokenizer: Tokenizer) -> _WholeWords | None:
     return _WholeWords(ids, *join(list(tokenizer.whole_words)), np.concatenate(spelled), word)
 
 
-@njit(cache=True)
+@cached()
 def _flag(data, offsets, may_change, out):
     """may_change uint8[0x110000] -> out bool[docs]: the document contains such a character."""
     for doc in range(len(out)):

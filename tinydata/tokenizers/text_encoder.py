@@ -10,9 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-from numba import njit
 
-from tinydata.core.kernels import buffers, compiled, inlined
+from tinydata.core.kernels import buffers, cached, compiled, inlined
 from tinydata.tokenizers.base import Tokenizer
 from tinydata.tokenizers.kernels.bpe import BPE, SHORT, Scratch, encode, encode_short, new_scratch
 from tinydata.tokenizers.kernels.cutters import section, word_end
@@ -121,7 +120,7 @@ def _concatenated(rows: list[Any]) -> tuple[np.ndarray, np.ndarray]:
     return ids, ends
 
 
-@njit(cache=True)
+@cached()
 def _insert(slots, data, offsets):
     for e in range(len(offsets) - 1):
         s = _hash(data, offsets[e], offsets[e + 1]) & np.uint64(len(slots) - 1)
@@ -158,7 +157,7 @@ def _whole_word(data, start, stop, whole):
     return np.int32(-1)
 
 
-@njit(cache=True)
+@cached()
 def encode_documents(data, offsets, cut, encoder, out, ends):
     """data uint8[bytes], offsets int[docs + 1] -> out int32[n], ends int64[docs + 1].
 

@@ -6,6 +6,8 @@ from typing import Any
 
 from tinydata.core.text import many, table
 
+FEW = 30  # held-out documents on which a measurement says little
+
 
 def trade_off_text(trade: dict[str, Any]) -> str:
     """The trade, before anything is written."""
@@ -41,6 +43,11 @@ def trade_off_text(trade: dict[str, Any]) -> str:
             f"{trip['same_text']} of {trip['documents']} documents decode to the same text as before",
             *lines,
         ]
+        if held["documents"] < FEW:
+            lines.append(
+                f"note: {many(held['documents'], 'document')} are held out: on other text inflation may well be a point"
+                " higher or lower; `tinydata count --heldout 0.2` measures it on more"
+            )
     else:
         lines.append("there is no held-out text, so inflation was not measured")
     return "\n".join([table(rows, {"": "", "before": "before", "after": "after"}), *lines])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from tinydata.core.errors import DONE, QUARANTINED
 from tinydata.core.text import many, seconds, size
 
 
@@ -18,6 +19,14 @@ def summary_text(manifest: dict[str, Any], out: str, took: float) -> str:
         f"{t['heldout_tokens']:,} tokens in {many(t['heldout_documents'], 'document')} are held out\n"
         f"wrote {out} in {seconds(took)} ({size(rate)}/s)"
     )
+
+
+def exit_code(manifest: dict[str, Any]) -> int:
+    """QUARANTINED if some input was not used, be it that its format is not known but it most likely has documents."""
+    from tinydata.formats.strangers import holds_data
+
+    lost = manifest["quarantined"]["documents"] or any(holds_data(path) for path in manifest["skipped_files"])
+    return QUARANTINED if lost else DONE
 
 
 def warnings_text(manifest: dict[str, Any]) -> list[str]:
@@ -40,8 +49,12 @@ def warnings_text(manifest: dict[str, Any]) -> list[str]:
             f"note: {manifest['totals']['masked']:,} masked tokens (no loss, or negative ids) counted as all others"
         )
     if manifest["skipped_files"]:
-        some = ", ".join(manifest["skipped_files"][:3])
-        out.append(f"note: skipped {many(len(manifest['skipped_files']), 'file')} of unknown format: {some}")
+        lost = [path for path in manifest["skipped_files"] if holds_data(path)]
+        some = ", ".join((lost or manifest["skipped_files"])[:3])
+        said = (
+            f"{'warning' if lost else 'note'}: skipped {many(len(manifest['skipped_files']), 'file')} of unknown format"
+        )
+        out.append(f"{said}: {some}" + (f"; {advice(lost)}" if lost else ""))
     for path in manifest.get("encoded_whole", []):
         out.append(f"note: encoding words first differs from the tokenizer's library on {path}; it was encoded whole")
     return out

@@ -36,18 +36,26 @@ def renumber(files: dict[str, bytes], new_id: dict[int, int]) -> dict[str, bytes
 def added_tokens(files: dict[str, bytes]) -> dict[int, str]:
     """{id: text} of the added tokens that any of the files lists."""
     decoder = read(files, "tokenizer_config.json").get("added_tokens_decoder") or {}
-    return {
-        **{i: t for t, i in read(files, "added_tokens.json").items()},
-        **{int(i): t["content"] for i, t in decoder.items()},
-        **{t["id"]: t["content"] for t in read(files, "tokenizer.json").get("added_tokens", [])},
-    }
+    try:
+        return {
+            **{i: t for t, i in read(files, "added_tokens.json").items()},
+            **{int(i): str(t["content"]) for i, t in decoder.items()},
+            **{t["id"]: t["content"] for t in read(files, "tokenizer.json").get("added_tokens", [])},
+        }
+    except (TypeError, ValueError, KeyError, AttributeError):
+        raise TinydataError(
+            "added_tokens_decoder in tokenizer_config.json, or added_tokens, is not a table of ids and tokens",
+            where=next(iter(files)),
+            fix="repair or remove that entry",
+            code=UNREADABLE,
+        ) from None
 
 
 def read(files: dict[str, bytes], name: str) -> Json:
     """The JSON object in one of the files, {} if the file is missing; raises TinydataError for anything else."""
     try:
         value = json.loads(files.get(name, b"{}"))
-    except ValueError:
+    except (ValueError, RecursionError):
         value = None
     if not isinstance(value, dict):
         raise TinydataError(

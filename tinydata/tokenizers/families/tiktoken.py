@@ -21,6 +21,7 @@ import numpy as np
 from tinydata.core.errors import UNREADABLE, TinydataError
 from tinydata.tokenizers.families import hf_files
 from tinydata.tokenizers.families.byte_bpe import CL100K_3, GPT2, LETTER_OF, QWEN, ByteLevelBPE
+from tinydata.tokenizers.families.tokenizer_json import LONGEST, SPARSE
 from tinydata.tokenizers.kernels.bpe import BPE, Symbols, build_pairs
 from tinydata.tokenizers.kernels.implied_merges import code_points, splits
 from tinydata.tokenizers.kernels.merge_tree import merge_parts
@@ -101,6 +102,8 @@ def _read(content: bytes, path: str) -> dict[bytes, int]:
         if line.strip():
             try:
                 token, rank = line.split()
+                if token == b"=":  # the empty token, as some files list it, takes no part in merging
+                    continue
                 ranks[base64.b64decode(token, validate=True)] = int(rank)
             except (ValueError, binascii.Error):
                 raise _no_ranks(f"line {number} is not base64, a space and a rank", path) from None
@@ -108,6 +111,8 @@ def _read(content: bytes, path: str) -> dict[bytes, int]:
         raise _no_ranks("some byte has no rank", path)
     if len(set(ranks.values())) < len(ranks) or min(ranks.values()) < 0:
         raise _no_ranks("a rank occurs twice, or is negative", path)
+    if max(ranks.values()) > len(ranks) + SPARSE or max(map(len, ranks)) > LONGEST:
+        raise _no_ranks(f"ranks up to {max(ranks.values()):,} for {len(ranks):,} tokens, or too long a token", path)
     return ranks
 
 

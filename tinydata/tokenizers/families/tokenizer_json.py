@@ -105,6 +105,40 @@ class TokenizerJson(Native):
         return {"tokenizer_config.json": hf_files.dump(file)}
 
 
+LONGEST = 1 << 14  # bytes of a piece; the longest of known tokenizers have some hundred
+SPARSE = 1 << 16  # ids without a token that a vocabulary may have
+
+
+def check_tokens(config: dict[str, Any], extra: Any, path: str) -> None:
+    """Raises TinydataError unless all tokens are text with ids that may be used as sizes.
+
+    extra: the content of added_tokens.json, {token: id}, if there is one.
+    """
+    added = config.get("added_tokens") or []
+    if not isinstance(added, list) or not all(isinstance(t, dict) for t in added):
+        raise broken("its added_tokens are not a list of objects", path)
+    vocab = config["model"].get("vocab")
+    listed = isinstance(vocab, list)
+    if listed and not all(isinstance(p, list) and len(p) == 2 and isinstance(p[1], int | float) for p in vocab):
+        raise broken("its vocab is not a list of [token, score]", path)
+    if not isinstance(extra, dict):
+        raise broken("added_tokens.json is not an object", path)
+    tokens = [(p[0], i) for i, p in enumerate(vocab)] if listed else list((vocab or {}).items())
+    tokens += [(t.get("content"), t.get("id")) for t in added] + list(extra.items())
+    for text, i in tokens:
+        if not isinstance(text, str) or type(i) is not int or i < 0:
+            raise broken(f"a token {text!r:.40} with id {i!r:.40}", path)
+        try:
+            size = len(text.encode())
+        except UnicodeEncodeError:
+            raise broken(f"token {i} is not valid Unicode (a lone surrogate)", path) from None
+        if size > LONGEST:
+            raise broken(f"token {i} has {size:,} bytes, more than {LONGEST:,}", path)
+    last = max((i for _, i in tokens), default=0)
+    if last > len(tokens) + SPARSE:
+        raise broken(f"its {len(tokens):,} tokens have ids up to {last:,}", path)
+
+
 def check_bpe(model: dict[str, Any], path: str) -> None:
     """Raises TinydataError if the vocabulary or the merges are missing or of the wrong type."""
     vocab, merges = model.get("vocab"), model.get("merges")

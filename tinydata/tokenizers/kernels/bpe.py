@@ -14,10 +14,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
 from tinydata.core.hashing import GOLDEN
-from tinydata.core.kernels import compiled, inlined
+from tinydata.core.kernels import cached, compiled, inlined
 
 NONE = np.int64(1) << np.int64(62)  # the value of a pair that does not merge
 SHORT = 48  # symbols up to which scanning for the best pair beats a heap
@@ -60,7 +59,7 @@ class Scratch(NamedTuple):
     chars: np.ndarray  # int32[n]
 
 
-@njit(cache=True)
+@cached()
 def new_scratch(n):
     """Scratch for words of up to n - 2 bytes."""
     return Scratch(np.empty(n, np.int32), np.empty(n, np.int64), np.empty(n, np.int32))
@@ -160,7 +159,7 @@ def _pop(heap, n):
     return n
 
 
-@njit(cache=True)
+@cached()
 def merge_long(sym, n, pairs, banned):
     """The same with a heap of priority << 32 | position: O(n log n), for long runs without a cut."""
     nxt = np.empty(n, np.int64)
@@ -222,7 +221,7 @@ def char_at(data, i):
     )
 
 
-@njit(cache=True)
+@cached()
 def encode(data, start, stop, prefix, bpe, scratch, banned):
     """Bytes [start, stop) of one word -> ids in scratch.sym[:n]; returns n.
 

@@ -12,11 +12,10 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
 from numba.extending import overload
 
 from tinydata.core.hashing import GOLDEN
-from tinydata.core.kernels import compiled, inlined
+from tinydata.core.kernels import cached, compiled, inlined
 from tinydata.tokenizers.kernels.bpe import char_at
 
 OTHER, LETTER, NUMBER, SPACE = 0, 1, 2, 3
@@ -92,7 +91,7 @@ def pair_slot(a, b, size):
     return np.int64((h >> np.uint64(20)) & np.uint64(size - 1))
 
 
-@njit(cache=True)
+@cached()
 def add_pairs(bits, first, second):
     """Adds pairs of code points, int32[n] each, to the bit set uint8[2**k]."""
     for i in range(len(first)):

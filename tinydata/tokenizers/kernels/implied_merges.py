@@ -9,9 +9,8 @@ from itertools import accumulate
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
-from tinydata.core.kernels import inlined
+from tinydata.core.kernels import cached, inlined
 
 _PRIME = np.uint64(0x100000001B3)
 _MIX = np.uint64(0xFF51AFD7ED558CCD)
@@ -61,7 +60,7 @@ def _find(chars, start, stop, offsets, table):
     return slot
 
 
-@njit(cache=True)
+@cached()
 def _splits(chars, offsets, symbols, is_result, table, out):
     for i in range(len(symbols)):
         table[_find(chars, offsets[i], offsets[i + 1], offsets, table)] = i + 1

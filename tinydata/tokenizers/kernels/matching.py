@@ -12,9 +12,8 @@ from heapq import heappop, heappush
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
-from tinydata.core.kernels import compiled
+from tinydata.core.kernels import cached, compiled
 from tinydata.tokenizers.kernels.bpe import NONE, Pairs, Symbols, build_pairs, merge_of_pair, spell_unknown
 
 UNK_PENALTY = 10.0  # what an unknown character costs more than the worst piece, in both libraries
@@ -162,7 +161,7 @@ def _append(ids, n, out, at):
     return at + n
 
 
-@njit(cache=True)
+@cached()
 def spell_without(m, texts, scratch, out, ends, reachable):
     """The text that each id matches -> the ids that spell it without itself: out int32[n], ends int64[ids + 1].
 
@@ -185,7 +184,7 @@ def spell_without(m, texts, scratch, out, ends, reachable):
         ends[i + 1] = at
 
 
-@njit(cache=True)
+@cached()
 def match_all(m, texts, scratch, out, ends):
     """Each text -> its ids: out int32[n], ends int64[texts + 1]."""
     chars, offsets = texts
@@ -197,7 +196,7 @@ def match_all(m, texts, scratch, out, ends):
         ends[i + 1] = at
 
 
-@njit(cache=True)
+@cached()
 def remove_pieces(m, texts, count, removable, turn, scratch, removed, cost):
     """As `cheapest_first`, with a heap of (turn, cost, -id).
 
@@ -252,13 +251,13 @@ def remove_pieces(m, texts, count, removable, turn, scratch, removed, cost):
                     heappush(heap, (turn[k], _price(k, turn, count, pieces), -np.int64(k)))
 
 
-@njit(cache=True)
+@cached()
 def _price(i, turn, count, pieces):
     """Tokens that removing piece i adds."""
     return count[i] * (pieces[i] - 1) if turn[i] >= 0 else np.int64(0)
 
 
-@njit(cache=True)
+@cached()
 def _list(parts, n, i, removable, first, spelled, following):
     """Adds piece i to the list of each removable piece that spells it."""
     for k in range(n):

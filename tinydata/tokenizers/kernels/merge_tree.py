@@ -11,8 +11,8 @@ from itertools import accumulate
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
+from tinydata.core.kernels import cached
 from tinydata.tokenizers.kernels.bpe import BPE, Scratch, encode, new_scratch
 
 
@@ -37,7 +37,7 @@ def scratch_for(offsets: np.ndarray) -> Scratch:
     return new_scratch(4 * (int(np.diff(offsets).max(initial=0)) + 8))
 
 
-@njit(cache=True)
+@cached()
 def _parents(data, offsets, whole, bpe, scratch, out, ends, reachable):
     at = 0
     for i in range(len(offsets) - 1):
@@ -56,7 +56,7 @@ def _parents(data, offsets, whole, bpe, scratch, out, ends, reachable):
         ends[i + 1] = at
 
 
-@njit(cache=True)
+@cached()
 def spell_all(data, offsets, bpe, scratch, out, ends):
     """Bytes of each piece -> its ids: out int32[n], ends int64[pieces + 1]."""
     at = 0

@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.extending import intrinsic
 
 from tinydata.core.hashing import GOLDEN
-from tinydata.core.kernels import compiled, inlined
+from tinydata.core.kernels import cached, compiled, inlined
 from tinydata.tokenizers.kernels.bpe import SHORT, encode, encode_short, new_scratch
 from tinydata.tokenizers.kernels.cutters import section, word_end
 
@@ -246,7 +246,7 @@ def count_words(data, offsets, groups, first, at, cut, table, counts):
     return len(groups), -1
 
 
-@njit(cache=True)
+@cached()
 def encode_words(table, prefix, bpe, counts, scratch):
     """Encodes each distinct word once and adds its ids times its count: counts int64[groups, ids]."""
     slots, _, entries, arena, state, _ = table

@@ -15,9 +15,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
-from tinydata.core.kernels import compiled, inlined
+from tinydata.core.kernels import cached, compiled, inlined
 from tinydata.verbs.compact.pair_heap import Heap, pop, push
 from tinydata.verbs.compact.pair_index import (
     EMPTY,
@@ -85,7 +84,7 @@ def guess_of_least(counts: np.ndarray, price: np.ndarray) -> int:
     return int(max(price[0], price[met[0]] // 2) if len(met) else price[0])
 
 
-@njit(cache=True)
+@cached()
 def _learn(text, symbols, size, index, price, least, implied, merges):
     """Index of the pairs that occur more than `least` times -> number of merges, which are written to `merges`.
 
@@ -197,7 +196,7 @@ def _add(index, key, position, count, new, n, implied):
     return n
 
 
-@njit(cache=True)
+@cached()
 def _queue(index, heap, new, least, implied):
     """Pairs uint64[n] that a merge added -> Heap: each gets an entry, or is forgotten if it is too rare."""
     counts = np.empty(len(new), np.int64)
@@ -218,7 +217,7 @@ def _current_counts(index, new, least, implied, counts):
             forget(index, s)
 
 
-@njit(cache=True)
+@cached()
 def _heap_of(index):
     """Index -> Heap with an entry for each pair."""
     heap = Heap(np.empty((1 << 12, 2), np.int64), 0)
@@ -237,7 +236,7 @@ class _Pieces(NamedTuple):
     power: np.ndarray  # uint64[LONGEST + 2]: BASE ** k
 
 
-@njit(cache=True)
+@cached()
 def _pieces_of(symbols, size):
     """The first `size` symbols -> _Pieces."""
     slots = 1 << 12

@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
-from tinydata.core.kernels import inlined
+from tinydata.core.kernels import cached, inlined
 
 
 class Heap(NamedTuple):
@@ -31,7 +30,7 @@ def _swap(entries, i, j):
         entries[i, k], entries[j, k] = entries[j, k], entries[i, k]
 
 
-@njit(cache=True)
+@cached()
 def push(heap, count, pair):
     """Heap, count int64, pair uint64 -> Heap with one more entry; its entries are changed in place or moved."""
     entries, i = heap.entries, heap.size
@@ -44,7 +43,7 @@ def push(heap, count, pair):
     return Heap(entries, heap.size + 1)
 
 
-@njit(cache=True)
+@cached()
 def pop(heap):
     """Heap -> Heap without its first entry, in the same memory."""
     entries, size = heap.entries, heap.size - 1

@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
 from tinydata.core.hashing import GOLDEN
-from tinydata.core.kernels import compiled, inlined
+from tinydata.core.kernels import cached, compiled, inlined
 
 LONGEST = 48  # bytes of a learned piece: 16 Chinese characters; longer pieces are boilerplate
 EMPTY = np.uint64(0xFFFFFFFFFFFFFFFF)  # key of a free slot, and of two symbols that must not merge
@@ -61,7 +60,7 @@ def find_slot(keys, key):
     return np.int64(s)
 
 
-@njit(cache=True)
+@cached()
 def count_pairs(text, symbols):
     """training_text.Text, TrainingSymbols -> Index of all pairs that may merge, with counts, without positions."""
     nodes, i = np.empty(0, np.int32), 0
@@ -86,7 +85,7 @@ def _count(text, symbols, index, begin):
     return len(text.ids) - 1
 
 
-@njit(cache=True)
+@cached()
 def frequent_pairs(index, least):
     """Index without positions -> a copy with the pairs of more than `least` occurrences, at most a quarter full."""
     used = (index.counts > least).sum()
@@ -96,7 +95,7 @@ def frequent_pairs(index, least):
     return _resized(index, slots, least)
 
 
-@njit(cache=True)
+@cached()
 def with_positions(index, text, symbols):
     """Index without positions -> the same with a list of all positions of each of its pairs, the last one first."""
     i = 0
@@ -120,7 +119,7 @@ def _list(text, symbols, index, begin):
     return len(text.ids) - 1
 
 
-@njit(cache=True)
+@cached()
 def with_room(index, least):
     """Index -> the same with room for two more pairs and two more positions; pairs are dropped as in `_resized`."""
     if is_full(index):
@@ -128,7 +127,7 @@ def with_room(index, least):
     return _with_more_nodes(index) if lacks_nodes(index) else index
 
 
-@njit(cache=True)
+@cached()
 def _resized(index, slots, least):
     """Index -> the same with `slots` slots, without pairs of at most `least` occurrences that have no positions."""
     keys, counts, heads = np.full(slots, EMPTY, np.uint64), np.zeros(slots, np.int64), np.full(slots, -1, np.int32)
@@ -146,7 +145,7 @@ def _move(index, new, least):
             new.counts[t], new.heads[t] = index.counts[s], index.heads[s]
 
 
-@njit(cache=True)
+@cached()
 def _with_more_nodes(index):
     """Index -> the same with room for twice as many positions."""
     more = np.empty(max(len(index.position), _FIRST), np.int32)
@@ -202,7 +201,7 @@ def forget(index, slot):
     index.heads[slot], index.counts[slot] = -1, 0
 
 
-@njit(cache=True)
+@cached()
 def positions_of(index, slot):
     """-> int32[n]: the positions of the pair in `slot`, the last added first."""
     out = np.empty(_copy_positions(index, slot, np.empty(0, np.int32)), np.int32)

@@ -10,8 +10,8 @@ from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
+from tinydata.core.kernels import cached
 from tinydata.tokenizers.base import BYTE, NORMAL, Tokenizer
 from tinydata.tokenizers.kernels.bpe import encode
 from tinydata.tokenizers.kernels.cutters import LETTER, NUMBER, OTHER, SPACE
@@ -57,7 +57,7 @@ def spelled(words: Words, tokenizer: Tokenizer) -> Spelling:
     return Spelling(*_spelled(words.data, words.offsets, words.first, prefix, tokenizer.bpe, scratch))
 
 
-@njit(cache=True)
+@cached()
 def _spelled(data, offsets, first, prefix, bpe, scratch):
     out = np.empty(len(data) // 2 + 2 * len(first) + 4 * len(scratch.sym), np.int32)
     word = np.empty(len(out), np.int32)
@@ -78,7 +78,7 @@ def _spelled(data, offsets, first, prefix, bpe, scratch):
     return out[:at].copy(), word[:at].copy()
 
 
-@njit(cache=True)
+@cached()
 def tally(ids, word, count, size):
     """ids, word as in Spelling, count int64[words] -> int64[size]: how often each id occurs."""
     out = np.zeros(size, np.int64)
@@ -122,7 +122,7 @@ def merges_are_implied(tokenizer: Tokenizer) -> bool:
     return len(tokenizer.bpe.symbols.by_char) > 0
 
 
-@njit(cache=True)
+@cached()
 def _hash_all(data, offsets, out):
     for i in range(len(out)):
         h = np.uint64(0)

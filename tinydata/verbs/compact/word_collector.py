@@ -10,8 +10,8 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numba import njit
 
+from tinydata.core.kernels import cached
 from tinydata.tokenizers.base import Tokenizer
 from tinydata.tokenizers.kernels.cutters import LETTER, NUMBER, SPACE, Cutter, PairCuts, RunCuts, word_at
 from tinydata.tokenizers.kernels.words import clear
@@ -97,7 +97,7 @@ class WordCollector(TextCounter):
         clear(table)
 
 
-@njit(cache=True)
+@cached()
 def _copy_words(slots, slot_bytes, entries, arena, out, ends, group, count):
     """The words of a table, as `kernels.words.Table` has them -> out uint8[...], ends, group and count of each.
 
@@ -125,7 +125,7 @@ def _copy_words(slots, slot_bytes, entries, arena, out, ends, group, count):
         ends[w] = at
 
 
-@njit(cache=True)
+@cached()
 def _without_flags(data, starts):
     """Keys uint8[...], starts int64[n + 1] -> (uint8[...], int64[n + 1]): the same without the first byte of each."""
     n = len(starts) - 1

@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.extending import intrinsic
 
-from tinydata.core.kernels import compiled, inlined
+from tinydata.core.kernels import cached, compiled, inlined
 from tinydata.tokenizers.kernels.bpe import SHORT, Pairs, build_pairs, merge_long, merge_short
 from tinydata.tokenizers.kernels.cutters import add_pairs, pair_slot
 
@@ -240,7 +240,7 @@ def rewrite_checked(values, offsets, given, none, ids, out, mask, ends, wrong):
         ends[doc + 1] = n
 
 
-@njit(cache=True)
+@cached()
 def merge_learned(ids, ends, mask, pairs, joints):
     """ids uint16 or int32 [n], ends int64[docs + 1], mask bool[n] or bool[0], in place -> new n.
 

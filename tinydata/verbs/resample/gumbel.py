@@ -11,10 +11,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
 from tinydata.core.hashing import GOLDEN, finish
-from tinydata.core.kernels import compiled, inlined
+from tinydata.core.kernels import cached, compiled, inlined
 
 SHIFT = 14  # low bits of a float32 that a bin of losses ignores: 9 bits of the fraction remain, 0.2 % of the value
 BINS = 1 << (32 - SHIFT)
@@ -181,7 +180,7 @@ def tally_ranges(raw, at, range_of, counts):
 # -- units of several sequences ---------------------------------------------------------------
 
 
-@njit(cache=True)
+@cached()
 def unit_losses(units, nll, tokens, reason, before, after, out):
     """units int64[n] (ascending), nll int64[n] (2^-16 nats), tokens[n], reason uint8[n] -> out float32[n].
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
+
+from tinydata.core.kernels import cached
 
 PERIOD = 13  # tokens: the longest pattern whose repetition is looked for, as in OLMo-core's filter
 
@@ -43,7 +44,7 @@ def count(ids: np.ndarray, counts: np.ndarray) -> None:
     _count(ids, counts)
 
 
-@njit(cache=True, nogil=True)
+@cached(nogil=True)
 def _count(ids, counts):
     size = len(counts)
     for i in ids:
@@ -51,7 +52,7 @@ def _count(ids, counts):
             counts[i] += 1
 
 
-@njit(cache=True, nogil=True)
+@cached(nogil=True)
 def _features(rows, rarity, unknown, periodic, unknowns, prior, prior_sd):
     size = len(rarity)
     for r in range(len(rows)):
@@ -72,7 +73,7 @@ def _features(rows, rarity, unknown, periodic, unknowns, prior, prior_sd):
         periodic[r] = longest_repetition(row)
 
 
-@njit(cache=True, nogil=True)
+@cached(nogil=True)
 def longest_repetition(row):
     """ids -> length of the longest run that repeats a pattern of at most PERIOD tokens at least once; 0 without one.
 

@@ -21,11 +21,11 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numba import njit
 
 from tinydata.core import schema
 from tinydata.core.documents import sums_by_domain
 from tinydata.core.errors import TinydataError
+from tinydata.core.kernels import cached
 from tinydata.core.location import Location, read_bytes
 from tinydata.engines.base import Result, Tell
 from tinydata.formats.dataset import Documents, Stream
@@ -233,7 +233,7 @@ def _described(job: Job, numbers: np.ndarray, ids: np.ndarray, documents: Docume
     }
 
 
-@njit(cache=True, nogil=True)
+@cached(nogil=True)
 def _main_domain(starts, domain, numbers, length, sizes, out):
     """-> out int32[n]: the domain with most targets of each sequence; if equal, the first. sizes: zeros[domains]."""
     documents = len(starts)
