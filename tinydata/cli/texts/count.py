@@ -49,12 +49,12 @@ def warnings_text(manifest: dict[str, Any]) -> list[str]:
             f"note: {manifest['totals']['masked']:,} masked tokens (no loss, or negative ids) counted as all others"
         )
     if manifest["skipped_files"]:
-        lost = [path for path in manifest["skipped_files"] if holds_data(path)]
-        some = ", ".join((lost or manifest["skipped_files"])[:3])
-        said = (
-            f"{'warning' if lost else 'note'}: skipped {many(len(manifest['skipped_files']), 'file')} of unknown format"
-        )
-        out.append(f"{said}: {some}" + (f"; {advice(lost)}" if lost else ""))
+        from tinydata.formats.strangers import advice, holds_data
+
+        skipped = manifest["skipped_files"]
+        lost = [path for path in skipped if holds_data(path)]
+        said = f"{'warning' if lost else 'note'}: skipped {many(len(skipped), 'file')} of unknown format"
+        out.append(f"{said}: {', '.join((lost or skipped)[:3])}" + (f"; {advice(lost)}" if lost else ""))
     for path in manifest.get("encoded_whole", []):
         out.append(f"note: encoding words first differs from the tokenizer's library on {path}; it was encoded whole")
     return out

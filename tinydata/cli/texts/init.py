@@ -14,26 +14,19 @@ SHOWN = 6  # domains and files that are named
 
 def corpus_text(corpus: CorpusPlan) -> list[str]:
     """Formats and columns, domains by size, the first document, and what is not read, a line each."""
-    formats = Counter(
-        (s.format, s.columns.text or s.columns.ids, s.columns.domain, s.columns.doc_id) for s in corpus.splits
-    )
     lines = []
-    for (form, body, domain, doc_id), _ in formats.most_common(SHOWN):
-        used = [
-            f"{corpus.kind} in {body!r}",
-            f"domains in {domain!r}" * bool(domain),
-            f"ids in {doc_id!r}" * bool(doc_id),
-        ]
-        lines.append(f"  {form}: {', '.join(filter(None, used))}")
+    for (form, columns), _ in Counter((s.format, s.columns) for s in corpus.splits).most_common(SHOWN):
+        used = {"domains": columns.domain, "ids of documents": columns.doc_id}
+        also = "".join(f", {what} in {name!r}" for what, name in used.items() if name)
+        lines.append(f"  {form}: {corpus.kind} in {columns.text or columns.ids!r}{also}")
     sizes: Counter[str] = Counter()
     for split in corpus.splits:
         if not split.columns.domain:
             sizes[split.domain] += split.bytes
     if sizes:
         named = ", ".join(name for name, _ in sizes.most_common(SHOWN))
-        lines.append(
-            f"  domains by file or folder: {named}" + (f" and {len(sizes) - SHOWN} more" * (len(sizes) > SHOWN))
-        )
+        more = f" and {len(sizes) - SHOWN} more" if len(sizes) > SHOWN else ""
+        lines.append(f"  domains by file or folder: {named}{more}")
     first = next(islice(read(corpus.splits[0], ignore_bad), 1), None)
     if first is not None and len(first):
         text = str(first.column(3)[0].as_py() if corpus.kind == "text" else first.column(3)[0].as_py()[:16])
