@@ -265,6 +265,13 @@ def train_pieces(where: Path, text: list[str], size: int = 2_000, **options: Any
     return where
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """All tests with Spark run in one worker of pytest-xdist: a session costs a JVM, and Python workers of its own."""
+    for item in items:
+        if item.get_closest_marker("spark"):
+            item.add_marker(pytest.mark.xdist_group("spark"))
+
+
 @pytest.fixture(scope="session")
 def spark() -> Iterator[Any]:
     """One Spark session for all tests."""

@@ -228,6 +228,7 @@ def test_examples_run(prepared: Callable[[str], subprocess.CompletedProcess[str]
         assert "Traceback" not in done.stderr
 
 
+@pytest.mark.examples
 @pytest.mark.spark
 def test_example_of_doctor_runs(prepared: Callable[[str], subprocess.CompletedProcess[str]]) -> None:
     """A Spark job for real: Java, then each executor."""

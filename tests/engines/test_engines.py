@@ -476,7 +476,7 @@ def test_ctrl_c(workers: str, slow: tuple[list[str], Path], undisturbed: dict[st
     assert content(slow[1] / out) == undisturbed
 
 
-@pytest.mark.spark
+@pytest.mark.cluster
 def test_ctrl_c_with_spark(spark: Any, slow: tuple[list[str], Path], undisturbed: dict[str, bytes]) -> None:
     """`spark` is asked for so that this is skipped where it cannot run; the session is the subprocess's own."""
     process, said = disturb(slow, "spark-interrupted", send(signal.SIGINT), "--engine", "spark", "--workers", "2")
@@ -578,7 +578,7 @@ def test_spark_submit(
     assert run["command"].startswith("tinydata count --engine spark ")
 
 
-@pytest.mark.spark
+@pytest.mark.cluster
 def test_executors_without_tinydata(spark: Any, corpus: Path, tokenizer: str, tmp_path: Path) -> None:
     """A Python for the workers that has nothing installed: the error says what they need."""
     venv.create(tmp_path / "bare", with_pip=False)

@@ -215,6 +215,8 @@ def read(split: Split, bad: Bad) -> Iterator[pa.RecordBatch]:
     """One split -> batches of TEXT or TOKENS, whose schema metadata has `path` and `name`; calls bad for the rest."""
     try:
         yield from READERS[split.format].read(split, bad)
+    except pa.ArrowCancelled:  # Ctrl-C
+        raise
     except (pa.ArrowException, OSError, EOFError) as e:  # what a reader did not expect must not end the run
         bad(split.start, f"it cannot be read: {' '.join(str(e).split())[:200]}", b"", documents=0, size=split.bytes)
 

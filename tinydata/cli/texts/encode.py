@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from tinydata.core.location import Location
-from tinydata.core.output import MANIFEST
 from tinydata.core.text import many, seconds, size
 
 
 def columns_of_counts(vocab: str, given: dict[str, str]) -> list[str]:
     """A warning if the counts that a vocabulary was chosen from were made with other columns than those `given`."""
     from tinydata.artifacts.artifact import read_json
+    from tinydata.core.location import Location
+    from tinydata.core.output import MANIFEST
 
     inputs = read_json(Location.of(vocab) / MANIFEST).get("inputs")
     out = []
