@@ -266,10 +266,12 @@ def train_pieces(where: Path, text: list[str], size: int = 2_000, **options: Any
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """All tests with Spark run in one worker of pytest-xdist: a session costs a JVM, and Python workers of its own."""
+    """What shares something costly runs in one worker of pytest-xdist: a Spark session, a chain of training runs."""
     for item in items:
         if item.get_closest_marker("spark"):
             item.add_marker(pytest.mark.xdist_group("spark"))
+        elif item.path.name in ("test_lineage.py", "test_engines.py"):
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
 
 
 @pytest.fixture(scope="session")

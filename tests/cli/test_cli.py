@@ -785,6 +785,18 @@ def test_encode_warns_of_other_columns_than_the_counts_were_made_with(corpus: Pa
     assert "warning: counts was counted with --id-column the default, here it is id" in said.err
 
 
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+def test_standard_input_is_a_corpus(pack: Callable[[bytes], bytes], corpus: Path, tokenizer: str, run: Run) -> None:
+    code = "import sys; from tinydata.cli.main import main; main(sys.argv[1:])"
+    command = [sys.executable, "-c", code, "count", "-", "--tokenizer", tokenizer, "-o", "piped", "--json"]
+    done = subprocess.run(command, input=pack(corpus.read_bytes()), capture_output=True)
+    assert done.returncode == DONE, done.stderr
+    assert run(*counting("corpus", "--tokenizer", tokenizer)).code == DONE
+    totals = [json.loads(Path(d, "manifest.json").read_bytes())["totals"] for d in ("piped", "counts")]
+    assert totals[0]["tokens"] == totals[1]["tokens"]
+    assert not Path(json.loads(done.stdout)["options"]["corpus"][0]).exists()
+
+
 def test_flags_win_over_the_file(corpus: Path, tokenizer: str, run: Run) -> None:
     run("init", "corpus", "--tokenizer", "nowhere.json")
     assert not Path("tinydata.toml").exists(), "init opens what it is given"

@@ -121,12 +121,13 @@ def _standard_input() -> str:
     import shutil
     import tempfile
 
-    head = sys.stdin.buffer.peek(8)
+    stdin: Any = sys.stdin.buffer
+    head = stdin.peek(8)
     ending = next((e for magic, e in _MAGIC.items() if head.lstrip(b"\xef\xbb\xbf \n").startswith(magic)), ".txt")
     folder = tempfile.mkdtemp(prefix="tinydata-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     with open(f"{folder}/stdin{ending}", "wb") as f:
-        shutil.copyfileobj(sys.stdin.buffer, f, 1 << 20)
+        shutil.copyfileobj(stdin, f, 1 << 20)
     return f.name
 
 
