@@ -55,6 +55,8 @@ def _read_index(file: Location, changed: int) -> dict[str, Any]:
 def columns(file: Location, wanted: Wanted) -> Columns:
     """Raises OSError for a chunk that is missing or differs from the index, TinydataError if it contains no ids."""
     index = _index(file.parent / INDEX)
+    if not all(isinstance(c, dict) and isinstance(c.get("filename"), str) for c in index["chunks"]):
+        raise OSError(f"{INDEX} is damaged: it lists a chunk without a file name")
     chunks = {c["filename"]: c for c in index["chunks"]}
     if file.name == INDEX:
         missing = sorted(chunks.keys() - {f.name for f in file.parent.children()})
@@ -72,7 +74,8 @@ def columns(file: Location, wanted: Wanted) -> Columns:
 
 
 def _dtype(config: dict[str, Any], file: Location) -> np.dtype:
-    forms = config.get("data_format") or []
+    forms = config.get("data_format")
+    forms = forms if isinstance(forms, list) else []
     kind, _, code = str(forms[0]).partition(":") if len(forms) == 1 else ("", "", "")
     packed = config.get("compression") or config.get("encryption")
     if packed or kind not in DTYPES:
