@@ -83,7 +83,7 @@ def test_two_threads_are_two_writers_and_a_repeated_call_is_not(tmp_path: Path) 
 
 
 def test_another_host_counts_as_dead_without_a_sign_of_life(tmp_path: Path) -> None:
-    lock = tmp_path / ".out.partial" / "lock"
+    lock = tmp_path / ".out.partial" / ".lock"
     lock.parent.mkdir()
     lock.write_text(json.dumps({"host": "elsewhere", "pid": 7}))
     with pytest.raises(TinydataError, match="process 7 on elsewhere"):
@@ -95,7 +95,7 @@ def test_another_host_counts_as_dead_without_a_sign_of_life(tmp_path: Path) -> N
 @pytest.mark.parametrize("content", [b"", b"[]", b"\xff", b'{"host": 1}', b"[" * 1000])
 def test_a_damaged_lock_is_nobodys(tmp_path: Path, content: bytes) -> None:
     (tmp_path / ".out.partial").mkdir()
-    (tmp_path / ".out.partial" / "lock").write_bytes(content)
+    (tmp_path / ".out.partial" / ".lock").write_bytes(content)
     output(tmp_path / "out").publish({}, {})
 
 
@@ -148,3 +148,28 @@ def test_a_directory_deleted_under_the_command_is_named(tmp_path: Path) -> None:
     with pytest.raises(TinydataError, match="was deleted or moved while") as e:
         (out.parts / "a.parquet").write(b"part")
     assert ".out.partial" in e.value.where
+
+
+def test_an_output_finished_meanwhile_is_not_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process publishes between the look at the output and the lock."""
+    first = output(tmp_path / "out")
+    take = Output._lock_output
+
+    def late(self: Output) -> None:
+        if not first.final.exists():
+            first.publish({}, {"x": b"1"})
+        take(self)
+
+    monkeypatch.setattr(Output, "_lock_output", late)
+    with pytest.raises(UpToDate):
+        output(tmp_path / "out")
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["manifest.json", "x"]
+
+
+def test_a_damaged_record_of_an_unfinished_run_is_another_run(tmp_path: Path) -> None:
+    out = output(tmp_path / "out")
+    (out.parts.parent / "command.json").write(b"{")
+    with pytest.raises(TinydataError, match="an unfinished run with other inputs or options"):
+        output(tmp_path / "out")
+    output(tmp_path / "out", force=True).publish({}, {})

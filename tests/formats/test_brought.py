@@ -21,6 +21,7 @@ import pytest
 import zstandard
 
 from tests.formats.test_text_and_ids import megatron_pair
+from tests.formats.test_token_files import mds
 from tinydata.core.errors import TinydataError
 from tinydata.core.quarantine import Unusable
 from tinydata.formats import parquet
@@ -473,3 +474,55 @@ def test_a_flat_directory_of_texts_is_one_domain(tmp_path: Path) -> None:
         (tmp_path / "books" / f"title {n}.txt").write_text("word")
     assert set(Got(tmp_path / "books").domains) == {"books"}
     assert set(Got(tmp_path / "books" / "title 7.txt").domains) == {"title 7"}
+
+
+# -- weighed once, and in linear time ----------------------------------------------------------------
+
+
+def test_a_broken_compressed_shard_weighs_its_samples_once(tmp_path: Path) -> None:
+    rng = random.Random(0)
+    samples = [{"text": rng.randbytes(2000).hex().encode()} for _ in range(3000)]  # several batches
+    mds(tmp_path, {"text": "str"}, samples, "zstd")
+    file = tmp_path / "shard.00000.mds.zstd"
+    content = bytearray(file.read_bytes())
+    content[-5000:-4000] = bytes(1000)
+    file.write_bytes(content)
+    got = Got(tmp_path)
+    assert len(got.bodies) + sum(b.documents for b in got.bad) == len(samples)
+    assert sum(b.bytes for b in got.bad) <= file.stat().st_size
+
+
+def test_a_broken_row_group_weighs_its_bytes_in_the_file(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"text": ["word " * 1000] * 2000}), tmp_path / "a.parquet", compression="zstd")
+    content = bytearray((tmp_path / "a.parquet").read_bytes())
+    content[40:60] = bytes(20)
+    (tmp_path / "a.parquet").write_bytes(content)
+    (bad,) = Got(tmp_path).bad
+    assert 0 < bad.bytes <= len(content)
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.json.gz"])
+def test_a_large_value_in_an_array_takes_linear_time(tmp_path: Path, name: str) -> None:
+    import time
+
+    content = array([{"text": "w" * 30_000_000}, {"text": "end"}])
+    (tmp_path / name).write_bytes(gzip.compress(content, 1) if name.endswith("gz") else content)
+    begun = time.process_time()
+    assert [len(b) for b in Got(tmp_path).bodies] == [30_000_000, 3]
+    assert time.process_time() - begun < 4
+
+
+def test_indented_json_that_begins_with_a_long_text(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_bytes(json.dumps({"text": "w" * 200_000, "id": "x"}, indent=2).encode())
+    assert [len(b) for b in Got(tmp_path).bodies] == [200_000]
+
+
+def test_objects_with_text_inside_are_no_strangers(corpus: Path) -> None:
+    """What has text in a nested column is weighed, not left out."""
+    (corpus / "nested.jsonl").write_bytes(lines([{"data": {"text": "x" * 50}, "id": "1"}] * 50))
+    got = Got(corpus)
+    (bad,) = got.bad
+    assert bad.path.endswith("nested.jsonl") and bad.bytes > 0
+    with pytest.raises(TinydataError) as e:
+        Got(corpus / "nested.jsonl")
+    assert "data.text (text)" in e.value.fix

@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 
 from tinydata.core.errors import UNREADABLE, TinydataError
 from tinydata.core.location import Location
-from tinydata.formats import internevo, jsonl, megatron, parquet, text_lines, token_files
+from tinydata.formats import internevo_lines, jsonl, megatron, parquet, text_lines, token_files
 from tinydata.formats.base import Wanted
 from tinydata.formats.corpus import plan, read
 from tinydata.formats.domain import domain_of
@@ -603,7 +603,7 @@ def parsed(data: bytes) -> tuple[list[list[int]], list[bool]]:
     """What the compiled parser makes of each line, without json's help."""
     starts = jsonl.line_starts(data)
     ids, ends, ok = np.empty(len(data), np.int32), np.empty(len(starts), np.int64), np.empty(len(starts), np.bool_)
-    total = internevo.parse_lines(np.frombuffer(data, np.uint8), starts, ids, ends, ok)
+    total = internevo_lines.parse_lines(np.frombuffer(data, np.uint8), starts, ids, ends, ok)
     assert total == ends[-1]
     return [ids[a:b].tolist() for a, b in pairwise([0, *ends.tolist()])], ok.tolist()
 

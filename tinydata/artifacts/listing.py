@@ -11,7 +11,6 @@ from tinydata.core.errors import TinydataError
 from tinydata.core.location import Location
 from tinydata.core.text import many, size, table
 from tinydata.formats.corpus import plan
-from tinydata.tokenizers.open import open_tokenizer, read_tokenizer
 
 MISSING = "missing"  # `holds` of a path that does not exist
 
@@ -66,6 +65,8 @@ def _tokenizer(path: str) -> dict[str, Any] | None:
     names = [f.name for f in where.children()] if where.is_dir() else [where.name] if where.exists() else []
     if not any(_TOKENIZER_FILES.fullmatch(name) for name in names):
         return None
+    from tinydata.tokenizers.open import open_tokenizer, read_tokenizer  # it loads numba, which a corpus does not need
+
     try:
         tok = open_tokenizer(path)
     except TinydataError as e:

@@ -11,6 +11,7 @@ from tinydata.cli.compact_options import GoalOptions, goal_options
 from tinydata.cli.options import PATH, Run, needed, record, writing
 from tinydata.cli.slice import sliced_model
 from tinydata.cli.texts.compact import curve_text, trade_off_text
+from tinydata.core.errors import UpToDate
 
 
 @click.command(epilog="Example: tinydata compact counts --tokenizer tokenizer.json --vocab 48000 -o vocab")
@@ -86,9 +87,14 @@ def compact(
         return 0
     console.say(text)
     how: dict[str, Any] = {"d_model": d_model, "force": run.force, "choice": choice, "points": points}
-    manifest = verb.compact(counts, tokenizer, needed(out, "-o"), wanted, **how)
-    record(out, began)
-    summary = f"wrote {out}: {', '.join(manifest['files'])}"
+    try:
+        manifest = verb.compact(counts, tokenizer, needed(out, "-o"), wanted, **how)
+        record(out, began)
+        summary = f"wrote {out}: {', '.join(manifest['files'])}"
+    except UpToDate as done:
+        if not model:  # the model may still have to be sliced
+            raise
+        manifest, summary = done.manifest, f"{out} is up to date"
     if model:
         sliced, text = sliced_model(console, model, out, model_out or f"{out.rstrip('/')}-model", force=run.force)
         manifest, summary = {**manifest, "model": sliced}, f"{summary}\n{text}"

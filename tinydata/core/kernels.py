@@ -55,8 +55,8 @@ class _Announcement(numba_events.Listener):
 
     def on_start(self, event: Any) -> None:
         numba_events.unregister("numba:compile", self)
-        where = "once on this machine" if CACHED else "in each process: no directory for a cache is writable"
-        log.info("compiling kernels, %s", where)
+        again = "the next run finds them in a cache" if CACHED else "each process does, as no directory is writable"
+        log.info("compiling kernels; %s", again)
 
     def on_end(self, event: Any) -> None:
         pass

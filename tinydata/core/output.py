@@ -14,7 +14,8 @@ from tinydata.core.manifest import faults
 
 MANIFEST = "manifest.json"
 _STAMPS = ".inputs.json"  # modification times of the inputs; not in the manifest, whose bytes do not depend on them
-_OURS = (MANIFEST, _STAMPS, ".run.json")
+_LOCK = ".lock"
+_OURS = (MANIFEST, _STAMPS, _LOCK, ".run.json")
 
 
 def _verb(where: Location) -> str:
@@ -88,7 +89,20 @@ class Output:
         self._stamps = _stamps(header)
         self._lock: Lock | None = None
         self._check_existing(force)
-        self._claim(force)
+        self._lock_output()
+        try:
+            self._check_existing(force)  # again: another process may have finished it before the lock was free
+            self._claim(force)
+        except BaseException:
+            if {f.name for f in self._hidden.children(recursive=True, hidden=True)} <= {_LOCK}:  # nothing to continue
+                self._hidden.delete()
+            self._release()
+            raise
+
+    def _lock_output(self) -> None:
+        self._hidden.make_dir()
+        if self.rename:
+            self._lock = Lock(f"{self._hidden.absolute}/{_LOCK}")
 
     def _check_existing(self, force: bool) -> None:
         """Raises if the output exists and may not be replaced."""
@@ -110,24 +124,20 @@ class Output:
             (self.final / MANIFEST).delete()
 
     def _claim(self, force: bool) -> None:
-        """Takes the lock, and continues what a killed run left, or begins."""
-        self._hidden.make_dir()
-        if self.rename:
-            self._lock = Lock(f"{self._hidden.absolute}/lock")
+        """Continues what a killed run left, or begins."""
         mark = self._hidden / "command.json"
         wanted = to_json({"header": self.header, "modified": self._stamps})
         if mark.exists() and read_bytes(mark) != wanted:
             if not force:
-                raise self._other_command(json.loads(read_bytes(mark)))
+                raise self._other_command(_json(mark))
             for left in self._hidden.children(recursive=True, hidden=True):
-                if left.name != "lock":
+                if left.name != _LOCK:
                     left.delete()
         self.parts.make_dir()
         if not mark.exists():
             mark.write(wanted)
 
     def _other_command(self, before: dict[str, Any]) -> TinydataError:
-        self._release()
         if before.get("header") == json.loads(to_json(self.header)):
             was = before["modified"]
             edited = [path for path, stamp in self._stamps.items() if was.get(path) != stamp]
@@ -164,7 +174,7 @@ class Output:
     def _edited(self) -> list[str]:
         """Inputs that were modified after the existing output was published."""
         stamps = self.final / _STAMPS
-        was = json.loads(read_bytes(stamps)) if stamps.exists() else self._stamps
+        was = _json(stamps) if stamps.exists() else self._stamps
         return [path for path, stamp in self._stamps.items() if was.get(path) != stamp]
 
     def _write_stamps(self) -> None:
@@ -197,7 +207,7 @@ class Output:
         assert not (wrong := faults(json.loads(to_json(manifest)))), wrong
         self.parts.delete()
         if self.rename:
-            for left in self.place.children():  # leftovers of a killed writer, command.json and the lock
+            for left in self.place.children():  # leftovers of a killed writer, and command.json
                 if left.name not in manifest["files"]:
                     left.delete()
             self._write_stamps()
@@ -207,6 +217,7 @@ class Output:
                 old.delete()
                 self.final.move(old)
             self.place.move(self.final)
+            (self.final / _LOCK).delete()
             old.delete()
         else:
             self._write_stamps()
@@ -214,6 +225,15 @@ class Output:
             self._hidden.delete()
         self._release()
         return manifest
+
+
+def _json(where: Location) -> dict[str, Any]:
+    """A file of this module -> its object; {} if it is damaged."""
+    try:
+        value = json.loads(read_bytes(where))
+    except (ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
 
 
 def _stamps(header: dict[str, Any]) -> dict[str, int]:
@@ -225,7 +245,7 @@ def _stamps(header: dict[str, Any]) -> dict[str, int]:
 
 def _foreign(where: Location) -> list[str]:
     """Paths of the files in an output directory that its manifest does not name."""
-    known = json.loads(read_bytes(where / MANIFEST)).get("files") or {}
+    known = _json(where / MANIFEST).get("files") or {}
     names = [f.path[len(where.path) + 1 :] for f in where.children(recursive=True, hidden=True)]
     return [name for name in names if name not in known and name not in _OURS]
 

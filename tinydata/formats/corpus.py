@@ -27,8 +27,6 @@ from tinydata.formats.writing import DOCUMENTS_ENDING
 
 _COMPANIONS = (".idx", ".meta", ".ds.index", ".ds.metadata", ".loss", "meta.pkl", MANIFEST)  # they describe data files
 _TABLES = ("quarantine.parquet", "pieces.parquet")  # tables in a directory that tinydata wrote, not documents
-
-
 _ONE_DOMAIN = ("txt", "whole_file")
 
 
@@ -109,11 +107,13 @@ def _inspect(file: Location, name: str, wanted: Wanted, given: bool) -> _Inspect
     try:
         columns = READERS[form].columns(file, wanted._replace(domain="") if wanted.domain in hive else wanted)
         ranges = READERS[form].splits(file)
+    except pa.ArrowCancelled:  # Ctrl-C
+        raise
     except NoDocuments:
         return _Inspected(file, name, known=True)
     except NotData as e:
         return _Inspected(file, name, known=False, stranger=str(e))
-    except (pa.ArrowInvalid, OSError) as e:
+    except (pa.ArrowException, OSError, EOFError) as e:
         return _Inspected(file, name, known=True, unreadable=" ".join(str(e).split())[:200])
     except TinydataError as e:
         return _Inspected(file, name, known=True, unreadable=e.what, error=e)
@@ -218,6 +218,10 @@ def read(split: Split, bad: Bad) -> Iterator[pa.RecordBatch]:
     except pa.ArrowCancelled:  # Ctrl-C
         raise
     except (pa.ArrowException, OSError, EOFError) as e:  # what a reader did not expect must not end the run
+        if (
+            isinstance(e, OSError) and not Location.of(split.path).local
+        ):  # it may work the next time: not a lost document
+            raise
         bad(split.start, f"it cannot be read: {' '.join(str(e).split())[:200]}", b"", documents=0, size=split.bytes)
 
 
@@ -281,6 +285,7 @@ def _place(bad: dict[str, Any], corpus: CorpusPlan) -> str:
     return ", ".join(parts) + (f": {bad['excerpt']}" if bad["excerpt"] else "")
 
 
+SAID = 10  # files that are named, of those that are left out or read once
 SAMPLE_BYTES = 64 << 20
 _DISK_PER_BYTE = {"gzip": 0.3, "zstd": 0.28}  # compression of text; used only if no whole file fits into the sample
 
@@ -294,7 +299,11 @@ def notes(corpus: CorpusPlan) -> list[str]:
     return [
         f"note: {note} ({paths[0]}{f' and {len(paths) - 1} more' * (len(paths) > 1)})"
         for note, paths in paths_of.items()
-    ] + [f"note: {text}" for text in corpus.said]
+    ] + _some([f"note: {text}" for text in corpus.said])
+
+
+def _some(lines: list[str]) -> list[str]:
+    return lines if len(lines) <= SAID else [*lines[:SAID], f"note: and {len(lines) - SAID:,} more of this kind"]
 
 
 def ignore_bad(position: int, reason: str, start: bytes, /, *, documents: int = 1, size: int = 0) -> None:

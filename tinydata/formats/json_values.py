@@ -19,6 +19,7 @@ from tinydata.core.location import Location
 from tinydata.formats import jsonl, text_lines
 from tinydata.formats.base import CHAT, Bad, Columns, NoDocuments, NotData, Split, SplitRange, Wanted, choose
 
+HEAD = 1 << 16  # bytes that tell one layout from another
 BATCH = 4 << 20  # characters of JSON in a batch, about
 LARGEST = 1 << 28  # characters of an object: what is not complete after so many is broken
 _ENDINGS = (".json", ".jsonl", ".ndjson")
@@ -30,43 +31,38 @@ def matches(file: Location) -> bool:
     if not text_lines.plain_name(file.name).endswith(_ENDINGS) or not file.size:
         return False
     try:
-        head = next(text_lines.decompressed(file), b"").removeprefix(codecs.BOM_UTF8).lstrip()
+        head = text_lines.first_bytes(file, HEAD)
     except (OSError, EOFError):
         return False
+    whole = len(head) < HEAD
+    head = head.removeprefix(codecs.BOM_UTF8).lstrip()
     line, end, rest = head.partition(b"\n")
     if head[:1] == b"[":  # an array, unless more lines follow one that is complete
         return not (end and rest.strip() and jsonl.is_json(line))
-    return bool(end) and line.strip().startswith(b"{") and _spans_lines(line, rest)
+    return bool(end) and line.strip().startswith(b"{") and not jsonl.is_json(line) and _spans_lines(head, whole)
 
 
-def _spans_lines(line: bytes, rest: bytes) -> bool:
-    """Whether an object that begins in `line` ends in one of the lines after it, as indented JSON does."""
-    if jsonl.is_json(line):
-        return False
-    text = (line + b"\n" + rest).decode("utf-8", "replace")
+def _spans_lines(head: bytes, whole: bool) -> bool:
+    """Whether a file begins with an object that ends in a later line, as indented JSON does; whole: `head` is all."""
+    text = head.decode("utf-8", "replace")
     try:
         json.JSONDecoder().raw_decode(text)
         return True
     except RecursionError:
         return False
-    except json.JSONDecodeError as e:  # the beginning of a large object is not complete either
-        return e.pos >= len(text.rstrip()) - 1 and len(line.strip()) < 1 << 10
+    except json.JSONDecodeError as e:  # the beginning of a large object is not complete, but has no other fault
+        return not whole and (e.pos >= len(text.rstrip()) - 1 or e.msg.startswith("Unterminated string"))
 
 
 def columns(file: Location, wanted: Wanted) -> Columns:
     """The keys of the first objects. Raises NotData for a single object without text, such as dataset_info.json."""
     first: list[Any] = []
     try:
-        first += [v for _, v in islice(_values(file, text_lines.Consumed()), jsonl.INSPECTED)]
-    except (ValueError, RecursionError) as e:  # `read` reports it, if there is anything before it
-        broken = e
-        try:
-            for _, value in _values(file, text_lines.Consumed()):
-                first.append(value)
-        except (ValueError, RecursionError):
-            pass
+        for _, value in islice(_values(file, text_lines.Consumed()), jsonl.INSPECTED):
+            first.append(value)
+    except (ValueError, RecursionError) as e:  # if there is anything before the damage, `read` reports it
         if not first:
-            raise OSError(f"broken JSON: {broken}") from None
+            raise OSError(f"broken JSON: {e}") from None
     objects = [value for value in first if isinstance(value, dict)]
     if not first:
         raise NoDocuments
@@ -133,10 +129,15 @@ def _values(file: Location, consumed: text_lines.Consumed) -> Iterator[tuple[int
     wanted = 0  # characters that `text` should have before the next attempt
     first = True
     while True:
-        while not ended and len(text) - at < max(wanted, 1):
-            data = next(source, b"")
-            ended = not data
-            text, at = text[at:] + decode(data, ended), 0
+        if not ended and len(text) - at < max(wanted, 1):
+            pieces = [text[at:]]  # joined once, however many the next attempt needs
+            missing = max(wanted, 1) - len(pieces[0])
+            while missing > 0 and not ended:
+                data = next(source, b"")
+                ended = not data
+                pieces.append(decode(data, ended))
+                missing -= len(pieces[-1])
+            text, at = "".join(pieces), 0
         before = at
         at = _skip(text, at)
         if at == len(text):

@@ -54,8 +54,11 @@ def types_of(objects: list[dict[str, Any]], wanted: Wanted) -> dict[str, str]:
 
 
 def flat(row: dict[str, Any], wanted: Wanted) -> Iterator[tuple[str, Any]]:
-    """The keys of an object, and the nested ones that the user named with dots."""
+    """The keys of an object, those of text in its objects, and the nested ones that the user named with dots."""
     yield from row.items()
+    for key, value in row.items():
+        if isinstance(value, dict):
+            yield from ((f"{key}.{inner}", v) for inner, v in value.items() if isinstance(v, str))
     for name in (wanted.text, wanted.ids, wanted.domain, wanted.doc_id):
         if "." in name and name not in row and (value := at_path(row, name)) is not None:
             yield name, value

@@ -206,7 +206,7 @@ def read(split: Split, bad: Bad) -> Iterator[pa.RecordBatch]:
         else:
             raw = whole[head.offsets[a] - head.offsets[0] : head.offsets[b] - head.offsets[0]]
         if len(raw) < head.offsets[b] - head.offsets[a]:
-            if b < split.stop:
+            if whole is None and b < split.stop:
                 bad(b, "the samples after unreadable ones", b"", documents=split.stop - b)
             return
         yield from _batch(split, head, raw, a, b, bad)
@@ -231,7 +231,7 @@ def _samples(file: Location, head: Head, a: int, b: int, bad: Bad | None = None)
         return raw
     if bad is None:
         raise OSError(reason)
-    bad(a, reason, b"", documents=b - a, size=count)
+    bad(a, reason, b"", documents=b - a, size=min(count, file.size))
     return b""
 
 

@@ -80,12 +80,16 @@ def splits(file: Location) -> list[SplitRange]:
         meta = pq.read_metadata(f)
     out, first, size = [], 0, 0
     for i in range(meta.num_row_groups):
-        group = meta.row_group(i)
-        size += sum(group.column(c).total_compressed_size for c in range(group.num_columns))
+        size += _on_disk(meta.row_group(i))
         if size >= SPLIT_BYTES or i + 1 == meta.num_row_groups:
             out.append(SplitRange(first, i + 1, size))
             first, size = i + 1, 0
     return out
+
+
+def _on_disk(group: pq.RowGroupMetaData) -> int:
+    """Bytes of a row group in the file."""
+    return sum(group.column(c).total_compressed_size for c in range(group.num_columns))
 
 
 def read(split: Split, bad: Bad) -> Iterator[pa.RecordBatch]:
@@ -105,7 +109,7 @@ def read(split: Split, bad: Bad) -> Iterator[pa.RecordBatch]:
                         row += len(small)
             except (pa.ArrowInvalid, OSError) as e:
                 end = sum(meta.row_group(i).num_rows for i in range(group + 1))
-                size = meta.row_group(group).total_byte_size
+                size = _on_disk(meta.row_group(group))
                 reason = f"row group {group} cannot be read: {' '.join(str(e).split())[:200]}"
                 bad(row, reason, b"", documents=end - row, size=size)
                 row = end

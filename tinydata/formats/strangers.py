@@ -18,11 +18,12 @@ KNOWN = (
     " and token ids in .bin/.idx (Megatron), .bin/.bin.meta (InternEvo), .ds (datatrove), .npy (dolma), .bin (llm.c,"
     " nanoGPT)"
 )
+_WEB, _PACKED = (".warc", ".wet", ".wat", ".arc"), (".zip", ".tar", ".tgz", ".7z", ".rar", ".lz4", ".br", ".lzma", ".z")
+_TABLES = (".xlsx", ".xls", ".ods", ".db", ".sqlite", ".avro", ".orc")
 _INSTEAD = {  # endings of files that are not read, and what makes text of them
-    (".warc", ".wet", ".wat", ".arc"): "extract the text of web archives first, for example with datatrove",
-    (".zip", ".tar", ".tgz", ".7z", ".rar", ".lz4", ".br", ".lzma", ".z"): "unpack archives first; single files may be"
-    " compressed as .gz, .zst, .bz2 or .xz",
-    (".xlsx", ".xls", ".ods", ".db", ".sqlite", ".avro", ".orc"): "write the table as Parquet or CSV first",
+    _WEB: "extract the text of web archives first, for example with datatrove",
+    _PACKED: "unpack archives first; single files may be compressed as .gz, .zst, .bz2 or .xz",
+    _TABLES: "write the table as Parquet or CSV first",
     (".pdf", ".epub", ".docx", ".html", ".htm", ".xml"): "extract the text first",
     (".md", ".rst", ".tex", ".py", ".js", ".c", ".h", ".cpp", ".java", ".go", ".rs"): "read text files of other endings"
     " with --read-as-text, for example '*.md,*.py'",
@@ -36,7 +37,7 @@ def is_about_data(name: str) -> bool:
 
 def holds_data(name: str) -> bool:
     """Whether a file of an unknown format most likely has documents, so that leaving it out is a loss."""
-    return any(plain_name(name).endswith(ends) for ends in list(_INSTEAD)[:3])
+    return plain_name(name).endswith(_WEB + _PACKED + _TABLES)
 
 
 def advice(paths: list[str]) -> str:

@@ -175,6 +175,13 @@ def decompressed(file: Location, consumed: Consumed | None = None) -> Iterator[b
         yield data
 
 
+def first_bytes(file: Location, count: int) -> bytes:
+    """The first bytes of the content of a file, plain or compressed: `count` of them, fewer if there are no more."""
+    kind = codec(file.name)
+    with file.open() as f:
+        return bytes((_decompressed(f, kind) if kind else f).read(count))
+
+
 class Stream:
     """Pieces of bytes as a file to read from, for libraries that want one."""
 

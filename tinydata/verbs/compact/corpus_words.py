@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
+from tinydata.core.documents import masks_by_sign
 from tinydata.core.errors import UNREADABLE, TinydataError
 from tinydata.core.hashing import held_out
 from tinydata.core.kernels import buffers
@@ -102,6 +103,8 @@ def _documents(split: Split, heldout: float, big: Tokenizer, number: dict[str, i
             continue
         body = batch.column("ids")
         offsets, values = body.offsets.to_numpy().astype(np.int64), body.values.to_numpy()
-        outside = np.concatenate([[0], np.cumsum(np.abs(values.astype(np.int64)) >= big.size)])
+        ids = values.astype(np.int64)
+        wrong = (np.abs(ids) >= big.size) | ((ids < 0) & (not masks_by_sign(batch)))
+        outside = np.concatenate([[0], np.cumsum(wrong)])
         rows = rows[outside[offsets[rows + 1]] == outside[offsets[rows]]]
         yield _Documents(decoder(big).texts(values, offsets, rows), domain[rows])
