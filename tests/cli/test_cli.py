@@ -797,6 +797,18 @@ def test_standard_input_is_a_corpus(pack: Callable[[bytes], bytes], corpus: Path
     assert not Path(json.loads(done.stdout)["options"]["corpus"][0]).exists()
 
 
+def test_init_says_what_is_read_and_what_is_not(corpus: Path, tokenizer: str, run: Run) -> None:
+    (corpus.parent / "rest.zip").write_bytes(b"PK" * 500)
+    said = run("init", "corpus", "--tokenizer", tokenizer, "--id-column", "id")
+    assert said.code == DONE
+    assert "jsonl: text in 'text', ids of documents in 'id'" in said.out
+    assert "the first document begins: '" in said.out
+    assert re.search(r"not read: 1 file, \d+% of the bytes: corpus/rest.zip", said.out)
+    said = run("count")
+    assert said.code == QUARANTINED, "most likely it has documents"
+    assert "warning: skipped 1 file of unknown format: corpus/rest.zip; unpack archives first" in said.err
+
+
 def test_flags_win_over_the_file(corpus: Path, tokenizer: str, run: Run) -> None:
     run("init", "corpus", "--tokenizer", "nowhere.json")
     assert not Path("tinydata.toml").exists(), "init opens what it is given"

@@ -943,6 +943,10 @@ def test_compact_takes_the_model_along(
     assert run(*args, "-o", str(tmp_path / "v")) == DONE
     assert manifest(tmp_path / "v-model")["rows"]["after"] == 1_200
     assert f"wrote {tmp_path / 'v-model'} in" in capsys.readouterr().out
+    shutil.rmtree(tmp_path / "v-model")  # as a kill between the two leaves it
+    assert run(*args, "-o", str(tmp_path / "v")) == DONE
+    assert f"{tmp_path / 'v'} is up to date" in capsys.readouterr().out
+    assert manifest(tmp_path / "v-model")["rows"]["after"] == 1_200
     assert run(*args, "-o", str(tmp_path / "w"), "--model-out", str(tmp_path / "m"), "--json") == DONE
     assert json.loads(capsys.readouterr().out)["model"] == manifest(tmp_path / "m")
     (model / "config.json").unlink()
