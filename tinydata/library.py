@@ -26,6 +26,7 @@ from tinydata.formats.base import Wanted
 from tinydata.tokenizers.open import open_tokenizer
 
 Path = str | os.PathLike[str]
+Column = str | Sequence[str]  # of all paths of a corpus, or one for each
 
 
 @dataclass(frozen=True, repr=False)
@@ -123,12 +124,12 @@ def count(
     tokenizer: Path,
     out: Path = "counts",
     *,
-    text_column: str = "",
-    ids_column: str = "",
-    domain_column: str = "",
-    id_column: str = "",
-    dtype: str = "",
-    read_as_text: str = "",
+    text_column: Column = "",
+    ids_column: Column = "",
+    domain_column: Column = "",
+    id_column: Column = "",
+    dtype: Column = "",
+    read_as_text: Column = "",
     heldout: float | None = None,
     max_bad: float = 0.001,
     json_freq: bool = False,
@@ -141,7 +142,8 @@ def count(
 
     corpus: files, directories or patterns, of text or token ids. tokenizer: directory or file of the big tokenizer.
     The columns default to the usual names; dtype is the type of token ids in files that do not declare it; read_as_text
-    names files of which each is one document, "*.md,*.py". heldout: share of the documents to set aside, chosen by a
+    names files of which each is one document, "*.md,*.py". Each of these is one value, or a list of one for each path
+    of the corpus. heldout: share of the documents to set aside, chosen by a
     hash of their id; None: 0.01, and up to 0.1 for a corpus of less than 40 MB. max_bad: share of the documents that
     may be unusable. engine: "local", "spark", a SparkSession, or an engine; workers: processes, 0 for one per core.
 
@@ -156,7 +158,7 @@ def count(
     from tinydata.verbs.count.plan import Settings, heldout_share
 
     paths, big = _paths(corpus), _path(tokenizer)
-    wanted = Wanted(text_column, ids_column, domain_column, id_column, dtype, as_text=read_as_text)
+    wanted = _wanted(text_column, ids_column, domain_column, id_column, dtype, read_as_text)
     found = plan(paths, wanted._replace(**id_facts(loaded(read_tokenizer(big), big))))
     settings = Settings(heldout_share(found) if heldout is None else heldout, wanted, max_bad)
     with connect(engine, workers) as running, progress("count", sum(s.bytes for s in found.splits)) as advance:
@@ -230,12 +232,12 @@ def encode(
     eos: str = "",
     shard_tokens: int = 1 << 27,
     shuffle_seed: int | None = None,
-    text_column: str = "",
-    ids_column: str = "",
-    domain_column: str = "",
-    id_column: str = "",
-    dtype: str = "",
-    read_as_text: str = "",
+    text_column: Column = "",
+    ids_column: Column = "",
+    domain_column: Column = "",
+    id_column: Column = "",
+    dtype: Column = "",
+    read_as_text: Column = "",
     max_bad: float = 0.001,
     engine: Any = "local",
     workers: int = 0,
@@ -256,7 +258,7 @@ def encode(
     from tinydata.verbs.encode.plan import Settings, with_id_facts
 
     small, big = _path(vocab), _path(tokenizer)
-    wanted = Wanted(text_column, ids_column, domain_column, id_column, dtype, as_text=read_as_text)
+    wanted = _wanted(text_column, ids_column, domain_column, id_column, dtype, read_as_text)
     wanted = with_id_facts(wanted, small, big)
     seed = -1 if shuffle_seed is None else shuffle_seed
     settings = Settings(wanted, to, shard_tokens, seed, bos, eos, max_bad)
@@ -380,6 +382,11 @@ def _result(verb: Callable[..., dict[str, Any]], *arguments: Any, **options: Any
 
 def _path(path: Path) -> str:
     return os.fspath(path)
+
+
+def _wanted(text: Column, ids: Column, domain: Column, doc_id: Column, dtype: Column, as_text: Column) -> Wanted:
+    columns = {"text_column": text, "ids_column": ids, "domain_column": domain, "doc_id_column": doc_id}
+    return Wanted.from_given({**columns, "dtype": dtype, "read_as_text": as_text})
 
 
 def _paths(paths: Path | Sequence[Path]) -> list[str]:

@@ -14,14 +14,15 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 import tinydata
-from tinydata.cli.main import cli, main
+from tests.cli.conftest import Run, Said, write
+from tinydata.cli.main import cli
 from tinydata.core.errors import DONE, ENGINE, FIXABLE, QUARANTINED, UNREADABLE, USAGE, TinydataError
 
 SOURCE = Path(tinydata.__file__).parent
@@ -29,33 +30,6 @@ VERBS = sorted(cli.commands)
 ERROR = re.compile(r"error: .+\n(  where: .+\n)?  fix:   .+\n")
 # What takes time to import. --help, and a slip of the pen, need none of it.
 HEAVY = ["numpy", "pyarrow", "numba", "rich", "tokenizers", "sentencepiece", "pyspark", "pandas", "jinja2"]
-
-
-class Said(NamedTuple):
-    """What a command left behind."""
-
-    code: int
-    out: str
-    err: str
-
-
-Run = Callable[..., Said]
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    """Runs a command in this process, through the entry point that the console script has.
-
-    What it says of compiling, the first time, is left out.
-    """
-
-    def command(*args: str) -> Said:
-        with pytest.raises(SystemExit) as left:
-            main(list(args))
-        out, err = capsys.readouterr()
-        return Said(int(left.value.code or 0), out, re.sub("^compiling kernels; .*\n", "", err, flags=re.M))
-
-    return command
 
 
 def fresh(code: str, *args: str, **environment: str | None) -> subprocess.CompletedProcess[str]:
@@ -66,27 +40,11 @@ def fresh(code: str, *args: str, **environment: str | None) -> subprocess.Comple
 
 
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-@pytest.fixture(scope="module")
-def tokenizer(byte_bpe: Path) -> str:
-    return str(byte_bpe / "gpt2" / "tokenizer.json")
-
-
-@pytest.fixture
 def corpus(here: Path, text: list[str]) -> Path:
     """corpus/a.jsonl in the current directory."""
     (here / "corpus").mkdir()
     rows = [{"id": str(n), "text": t, "lines": t.count("\n")} for n, t in enumerate(text)]
     return write(here / "corpus" / "a.jsonl", rows)
-
-
-def write(file: Path, rows: list[dict[str, Any]]) -> Path:
-    file.write_text("".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rows), encoding="utf-8")
-    return file
 
 
 def files_in(folder: Path) -> dict[str, bytes]:

@@ -6,13 +6,13 @@ import time
 
 import click
 
-from tinydata.cli.corpus_options import Columns, columns, max_bad
+from tinydata.cli.corpus_options import Columns, CorpusCommand, columns, max_bad
 from tinydata.cli.options import PATH, Run, given, needed, record, running
 from tinydata.cli.texts.count import exit_code, summary_text, warnings_text
 from tinydata.engines.connect import connect
 
 
-@click.command(epilog="Example: tinydata count corpus/ --tokenizer tokenizer.json -o counts")
+@click.command(cls=CorpusCommand, epilog="Example: tinydata count corpus/ --tokenizer tokenizer.json -o counts")
 @click.argument("corpus", type=PATH, nargs=-1)
 @click.option("--tokenizer", type=PATH, default="", help="Directory or file of the original, large tokenizer.")
 @click.option("-o", "--out", type=PATH, default="", help="Directory for the counts.")

@@ -6,14 +6,14 @@ import time
 
 import click
 
-from tinydata.cli.corpus_options import Columns, columns, max_bad
+from tinydata.cli.corpus_options import Columns, CorpusCommand, columns, max_bad
 from tinydata.cli.options import FORMATS, PATH, Run, given, needed, record, running, typed
 from tinydata.cli.texts.count import exit_code, warnings_text
 from tinydata.cli.texts.encode import columns_of_counts, summary_text
 from tinydata.engines.connect import connect
 
 
-@click.command(epilog="Example: tinydata encode corpus/ --vocab vocab -o shards")
+@click.command(cls=CorpusCommand, epilog="Example: tinydata encode corpus/ --vocab vocab -o shards")
 @click.argument("corpus", type=PATH, nargs=-1)
 @click.option("--vocab", type=PATH, default="", help="Directory that `tinydata compact` wrote, or any tokenizer.")
 @click.option("-o", "--out", type=PATH, default="", help="Directory for the shards.")

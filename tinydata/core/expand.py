@@ -25,6 +25,7 @@ class Found(NamedTuple):
     files: list[tuple[Location, str]]  # and the path relative to the directory, or to the fixed part of the pattern
     unreadable: list[tuple[str, str]]  # (path, reason): what exists there but cannot be opened
     notes: list[str]  # what was left out or looks like a mistake
+    given_by: list[int]  # of each file, the number of the path that it was found with
 
 
 def expand(paths: list[str]) -> Found:
@@ -32,10 +33,10 @@ def expand(paths: list[str]) -> Found:
 
     Raises TinydataError (exit 3) if a path matches nothing; the message names the nearest directory that exists.
     """
-    everything = Found([], [], [])
+    everything = Found([], [], [], [])
     known: dict[object, str] = {}
     taken: set[str] = set()
-    for path in paths:
+    for number, path in enumerate(paths):
         found = _one(path)
         if not found.files and not found.unreadable:
             raise _no_match(Location.of(path))
@@ -49,6 +50,7 @@ def expand(paths: list[str]) -> Found:
             if first == file.path and first not in taken:
                 taken.add(first)
                 everything.files.append((file, name))
+                everything.given_by.append(number)
             else:
                 everything.notes.append(f"{file.path} is given twice, or the same file as {first}; it is read once")
     return everything._replace(notes=[*everything.notes, *_copies(taken)])
@@ -57,14 +59,14 @@ def expand(paths: list[str]) -> Found:
 def _one(path: str) -> Found:
     where = Location.of(path)
     if where.exists():
-        return _below(where) if where.is_dir() else Found([(where, where.name)], [], [])
+        return _below(where) if where.is_dir() else Found([(where, where.name)], [], [], [])
     if not _MAGIC & set(path):
-        return Found([], [], [])
+        return Found([], [], [], [])
     fixed = where
     while _MAGIC & set(fixed.path):
         fixed = fixed.parent
     if not fixed.is_dir():
-        return Found([], [], [])
+        return Found([], [], [], [])
     pattern = tuple(where.path[0 if fixed.path == "." else len(fixed.path) :].strip("/").split("/"))
     pattern = (*pattern, "*") if pattern[-1] == "**" else pattern
     found = _below(fixed, depth=0 if "**" in pattern else len(pattern))
@@ -85,8 +87,8 @@ def _below(where: Location, depth: int = 0) -> Found:
     """All visible files in a directory; depth: levels to look at, 0 for all of them."""
     if not where.local:
         files = where.children(recursive=True)
-        return Found([(f, f.path[len(where.path) :].lstrip("/")) for f in files], [], [])
-    found = Found([], [], [])
+        return Found([(f, f.path[len(where.path) :].lstrip("/")) for f in files], [], [], [])
+    found = Found([], [], [], [])
     for file in _walk(where, "", depth, {}, found):
         found.files.append((where / file, file))
     return found

@@ -6,8 +6,8 @@ depend only on the data, never on the engine or the number of workers.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import NamedTuple, Protocol
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple, Protocol
 
 import pyarrow as pa
 
@@ -53,12 +53,47 @@ class Wanted(NamedTuple):
     vocab: int = 0  # number of ids of the tokenizer; 0: unknown
     eos: int = -1  # its end-of-text id; -1: unknown
     as_text: str = ""  # patterns of file names, separated by commas: each such file is a document
+    each: tuple[Wanted, ...] = ()  # of each path of the corpus, where they differ; vocab and eos are of all
+
+    def of(self, path: int) -> Wanted:
+        """What is wanted of the corpus's path of that number."""
+        return self.each[path]._replace(vocab=self.vocab, eos=self.eos) if self.each else self
 
     @property
-    def given(self) -> dict[str, str]:
-        """The options that the user gave, as a manifest records them: {"text_column": …, "dtype": …}."""
-        names = {n: f"{n}_column" for n in ("text", "ids", "domain", "doc_id")} | {"as_text": "read_as_text"}
-        return {names.get(k, k): v for k, v in self._asdict().items() if v and isinstance(v, str)}
+    def given(self) -> dict[str, str | list[str]]:
+        """The options that the user gave, as a manifest records them: {"text_column": …, "dtype": …}.
+
+        An option with different values for the paths of the corpus is a list.
+        """
+        values = {option: [getattr(w, field) for w in self.each or (self,)] for field, option in _OPTIONS.items()}
+        return {option: v[0] if len(set(v)) == 1 else v for option, v in values.items() if any(v)}
+
+    @classmethod
+    def from_given(cls, options: Mapping[str, Any]) -> Wanted:
+        """The inverse of `given`; other entries of `options` are ignored.
+
+        Raises TinydataError if an option has one value for each of several paths and others have another number.
+        """
+        values: dict[str, Any] = {field: options.get(option) or "" for field, option in _OPTIONS.items()}
+        paths = {len(v) for v in values.values() if not isinstance(v, str)}
+        if not paths:
+            return cls()._replace(**values)
+        if len(paths) > 1:
+            raise TinydataError(
+                "the options of the columns name different numbers of paths",
+                where=", ".join(f"{_OPTIONS[field]} = {v}" for field, v in values.items() if v),
+                fix="write one value for all paths of the corpus, or a list with one for each",
+            )
+        return cls(
+            each=tuple(
+                cls.from_given({_OPTIONS[f]: v if isinstance(v, str) else v[path] for f, v in values.items()})
+                for path in range(paths.pop())
+            )
+        )
+
+
+_OPTIONS = {field: f"{field}_column" for field in ("text", "ids", "domain", "doc_id")}  # as manifests name them
+_OPTIONS |= {"dtype": "dtype", "as_text": "read_as_text"}
 
 
 USUAL = Wanted()

@@ -17,6 +17,7 @@ from tinydata.core.expand import expand
 from tinydata.core.location import Location
 from tinydata.core.output import MANIFEST
 from tinydata.core.quarantine import Unusable, weights
+from tinydata.core.text import many
 from tinydata.formats.base import USUAL, Bad, NoDocuments, NotData, Split, Wanted
 from tinydata.formats.domain import domain_of
 from tinydata.formats.registry import READERS
@@ -38,6 +39,7 @@ class CorpusPlan(NamedTuple):
     unreadable: list[Unusable]  # files that are quarantined entirely
     skipped: list[str]  # files of an unknown format
     said: list[str]  # files that were left out because they are read already, and what looks like a mistake
+    given_by: list[int]  # of each of the files, the number of the path that it was found with
 
     @property
     def kind(self) -> str:
@@ -51,10 +53,15 @@ def plan(paths: list[str], wanted: Wanted = USUAL) -> CorpusPlan:
     Raises TinydataError (exit 3) if there is nothing to read, no file has a known format, a column
     does not exist, or text and token ids are mixed.
     """
-    named, unlisted, said = expand(paths)
+    _check_paths(paths, wanted)
+    named, unlisted, said, given_by = expand(paths)
     given = {Location.of(path).path for path in paths}  # files that the user named are read whatever their name
     with ThreadPoolExecutor(16) as pool:  # on object stores each inspection is a round trip
-        inspected = list(pool.map(lambda pair: _inspect(pair[0], pair[1], wanted, pair[0].path in given), named))
+        tasks = [
+            (file, name, wanted.of(n), file.path in given) for (file, name), n in zip(named, given_by, strict=True)
+        ]
+        inspected = list(pool.map(lambda task: _inspect(*task), tasks))
+    by_path = [n for i, n in zip(inspected, given_by, strict=True) if i.known]
     known = _of_one_kind([i for i in inspected if i.known])
     if (errors := [i.error for i in known if i.error]) and not any(i.splits for i in known):
         raise errors[0]
@@ -67,9 +74,20 @@ def plan(paths: list[str], wanted: Wanted = USUAL) -> CorpusPlan:
         + [_unusable(i.file, i.unreadable) for i in known if i.unreadable is not None],
         skipped=[i.file.path for i in inspected if not i.known and not _accompanies_data(i.file, i.name, names)],
         said=said + strangers,
+        given_by=by_path,
     )
     _check_readable(corpus, paths, [i for i in inspected if i.stranger])
     return corpus
+
+
+def _check_paths(paths: list[str], wanted: Wanted) -> None:
+    """Raises TinydataError if the columns are named path by path, and not for these paths."""
+    if wanted.each and len(wanted.each) != len(paths):
+        raise TinydataError(
+            f"there is a value for each of {many(len(wanted.each), 'path')}; the corpus has {many(len(paths), 'path')}",
+            where=", ".join(f"{name} = {value}" for name, value in wanted.given.items() if isinstance(value, list)),
+            fix="give one value for all paths of the corpus, or one for each, in their order",
+        )
 
 
 def _unusable(file: Location, reason: str) -> Unusable:
@@ -300,6 +318,19 @@ def notes(corpus: CorpusPlan) -> list[str]:
         f"note: {note} ({paths[0]}{f' and {len(paths) - 1} more' * (len(paths) > 1)})"
         for note, paths in paths_of.items()
     ] + _some([f"note: {text}" for text in corpus.said])
+
+
+def not_read(corpus: CorpusPlan) -> list[str]:
+    """CorpusPlan -> which of the files, and what share of the bytes, are of no known format or cannot be read."""
+    lines = []
+    if corpus.skipped:
+        total = sum(s.bytes for s in corpus.splits) + (left := sum(Location.of(p).size for p in corpus.skipped))
+        names = ", ".join(corpus.skipped[:6])
+        lines.append(f"not read: {many(len(corpus.skipped), 'file')}, {left / total:.0%} of the bytes: {names}")
+    if corpus.unreadable:
+        worst = corpus.unreadable[0]
+        lines.append(f"cannot be read: {many(len(corpus.unreadable), 'file')}, such as {worst.path} ({worst.reason})")
+    return lines
 
 
 def _some(lines: list[str]) -> list[str]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from tinydata.core.text import many, seconds, size
 
 
-def columns_of_counts(vocab: str, given: dict[str, str]) -> list[str]:
+def columns_of_counts(vocab: str, given: Mapping[str, Any]) -> list[str]:
     """A warning if the counts that a vocabulary was chosen from were made with other columns than those `given`."""
     from tinydata.artifacts.artifact import read_json
     from tinydata.core.location import Location

@@ -50,8 +50,7 @@ def corpus_words(manifest: dict[str, Any], domains: pa.Table, big: Tokenizer, sm
     corpus cannot be read any more, or has no text outside the held-out documents.
     """
     options = manifest["options"]
-    columns = {n: options[f"{n}_column"] for n in ("text", "ids", "domain", "doc_id") if f"{n}_column" in options}
-    wanted = Wanted(**columns, dtype=options.get("dtype", ""), **id_facts(big))
+    wanted = Wanted.from_given(options)._replace(**id_facts(big))
     try:
         splits = plan(options["corpus"], wanted).splits
     except TinydataError as e:

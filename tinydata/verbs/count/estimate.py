@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from tinydata.core.text import Result, many, seconds, size, visible
-from tinydata.formats.corpus import CorpusPlan, notes, sample_batches
+from tinydata.formats.corpus import CorpusPlan, not_read, notes, sample_batches
 from tinydata.tokenizers.open import load, read_tokenizer
 from tinydata.tokenizers.probe import words_first
 from tinydata.verbs.count.merge import split_parts
@@ -54,6 +54,7 @@ def estimate(corpus_plan: CorpusPlan, tokenizer: str, settings: Settings, worker
         else "",
         f"documents are encoded whole, about 10 times slower: {why}" if why else "",
         f"most frequent in the sample: {top}",
+        *not_read(corpus_plan),
         *notes(corpus_plan),
     ]
     return facts, "\n".join(line for line in lines if line)

@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 from tinydata.core.text import Result, many, seconds, size
-from tinydata.formats.corpus import CorpusPlan, sample_batches
+from tinydata.formats.corpus import CorpusPlan, not_read, sample_batches
 from tinydata.verbs.encode.plan import Settings, job_of, open_target
 from tinydata.verbs.encode.worker import Part
 
@@ -51,5 +51,6 @@ def estimate(corpus_plan: CorpusPlan, corpus: list[str], vocab: str, tokenizer: 
         f" in about {many(facts['shards_estimated'], 'shard')} of {settings.to} (from a sample of {size(disk)})",
         f"about {seconds(took * scale)} on one core",
         f"first ids: {' '.join(map(str, first))}",
+        *not_read(corpus_plan),
     ]
     return facts, "\n".join(lines)
