@@ -181,6 +181,7 @@ def compact(
     method: str = "leaf",
     min_per_domain: int = 0,
     keep_tokens: Sequence[str] = (),
+    drop_tokens: Sequence[str] = (),
     adapt: bool = False,
     d_model: int = 2048,
     curve: bool = False,
@@ -191,7 +192,8 @@ def compact(
     Exactly one of three arguments determines its size: vocab (number of ids), coverage (share of the corpus's tokens
     whose id is kept) or max_inflation (0.02: held-out text may become 2 % longer). tokenizer: the big tokenizer, by
     default the one that `count` used. adapt: learn merges from the corpus, which is read again. d_model: model width,
-    used to report the parameters saved. curve: also measure other sizes and record them in the manifest.
+    used to report the parameters saved. drop_tokens: special or added tokens to remove, as text or as patterns such as
+    "<unused*>". curve: also measure other sizes and record them in the manifest.
 
     >>> vocabulary = td.compact(counts, "vocab", vocab=800)
     >>> vocabulary.tradeoff["dead_pieces"]["after"]
@@ -211,7 +213,7 @@ def compact(
     big = _path(tokenizer) or opened.manifest["tokenizer"]["path"]
     goal = plan.Goal(
         vocab or 0, coverage or 0.0, -1.0 if max_inflation is None else max_inflation,
-        multiple_of, method, min_per_domain, tuple(keep_tokens), adapt,
+        multiple_of, method, min_per_domain, tuple(keep_tokens), adapt, tuple(drop_tokens),
     )  # fmt: skip
     choice = plan.choose(opened, big, goal, d_model=d_model)
     points = plan.curve(choice, opened, d_model) if curve else None

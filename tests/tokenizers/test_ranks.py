@@ -90,6 +90,8 @@ def test_tekken_gives_the_ids_of_tiktoken(shared: Path, text: list[str]) -> None
     names = ["<unk>", "<s>", "</s>", "<SPECIAL_20>", "<SPECIAL_999>"]
     assert [tok.pieces[i].decode() for i in (0, 1, 2, 20, 999)] == names
     assert about_end(tok, end_of_text(tok)) == ["note: each document ends with </s> (id 2)"]
+    for i in (0, 20, 999, *range(size - 1_000, size)):  # the library once took the last ids for the special tokens
+        assert tok.decode([i]) == tok.pieces[i].decode("utf-8", "replace")
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ class GoalOptions:
     max_inflation: float | None
     multiple_of: int
     keep_tokens: str
+    drop_tokens: str
     min_per_domain: int
     method: str
     adapt: bool
@@ -33,12 +34,14 @@ class GoalOptions:
 
     def goal(self, curve: bool) -> Goal:
         """The goal of the verb; a usage error if the options contradict one another."""
-        from tinydata.verbs.compact.plan import Goal, read_keep_tokens
+        from tinydata.verbs.compact.plan import Goal, read_drop_tokens, read_keep_tokens
 
         if self.sized > 1 or not (self.sized or curve):
             raise click.UsageError(
                 "set the size with exactly one of --vocab, --coverage and --max-inflation (--curve compares sizes)"
             )
+        if self.drop_tokens and self.method != "leaf":
+            raise click.UsageError("--drop-tokens does not work with --method frequency")
         if self.adapt and (not self.vocab or self.method != "leaf"):
             raise click.UsageError("--adapt needs --vocab, and does not work with --method frequency")
         return Goal(
@@ -50,6 +53,7 @@ class GoalOptions:
             self.min_per_domain,
             read_keep_tokens(self.keep_tokens),
             self.adapt,
+            read_drop_tokens(self.drop_tokens),
         )
 
 
@@ -79,6 +83,12 @@ goal_options = gathered(
         type=click.Path(),
         default="",
         help="File of tokens that are never removed, one per line, each as its text or as #ID.",
+    ),
+    drop_tokens=click.option(
+        "--drop-tokens",
+        default="",
+        help="Special or added tokens to remove: patterns such as '<unused*>', separated by commas, or a file of them,"
+        " one per line. Tokens that occur in the corpus, or that the tokenizer's files name, are refused.",
     ),
     min_per_domain=click.option(
         "--min-per-domain",

@@ -79,6 +79,13 @@ class BeforeAfter(TypedDict):
     removed: NotRequired[int]
 
 
+class Idle(TypedDict):
+    """Special and added tokens that never occur in the corpus and that nothing names."""
+
+    tokens: int
+    patterns: dict[str, int]  # the most frequent forms of their texts, with * for numbers
+
+
 class Tradeoff(TypedDict):
     """What a compact tokenizer saves (ids, parameters) and what it costs (inflation)."""
 
@@ -88,6 +95,7 @@ class Tradeoff(TypedDict):
     d_model: int
     coverage: float
     predicted_inflation: float | None
+    idle: Idle
     heldout: dict[str, Any] | None  # tokens, bytes per token and inflation, in total and by domain
 
 

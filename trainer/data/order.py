@@ -53,14 +53,14 @@ class Batch(NamedTuple):
     weights: Tensor | None = None  # float32 [B]: weight of each row's loss
 
     def rows(self, start: int, stop: int) -> Batch:
-        return Batch(*(None if x is None else x[start:stop] for x in self))  # type: ignore[arg-type]
+        return Batch(*(None if x is None else x[start:stop] for x in self))
 
     def to(self, device: torch.device) -> Batch:
-        return Batch(*(None if x is None else x.to(device, non_blocking=True) for x in self))  # type: ignore[arg-type]
+        return Batch(*(None if x is None else x.to(device, non_blocking=True) for x in self))
 
     def pinned(self) -> Batch:
         """In page-locked memory."""
-        return Batch(*(None if x is None else x.pin_memory() for x in self))  # type: ignore[arg-type]
+        return Batch(*(None if x is None else x.pin_memory() for x in self))
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Any
 
 from tinydata.core.text import many, table
@@ -40,7 +41,8 @@ def trade_off_text(trade: dict[str, Any]) -> str:
         worst = ", ".join(f"{r['domain']} {r['inflation']:+.2%}" for r in held["domains"][:5])
         lines = [
             f"inflation on held-out text: {held['inflation']:+.2%}; worst: {worst}",
-            f"{trip['same_text']} of {trip['documents']} documents decode to the same text as before",
+            ("" if trip["same_text"] == trip["documents"] else "warning: only ")
+            + f"{trip['same_text']} of {trip['documents']} documents decode to the same text as before",
             *lines,
         ]
         if held["documents"] < FEW:
@@ -50,6 +52,12 @@ def trade_off_text(trade: dict[str, Any]) -> str:
             )
     else:
         lines.append("there is no held-out text, so inflation was not measured")
+    if (reserved := trade["idle"]["tokens"]) > ids["after"] // 100:
+        pattern, number = next(iter(trade["idle"]["patterns"].items()))
+        lines.append(
+            f"note: {reserved:,} special and added tokens, {reserved / ids['after']:.1%} of the ids, never occur in the"
+            f" corpus; --drop-tokens {shlex.quote(pattern)} removes {number:,} of them"
+        )
     return "\n".join([table(rows, {"": "", "before": "before", "after": "after"}), *lines])
 
 

@@ -21,13 +21,16 @@ def dump(value: Any) -> bytes:
 def renumber(files: dict[str, bytes], new_id: dict[int, int]) -> dict[str, bytes]:
     """{name: content}, {old id: new id} -> those of the files above, renumbered."""
     out = {}
+    removed = {text for i, text in added_tokens(files).items() if i not in new_id}
     for name, content in files.items():
         if name == "tokenizer.json":
             out[name] = dump(slice_json(read(files, name), new_id))
         elif name == "tokenizer_config.json":
-            out[name] = dump(_config(read(files, name), new_id))
+            out[name] = dump(_without(_config(read(files, name), new_id), removed))
         elif name == "added_tokens.json":
             out[name] = dump({t: new_id[i] for t, i in read(files, name).items() if i in new_id})
+        elif name == "special_tokens_map.json" and removed:
+            out[name] = dump(_without(read(files, name), removed))
         elif name in ("special_tokens_map.json", "chat_template.jinja"):
             out[name] = content
     return out
@@ -151,3 +154,12 @@ def _config(config: Json, new_id: dict[int, int]) -> Json:
         kept = {new_id[int(i)]: t for i, t in config["added_tokens_decoder"].items() if int(i) in new_id}
         config = {**config, "added_tokens_decoder": {str(i): kept[i] for i in sorted(kept)}}
     return config
+
+
+def _without(config: Json, removed: set[str]) -> Json:
+    """A configuration whose lists of special tokens lack the removed ones."""
+
+    def keeps(token: Any) -> bool:
+        return (token.get("content") if isinstance(token, dict) else token) not in removed
+
+    return {key: [t for t in v if keeps(t)] if isinstance(v, list) else v for key, v in config.items()}

@@ -200,6 +200,7 @@ def _as_json(ranks: dict[bytes, int], known: Encoding, first: int = 0) -> dict[s
     level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
     cut = {"type": "Split", "pattern": {"Regex": known.regex}, "behavior": "Isolated", "invert": False}
     vocab = {_letters(t): first + i for t, i in sorted(ranks.items(), key=lambda kv: kv[1])}
+    vocab |= known.special  # or the library would give them the ids after the last of the vocabulary
     return {
         "version": "1.0",
         "truncation": None,

@@ -27,6 +27,10 @@ class Native:
             native = tokenizers.Tokenizer.from_str(json.dumps(self.config))
         except Exception as e:  # the library raises no narrower class
             raise broken(f"the tokenizers library cannot read it ({e})", next(iter(self.files))) from None
+        for token in self.config.get("added_tokens") or ():  # one that is not in the vocabulary gets the next free id
+            if (given := native.token_to_id(token["content"])) != token["id"]:
+                why = f"{token['content']!r} has the id {token['id']} in it, and {given} in the tokenizers library"
+                raise broken(f"{why}; add it to model.vocab with its id", next(iter(self.files)))
         native.no_padding()
         native.no_truncation()
         return native

@@ -23,6 +23,7 @@ from tinydata.tokenizers.base import ADDED, BYTE, CONTROL, Tokenizer
 from tinydata.tokenizers.base import fingerprint as tokenizer_fingerprint
 from tinydata.tokenizers.open import load, read_tokenizer
 from tinydata.verbs.compact.adapt import Adaptation, adapt
+from tinydata.verbs.compact.drop_tokens import dropped, idle
 from tinydata.verbs.compact.prune import Order, kept, most_frequent, protected, real_size, removal_order
 from tinydata.verbs.compact.tradeoff import Heldout, measure
 
@@ -38,6 +39,7 @@ class Goal(NamedTuple):
     min_per_domain: int = 0
     keep_tokens: tuple[str, ...] = ()
     adapt: bool = False
+    drop_tokens: tuple[str, ...] = ()
 
 
 class Counts(NamedTuple):
@@ -48,6 +50,7 @@ class Counts(NamedTuple):
     train: np.ndarray  # int64[domains, ids], without held-out documents
     heldout: pa.Table  # HELDOUT
     domain_table: pa.Table  # DOMAINS
+    occurs: np.ndarray  # bool[ids], in all documents
 
 
 class Choice(NamedTuple):
@@ -58,6 +61,7 @@ class Choice(NamedTuple):
     keep: np.ndarray  # bool[ids]
     tradeoff: dict[str, Any]  # `trade` of the manifest
     order: Order
+    top: int  # the most ids that it could have: without gaps and dropped tokens
     adapted: Adaptation | None = None
 
 
@@ -71,7 +75,9 @@ def open_counts(path: str) -> Counts:
     train = np.zeros((len(domains), manifest["tokenizer"]["size"]), np.int64)
     which = pc.index_in(rows["domain"], pa.array(domains)).to_numpy()
     train[which, rows["token_id"].to_numpy()] = rows["count"].to_numpy() - rows["heldout"].to_numpy()
-    return Counts(manifest, domains, train, read_table(where / "heldout.parquet"), table)
+    occurs = np.zeros(train.shape[1], np.bool_)
+    occurs[rows["token_id"].to_numpy()] = True
+    return Counts(manifest, domains, train, read_table(where / "heldout.parquet"), table, occurs)
 
 
 def choose(counts: Counts, tokenizer: str, goal: Goal, *, d_model: int = 2048) -> Choice:
@@ -79,10 +85,12 @@ def choose(counts: Counts, tokenizer: str, goal: Goal, *, d_model: int = 2048) -
     big = load(read_tokenizer(tokenizer), tokenizer)
     _same_tokenizer(counts, big, tokenizer)
     tree = big.tree()
-    locked = protected(big, tree, counts.train, goal.keep_tokens, goal.min_per_domain)
-    order = removal_order(big, tree, counts.train.sum(0), locked)
+    drop = dropped(big, goal.drop_tokens, counts.occurs)
+    top = real_size(big) - int(drop.sum())
+    locked = protected(big, tree, counts.train, goal.keep_tokens, goal.min_per_domain) & ~drop
+    order = removal_order(big, tree, counts.train.sum(0), locked, drop)
     heldout = Heldout(counts.heldout, big)
-    size = target_size(big, counts, order, goal, heldout)
+    size = target_size(big, counts, order, goal, heldout, top)
     keep = kept(big, order, size) if goal.method == "leaf" else most_frequent(big, counts.train.sum(0), size)
     adapted = adapt(big, counts.manifest, counts.domain_table, order, locked, size, heldout) if goal.adapt else None
     if adapted:
@@ -91,7 +99,15 @@ def choose(counts: Counts, tokenizer: str, goal: Goal, *, d_model: int = 2048) -
     small = adapted.small if adapted else big.subset(np.flatnonzero(keep))
     tradeoff = measure(big, small, keep, counts.train.sum(0), heldout, d_model)
     tradeoff["predicted_inflation"] = _predicted(order, keep, counts) if goal.method == "leaf" and not adapted else None
-    return Choice(big, small, keep, tradeoff, order, adapted)
+    tradeoff["idle"] = idle(big, counts.occurs | drop)
+    return Choice(big, small, keep, tradeoff, order, top, adapted)
+
+
+def read_drop_tokens(given: str) -> tuple[str, ...]:
+    """Value of --drop-tokens -> its lines: of a file, or, if there is no such file, patterns separated by commas."""
+    if given and not Location.of(given).exists():
+        return tuple(filter(None, given.split(",")))
+    return read_keep_tokens(given)
 
 
 def read_keep_tokens(path: str) -> tuple[str, ...]:
@@ -114,9 +130,9 @@ def _same_tokenizer(counts: Counts, big: Tokenizer, path: str) -> None:
 # -- target size ------------------------------------------------------------------------------
 
 
-def target_size(big: Tokenizer, counts: Counts, order: Order, goal: Goal, heldout: Heldout) -> int:
-    """Goal -> number of ids, a multiple of `multiple_of` (rounded up, never beyond the big tokenizer)."""
-    floor, top = big.size - len(order.removed), real_size(big)
+def target_size(big: Tokenizer, counts: Counts, order: Order, goal: Goal, heldout: Heldout, top: int) -> int:
+    """Goal -> number of ids, a multiple of `multiple_of` (rounded up, never beyond the `top` that there are)."""
+    floor = big.size - len(order.removed)
     if goal.method == "frequency" and not goal.vocab:
         raise TinydataError(
             "--method frequency works only with --vocab: the other targets are found in the order of leaf removal",
@@ -138,7 +154,8 @@ def target_size(big: Tokenizer, counts: Counts, order: Order, goal: Goal, heldou
 def _check_size(size: int, floor: int, top: int, big: Tokenizer) -> None:
     if size > top:
         raise TinydataError(
-            f"--vocab {size:,} is more than the {top:,} ids of the original tokenizer",
+            f"--vocab {size:,} is more than the {top:,} ids of the original tokenizer"
+            + (" without --drop-tokens" if top < real_size(big) else ""),
             fix=f"pass a size below {top:,}, or look at `--curve`",
         )
     if size < floor:
@@ -180,7 +197,7 @@ def curve(
     """Choice and counts -> inflation on held-out text, coverage and parameters at a range of vocabulary sizes."""
     big, order = choice.big, choice.order
     heldout = Heldout(counts.heldout, big)
-    floor, top = big.size - len(order.removed), real_size(big)
+    floor, top = big.size - len(order.removed), choice.top
     train = counts.train.sum(0)
     grid = {round(top * k / 16) for k in (1, 1.5, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14)} | {choice.small.size, top}
     points = []

@@ -63,21 +63,24 @@ def _named(big: Tokenizer, tokens: tuple[str, ...]) -> list[int]:
     return out
 
 
-def removal_order(big: Tokenizer, tree: Tree, count: np.ndarray, locked: np.ndarray) -> Order:
+def removal_order(
+    big: Tokenizer, tree: Tree, count: np.ndarray, locked: np.ndarray, dropped: np.ndarray | None = None
+) -> Order:
     """Tree, count int64[ids], locked bool[ids] -> Order: leaf removal until only locked pieces remain.
 
     For a family that merges, which has one tree, the order is found by sorting. A family that matches spells a removed
-    piece with the pieces that remain (see matching.cheapest_first). Gaps are removed first, then pieces that are never
-    produced.
+    piece with the pieces that remain (see matching.cheapest_first). Gaps and the tokens of `dropped`, bool[ids], are
+    removed first, then pieces that are never produced.
     """
+    first = big.gap if dropped is None else big.gap | dropped
     if isinstance(big, Matching):
-        turn = np.where(big.gap, -2, np.where(tree.reachable, 0, -1))
+        turn = np.where(first, -2, np.where(tree.reachable, 0, -1))
         removed, cost = cheapest_first(big, count, ~locked, turn)
         return Order(removed, np.cumsum(cost))
-    return _by_tree(big, tree, count, locked)
+    return _by_tree(big, tree, count, locked, first)
 
 
-def _by_tree(big: Tokenizer, tree: Tree, count: np.ndarray, locked: np.ndarray) -> Order:
+def _by_tree(big: Tokenizer, tree: Tree, count: np.ndarray, locked: np.ndarray, first: np.ndarray) -> Order:
     """The order of leaf removal, by sorting.
 
     The cost of removing a leaf is its count plus the counts of the pieces merged from it: how often the tokenizer
@@ -94,8 +97,8 @@ def _by_tree(big: Tokenizer, tree: Tree, count: np.ndarray, locked: np.ndarray) 
         highest[i] = max(i, highest[tree.parts[tree.offsets[i] : tree.offsets[i + 1]]].max(initial=0))
     may = np.flatnonzero(~locked)
     turn = _not_before_users(cost, size, tree)
-    # gaps, then pieces that are never produced; of equal cost the higher id, but not before pieces merged from it
-    order = may[np.lexsort((-size[may], -highest[may], turn[may], tree.reachable[may], ~big.gap[may]))]
+    # `first`, then pieces that are never produced; of equal cost the higher id, but not before pieces merged from it
+    order = may[np.lexsort((-size[may], -highest[may], turn[may], tree.reachable[may], ~first[may]))]
     return Order(order.astype(np.int32), np.cumsum(cost[order]))
 
 
