@@ -13,7 +13,7 @@ import sys
 import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -265,13 +265,29 @@ def train_pieces(where: Path, text: list[str], size: int = 2_000, **options: Any
     return where
 
 
+LONGEST_FIRST = ("spark", "test_engines", "test_encode", "test_run", "test_slice", "test_compact", "test_score")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What shares something costly runs in one worker of pytest-xdist: a Spark session, a chain of training runs."""
+    """What shares something costly runs in one worker of pytest-xdist: a Spark session, a tokenizer, a file's fixtures.
+
+    With --no-loadscope-reorder the groups that take longest begin first, so that all workers end together.
+    """
+    groups = {}
     for item in items:
-        if item.get_closest_marker("spark"):
-            item.add_marker(pytest.mark.xdist_group("spark"))
-        elif item.path.name in ("test_lineage.py", "test_engines.py"):
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+        spark = item.get_closest_marker("spark") or item.get_closest_marker("cluster")
+        groups[item] = "spark" if spark else item.path.stem
+        if "tok" in getattr(item, "callspec", _NONE).params:
+            groups[item] = f"tokenizer {item.callspec.params['tok']}"  # type: ignore[attr-defined]
+        item.add_marker(pytest.mark.xdist_group(groups[item]))
+    rank = {name: n for n, name in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: rank.get(groups[item], len(rank)))
+
+
+class _NONE:
+    """Of a test without parameters."""
+
+    params: ClassVar[dict[str, Any]] = {}
 
 
 @pytest.fixture(scope="session")

@@ -174,8 +174,16 @@ def test_counts_are_those_of_the_library(
     assert content(out) == plain
 
 
-@pytest.mark.parametrize("partitions", [1, 2, 7])
-@pytest.mark.parametrize("engine", ENGINES, indirect=True)
+@pytest.mark.parametrize(
+    ("engine", "partitions"),
+    [
+        *(("local-1", n) for n in (1, 2, 7)),
+        ("local-2", 7),
+        pytest.param("spark", 2, marks=pytest.mark.spark),
+        *(pytest.param("spark", n, marks=pytest.mark.cluster) for n in (1, 7)),
+    ],
+    indirect=["engine"],
+)
 def test_same_bytes(
     engine: Any, partitions: int, corpus: Path, tokenizer: str, plain: dict[str, bytes], tmp_path: Path
 ) -> None:

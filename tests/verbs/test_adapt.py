@@ -135,7 +135,7 @@ def letters(size: int) -> TrainingSymbols:
     return TrainingSymbols(np.arange(1, size + 1, dtype=np.uint64), np.ones(size, np.int64), none, none.copy())
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     st.integers(1, 4).flatmap(
         lambda size: st.tuples(

@@ -45,7 +45,6 @@ from tinydata.verbs.encode.encoders import COMPARED
 from tinydata.verbs.encode.plan import Settings
 from tinydata.verbs.encode.rewrite import Rewriter, id_map
 
-ENGINES = ["local-1", "local-2", pytest.param("spark", marks=pytest.mark.spark)]
 TRAINED = ["byte_bpe/gpt2", "byte_bpe/qwen", "byte_bpe/llama3", "spm/plain", "spm/prefix"]
 LOCAL = LocalEngine(1)
 
@@ -360,15 +359,18 @@ def test_a_shard_ends_with_the_document_that_fills_it(corpus: Path, text: list[s
     assert min(want) > 0
 
 
-@pytest.mark.parametrize("engine", ENGINES, indirect=True)
-@pytest.mark.parametrize("seed", [-1, 3])
+@pytest.mark.parametrize(
+    ("engine", "seed"),
+    [("local-1", -1), ("local-2", 3), pytest.param("spark", 3, marks=pytest.mark.spark)],
+    indirect=["engine"],
+)
 def test_the_same_bytes_whatever_runs_where(
     corpus: Path, vocab: str, big: str, tmp_path: Path, engine: Any, seed: int
 ) -> None:
     made(corpus, big, tmp_path / "ids", shard_tokens=20_000)
     for source, name in ((corpus, "text"), (tmp_path / "ids", "rewritten")):
         made(source, vocab, tmp_path / name, shard_tokens=9_000, seed=seed)
-        for partitions in (1, 2, 7):
+        for partitions in (2, 7):
             out = tmp_path / f"{name}-{partitions}"
             made(source, vocab, out, engine, shard_tokens=9_000, seed=seed, partitions=partitions)
             assert content(out) == content(tmp_path / name)

@@ -617,7 +617,10 @@ def test_the_command(shards: Path, run: tuple[Path, pa.Table], tmp_path: Path) -
 
 
 @pytest.mark.spark
-@pytest.mark.parametrize("name", ["spark.task.resource.gpu.amount", "spark.executor.resource.gpu.amount"])
+@pytest.mark.parametrize(
+    "name",
+    ["spark.task.resource.gpu.amount", pytest.param("spark.executor.resource.gpu.amount", marks=pytest.mark.cluster)],
+)
 def test_gpus_are_not_asked_of_a_session_on_this_machine(
     submit: Callable[..., subprocess.CompletedProcess[str]], name: str, shards: Path, model: str, tmp_path: Path
 ) -> None:
