@@ -265,7 +265,17 @@ def train_pieces(where: Path, text: list[str], size: int = 2_000, **options: Any
     return where
 
 
-LONGEST_FIRST = ("spark", "test_engines", "test_encode", "test_run", "test_slice", "test_compact", "test_score")
+# the first two share no kernel, so that no worker waits for what the other compiles
+LONGEST_FIRST = (
+    "spark",
+    "test_run",
+    "test_inherit",
+    "test_parallel",
+    "test_engines",
+    "test_encode",
+    "test_slice",
+    "test_compact",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -466,7 +466,7 @@ def test_ctrl_c_while_workers_start(delay: float, slow: tuple[list[str], Path]) 
     assert len(said.strip().splitlines()) == 1, said
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize("workers", [pytest.param("1", marks=pytest.mark.slow), "2"])
 def test_ctrl_c(workers: str, slow: tuple[list[str], Path], undisturbed: dict[str, bytes]) -> None:
     """Exit code 130 at once, and a message with the command that resumes, which it does."""
     out = f"interrupted-{workers}"

@@ -137,6 +137,6 @@ def small(tok: Tokenizer, cut: Cut, request: pytest.FixtureRequest, tmp_path_fac
     keep = np.flatnonzero(kept(tok, cut.order, max(size, floor)))
     made = tok.subset(keep)
     path = tmp_path_factory.mktemp("small")
-    for name, content in made.files.items():
+    for name, content in made.written().items():
         (path / name).write_bytes(content)
     return Small(made, keep, path)

@@ -48,7 +48,7 @@ def test_the_tokenizer_json_beside_a_unigram_model(matching: Path, tmp_path: Pat
     """With the same ids, and with tokens added behind them, both are cut down; with others, only it is read."""
     model = (matching / "unigram" / "tokenizer.model").read_bytes()
     bare: Any = open_tokenizer(str(matching / "unigram"))
-    every = bare.subset(np.arange(bare.size)).files
+    every = bare.written()
     config = json.loads(every["tokenizer.json"])
     config["added_tokens"].append({**config["added_tokens"][0], "id": bare.size, "content": "<extra_id_0>"})
     both = load({"spiece.model": model, "tokenizer.json": json.dumps(config).encode()})

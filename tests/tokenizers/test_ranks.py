@@ -104,7 +104,8 @@ def test_a_damaged_tekken_json_is_refused(tmp_path: Path, content: bytes) -> Non
 
 
 @pytest.mark.parametrize(("name", "end", "turn"), [
-    ("qwen3", "<|endoftext|>", "<|im_end|>"), ("gptoss", "<|endoftext|>", "<|return|>"),
+    ("qwen3", "<|endoftext|>", "<|im_end|>"),
+    pytest.param("gptoss", "<|endoftext|>", "<|return|>", marks=pytest.mark.slow),
     ("deepseek_v3", "<｜end▁of▁sentence｜>", ""),
 ])  # fmt: skip
 def test_documents_end_with_the_end_of_text_not_of_a_turn(shared: Path, name: str, end: str, turn: str) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.tokenizers.helpers import TRICKY, Small, assert_counted, changed, has_prefix, native, rewrites
+from tests.tokenizers.helpers import TRICKY, Small, assert_counted, changed, native
 from tinydata.tokenizers.base import ADDED, CONTROL, Tokenizer, fingerprint
 from tinydata.tokenizers.families.merging import dead_pieces
 from tinydata.tokenizers.open import open_tokenizer
@@ -106,9 +106,13 @@ def auto(small: Small) -> Any:
 
 def test_transformers_gives_the_same_ids(auto: Any, small: Small, texts: list[str]) -> None:
     assert len(auto) == small.tok.size
-    if rewrites(small.tok):
-        pytest.skip("LlamaTokenizer knows no normalizer, and there is no other class for SentencePiece BPE")
-    texts = [_common(small.tok, t) for t in texts[len(TRICKY) :]]
+    controls = [p.decode() for p, kind in zip(small.tok.pieces, small.tok.kinds, strict=True) if kind == CONTROL]
+    if (
+        small.tok.family == "sentencepiece-unigram"
+    ):  # the library's charsmap takes combining marks after blanks otherwise
+        texts = [text for text in texts if " \u0301" not in text]
+    if small.tok.family.startswith("sentencepiece"):  # to transformers a control token spelled in the text is one
+        texts = [text for text in texts if not any(control in text for control in controls)]
     rows = zip(texts, auto(texts, add_special_tokens=False)["input_ids"], small.tok.encode(texts), strict=True)
     wrong = [row for row in rows if row[1] != row[2]]
     if small.tok.family == "sentencepiece-unigram":
@@ -124,16 +128,3 @@ def _as_good(tok: Tokenizer, a: list[int], b: list[int]) -> bool:
     scores = np.array([p.score for p in getattr(tok, "proto").pieces], np.float64)  # noqa: B009 - of this family only
     sums = scores[a].sum(), scores[b].sum()
     return tok.decode(a) == tok.decode(b) and abs(sums[0] - sums[1]) < 1e-5 * abs(sums[0])
-
-
-def _common(tok: Tokenizer, text: str) -> str:
-    """The text without what transformers reads otherwise than sentencepiece, with the big tokenizer too.
-
-    To it a control token spelled in the text is one, and a text that begins with a blank gets no dummy prefix.
-    """
-    if not tok.family.startswith("sentencepiece"):
-        return text
-    controls = [p.decode() for p, kind in zip(tok.pieces, tok.kinds, strict=True) if kind == CONTROL]
-    for control in controls:
-        text = text.replace(control, "")
-    return text.lstrip(" ") if has_prefix(tok) else text

@@ -487,7 +487,10 @@ def real(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.mark.parametrize("name", REAL)
+ALWAYS = ("internlm", "t5", "tiktoken")
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=() if n in ALWAYS else pytest.mark.slow) for n in REAL])
 def test_real_tokenizers(name: str, shared: Path, real: Path) -> None:
     """To a half and to a third: nothing dead, the same text, and shorter than the most frequent ids give."""
     path = str(shared / "tokenizers" / REAL[name])

@@ -174,6 +174,7 @@ def test_the_command(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert [theirs(t, add_special_tokens=False)["input_ids"] for t in texts] == ours.encode(texts)
 
 
+@pytest.mark.slow
 def test_real_reserved_tokens(shared: Path, text: list[str], tmp_path: Path) -> None:
     """DeepSeek-V3 has 800 placeholders, Mistral's tekken 980 numbered tokens in front of all others."""
     rows = "".join(json.dumps({"text": t}) + "\n" for t in text)

@@ -180,6 +180,7 @@ def test_rows_out_of_order(tmp_path: Path) -> None:
         resample(str(scores), str(tmp_path / "round"), LOCAL, settings())
 
 
+@pytest.mark.slow
 def test_more_than_multinomial_takes(tmp_path: Path) -> None:
     """2^24 + 1 sequences, of which torch.multinomial can draw none."""
     n, part = (1 << 24) + 1, 1 << 20

@@ -616,11 +616,8 @@ def test_the_command(shards: Path, run: tuple[Path, pa.Table], tmp_path: Path) -
 # -- Spark and its GPUs -----------------------------------------------------------------------
 
 
-@pytest.mark.spark
-@pytest.mark.parametrize(
-    "name",
-    ["spark.task.resource.gpu.amount", pytest.param("spark.executor.resource.gpu.amount", marks=pytest.mark.cluster)],
-)
+@pytest.mark.cluster
+@pytest.mark.parametrize("name", ["spark.task.resource.gpu.amount", "spark.executor.resource.gpu.amount"])
 def test_gpus_are_not_asked_of_a_session_on_this_machine(
     submit: Callable[..., subprocess.CompletedProcess[str]], name: str, shards: Path, model: str, tmp_path: Path
 ) -> None:

@@ -84,6 +84,9 @@ class Tokenizer(Protocol):
     def order(self, keep: np.ndarray) -> np.ndarray:
         """keep int[n] -> the same old ids in the order of their new ids."""
 
+    def written(self) -> dict[str, bytes]:
+        """{name: content} of a directory with this tokenizer: `files`, and what other libraries need to read it."""
+
 
 class Extendable(Tokenizer, Protocol):
     """A family that merges can be added to."""

@@ -19,6 +19,7 @@ import numpy as np
 from tinydata.core.errors import UNREADABLE, TinydataError, missing_extra
 from tinydata.tokenizers.base import ADDED, BYTE, CONTROL, NORMAL, SPACE, first_free, places, removable_pieces
 from tinydata.tokenizers.families import hf_files
+from tinydata.tokenizers.families.converted import bpe_files
 from tinydata.tokenizers.families.merging import Merging, character_symbols
 from tinydata.tokenizers.kernels.bpe import Pairs, Symbols, build_pairs
 from tinydata.tokenizers.kernels.cutters import Cutter, PairCuts, add_pairs, atoms
@@ -132,12 +133,15 @@ class SentencePiece:
                 proto.ClearField(field)
         files = {self.main: proto.SerializeToString(deterministic=True)}
         files.update(hf_files.renumber(self.files, new_id))
-        files = files | {n: c for n, c in self.extra_files(proto).items() if n not in files}
         return type(self)(files, proto)
 
-    def extra_files(self, proto: Any) -> dict[str, bytes]:
-        """{name: content} of files that transformers needs with the compact model, unless the big one has them."""
-        return {}
+    def written(self) -> dict[str, bytes]:
+        """As base.Tokenizer: a model that came without Hugging Face's files gets them."""
+        return self.files if "tokenizer_config.json" in self.files else {**self.files, **self.converted()}
+
+    def converted(self) -> dict[str, bytes]:
+        """{name: content} of the Hugging Face files of this model."""
+        raise NotImplementedError
 
 
 class SentencePieceBPE(SentencePiece, Merging):
@@ -206,15 +210,19 @@ class SentencePieceBPE(SentencePiece, Merging):
         return character_symbols(self._names, self.size, self.byte_ids, self.unk)
 
     @cached_property
-    def pairs(self) -> Pairs:
-        """Every way to split a piece into two symbols is a merge; the piece's score is its priority."""
+    def _merges(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """(left, right, result, rank): every way to split a piece into two symbols; the piece's score is its rank."""
         symbols = np.fromiter(self._names.values(), np.int64, len(self._names))
         is_result = symbols < len(self._types)
         is_result[is_result] = np.isin(self._types[symbols[is_result]], (_NORMAL, _UNUSED))
         left, right, result = splits(code_points(list(self._names)), symbols, is_result).T
         scores = -np.array([p.score for p in self.proto.pieces], np.float32)
-        ranks = np.unique(scores, return_inverse=True)[1]
-        return build_pairs(left, right, ranks[result], result)
+        return left, right, result, np.unique(scores, return_inverse=True)[1][result]
+
+    @cached_property
+    def pairs(self) -> Pairs:
+        left, right, result, rank = self._merges
+        return build_pairs(left, right, rank, result)
 
     # -- the compact tokenizer ----------------------------------------------------------------
 
@@ -255,26 +263,18 @@ class SentencePieceBPE(SentencePiece, Merging):
             files["tokenizer.json"] = hf_files.extend_converted(files["tokenizer.json"], at, [p.piece for p in learned])
         return type(self)(files, proto)
 
-    def extra_files(self, proto: Any) -> dict[str, bytes]:
-        return {"tokenizer_config.json": hf_files.dump(self._config())}
-
-    def _config(self) -> dict[str, Any]:
-        """tokenizer_config.json for a tokenizer.model without one, so that AutoTokenizer gives the same ids."""
-        spec = self.proto.normalizer_spec
-        kinds = {t: [p.piece for p in self.proto.pieces if p.type == t] for t in (_UNKNOWN, _CONTROL)}
-        control = set(kinds[_CONTROL])
-        config: dict[str, Any] = {
-            "tokenizer_class": "LlamaTokenizer",
-            "add_bos_token": False,
-            "add_eos_token": False,
-            "add_prefix_space": bool(spec.add_dummy_prefix),
-            "clean_up_tokenization_spaces": False,
-            "legacy": False,
-            "unk_token": kinds[_UNKNOWN][0] if kinds[_UNKNOWN] else None,
-            "bos_token": "<s>" if "<s>" in control else None,
-            "eos_token": "</s>" if "</s>" in control else None,
-        }
-        return config
+    def converted(self) -> dict[str, bytes]:
+        left, right, result, rank = self._merges
+        normal = self._types == _NORMAL
+        inside = max(len(normal) - 1, 0)  # characters without a piece have higher numbers
+        known = (left <= inside) & (right <= inside)
+        known &= normal[np.minimum(left, inside)] & normal[np.minimum(right, inside)] & normal[result]
+        sizes = np.array([len(t) for t in self._texts])
+        order = np.flatnonzero(known)
+        order = order[np.lexsort((sizes[left[order]], result[order], rank[order]))]
+        texts = self._texts
+        merges = [(texts[a], texts[b]) for a, b in zip(left[order].tolist(), right[order].tolist(), strict=True)]
+        return bpe_files(self.proto, merges)
 
 
 def _as_space(chars: np.ndarray) -> np.ndarray:

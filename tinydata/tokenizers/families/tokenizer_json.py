@@ -21,19 +21,33 @@ class Native:
 
     @cached_property
     def _native(self) -> Any:
-        import tokenizers
-
-        try:
-            native = tokenizers.Tokenizer.from_str(json.dumps(self.config))
-        except Exception as e:  # the library raises no narrower class
-            raise broken(f"the tokenizers library cannot read it ({e})", next(iter(self.files))) from None
-        for token in self.config.get("added_tokens") or ():  # one that is not in the vocabulary gets the next free id
-            if (given := native.token_to_id(token["content"])) != token["id"]:
-                why = f"{token['content']!r} has the id {token['id']} in it, and {given} in the tokenizers library"
-                raise broken(f"{why}; add it to model.vocab with its id", next(iter(self.files)))
+        native = self._library(self.config)
+        if self._renumbered(native):  # the library gives an added token that the vocabulary lacks the next free id
+            added = {t["content"]: t["id"] for t in self.config["added_tokens"]}
+            model = self.config["model"]
+            if isinstance(model["vocab"], dict):
+                native = self._library({**self.config, "model": {**model, "vocab": model["vocab"] | added}})
+            if wrong := self._renumbered(native):
+                raise broken(f"the tokenizers library gives {wrong!r} another id than it", next(iter(self.files)))
         native.no_padding()
         native.no_truncation()
         return native
+
+    def _library(self, config: dict[str, Any]) -> Any:
+        import tokenizers
+
+        try:
+            return tokenizers.Tokenizer.from_str(json.dumps(config))
+        except Exception as e:  # the library raises no narrower class
+            raise broken(f"the tokenizers library cannot read it ({e})", next(iter(self.files))) from None
+
+    def _renumbered(self, native: Any) -> str:
+        """The first added token that has another id in the library than in the file; "" if there is none."""
+        added = [t for t in self.config.get("added_tokens") or () if t["content"]]
+        return next((t["content"] for t in added if native.token_to_id(t["content"]) != t["id"]), "")
+
+    def written(self) -> dict[str, bytes]:
+        return self.files
 
     def encode(self, texts: list[str]) -> list[list[int]]:
         return [e.ids for e in self._native.encode_batch_fast(texts, add_special_tokens=False)]

@@ -6,14 +6,12 @@ others, so text that was segmented without the removed pieces is segmented as be
 
 from __future__ import annotations
 
-import base64
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 
 from tinydata.tokenizers.base import NORMAL, SPACE
-from tinydata.tokenizers.families import hf_files
+from tinydata.tokenizers.families.converted import unigram_files
 from tinydata.tokenizers.families.matching import Matching
 from tinydata.tokenizers.families.sentencepiece import SentencePiece
 from tinydata.tokenizers.families.tokenizer_json import TokenizerJson
@@ -62,61 +60,8 @@ class SentencePieceUnigram(Matching, SentencePiece):
     def removable(self) -> np.ndarray:
         return _spellable(super().removable(), self.characters(), len(self.byte_ids) > 0)
 
-    def extra_files(self, proto: Any) -> dict[str, bytes]:
-        """tokenizer.json with the same pieces and scores, since no class of transformers reads every model."""
-        if "tokenizer_config.json" in self.files:
-            return {}
-        control = {p.piece: i for i, p in enumerate(proto.pieces) if p.type in (2, 3)}
-        roles = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>"}
-        config: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
-        config |= {role: t for role, t in roles.items() if t in control}
-        return {
-            "tokenizer.json": hf_files.dump(_as_json(proto, control)),
-            "tokenizer_config.json": hf_files.dump(config),
-        }
-
-
-def _as_json(proto: Any, control: dict[str, int]) -> dict[str, Any]:
-    """A model of type unigram as tokenizer.json: its normalizer as steps, and no pre-tokenizer."""
-    spec = proto.normalizer_spec
-    steps: list[dict[str, Any]] = []
-    if spec.precompiled_charsmap:
-        charsmap = base64.b64encode(spec.precompiled_charsmap).decode()
-        steps.append({"type": "Precompiled", "precompiled_charsmap": charsmap})
-    if spec.remove_extra_whitespaces:
-        steps += [_replace(Regex=rf"\A +|[ {SPACE}]+\z", by=""), _replace(Regex=" {2,}", by=" ")]
-    if spec.add_dummy_prefix:
-        steps.append({"type": "Prepend", "prepend": SPACE})
-    if spec.escape_whitespaces:
-        steps.append(_replace(String=" ", by=SPACE))
-    normal = [p.score for p in proto.pieces if p.type == 1]
-    scores = [len(p.piece.encode()) * max(normal) - 0.1 if p.type == 4 else p.score for p in proto.pieces]
-    fallback = sum(p.type == 6 for p in proto.pieces) == 256
-    decoders: list[dict[str, Any]] = [_replace(String=SPACE, by=" ")]
-    decoders += [{"type": "ByteFallback"}] * fallback + [{"type": "Fuse"}]
-    if spec.add_dummy_prefix:
-        decoders.append({"type": "Strip", "content": " ", "start": 1, "stop": 0})
-    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
-    return {
-        "version": "1.0",
-        "truncation": None,
-        "padding": None,
-        "added_tokens": [{"id": i, "content": t} | flags for t, i in control.items()],
-        "normalizer": {"type": "Sequence", "normalizers": steps} if steps else None,
-        "pre_tokenizer": None,
-        "post_processor": None,
-        "decoder": {"type": "Sequence", "decoders": decoders},
-        "model": {
-            "type": "Unigram",
-            "unk_id": next(i for i, p in enumerate(proto.pieces) if p.type == 2),
-            "vocab": [[p.piece, s] for p, s in zip(proto.pieces, scores, strict=True)],
-            "byte_fallback": fallback,
-        },
-    }
-
-
-def _replace(by: str, **pattern: str) -> dict[str, Any]:
-    return {"type": "Replace", "pattern": pattern, "content": by}
+    def converted(self) -> dict[str, bytes]:
+        return unigram_files(self.proto)
 
 
 class UnigramJson(Matching, TokenizerJson):

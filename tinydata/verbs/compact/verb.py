@@ -33,7 +33,7 @@ def compact(
     counts = open_counts(counts_path)
     choice = choice or choose(counts, tokenizer, goal, d_model=d_model)
     output = Output(out, header(counts_path, counts, tokenizer, choice.big, goal, d_model), force=force)
-    files = dict(choice.small.files)
+    files = dict(choice.small.written())
     files["idmap.parquet"] = table_bytes(idmap(choice))
     if choice.adapted:
         files["learned.parquet"] = table_bytes(learned_table(choice.big, choice.adapted))
