@@ -278,6 +278,7 @@ LONGEST_FIRST = (
 )
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What shares something costly runs in one worker of pytest-xdist: a Spark session, a tokenizer, a file's fixtures.
 

@@ -62,7 +62,7 @@ def test_rank_files_that_are_refused(ranks: Path, tmp_path: Path) -> None:
     refused(unknown(tmp_path / "a", ("made.tiktoken", content)), "its name is not a known one")
     refused(unknown(tmp_path / "b", ("gpt2.tiktoken", content)), "2,500 ranks instead of the 50,256 of that name")
     refused(unknown(tmp_path / "c", ("x.tiktoken", b"version https://git-lfs.github.com/spec/v1")), "line 1 is not")
-    refused(unknown(tmp_path / "d", ("x.tiktoken", b"IQ== 0\nIg== 1\n")), "some byte has no rank")
+    refused(unknown(tmp_path / "d", ("x.tiktoken", b"IQ== 0\nIg== 1\n")), "the byte 0x00 has no rank")
     refused(unknown(tmp_path / "e", ("x.tiktoken", content + b"AAAAAA== 7\n")), "twice")
     other = (ranks / "made" / "tokenizer.json").read_bytes().replace(b'"the"', b'"thx"')
     refused(unknown(tmp_path / "f", ("made.tiktoken", content), ("tokenizer.json", other)), "other tokens or ids")
@@ -70,6 +70,62 @@ def test_rank_files_that_are_refused(ranks: Path, tmp_path: Path) -> None:
     assert (
         open_tokenizer(str(tmp_path / "a")).size == open_tokenizer(str(tmp_path / "a" / "made.tiktoken")).size == 2503
     )
+
+
+# -- a regex and special tokens that the user gives ------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["mine.tiktoken", "tiktoken.model", "tokenizer.model"])
+def test_a_regex_and_special_tokens_beside_the_ranks(name: str, ranks: Path, texts: list[str], tmp_path: Path) -> None:
+    """As tiktoken itself with these arguments, also of special tokens behind a gap, and of a compact one."""
+    tiktoken = pytest.importorskip("tiktoken")
+    content = (ranks / "made" / "made.tiktoken").read_bytes()
+    given = {"pat_str": bytebpe.CL100K_3, "special_tokens": {"<|endoftext|>": 2_500, "<|far|>": 2_600}}
+    here = unknown(tmp_path / "here", (name, content), ("tiktoken.json", json.dumps(given).encode()))
+    tok: Any = open_tokenizer(str(here))
+    assert (tok.family, tok.size, int(tok.gap.sum()), tok.why_not) == ("tiktoken", 2_601, 99, "")
+    pairs = (line.split() for line in content.split(b"\n")[:-1])
+    merging = {base64.b64decode(token): int(rank) for token, rank in pairs}
+    reference = tiktoken.Encoding("it", mergeable_ranks=merging, **given)
+    more = [*texts, "a<|far|>b<|endoftext|>"]
+    assert tok.encode(more) == [reference.encode(t, allowed_special="all") for t in more]
+    assert open_tokenizer(str(here / name)).encode(more) == tok.encode(more)
+    keep = np.flatnonzero(~tok.gap & ~(tok.removable() & (np.arange(tok.size) > 1_500)))
+    small = tok.subset(keep)
+    again = open_tokenizer(str(unknown(tmp_path / "small", *small.written().items())))
+    assert again.encode(more) == small.encode(more)
+    assert again.pieces[-2:] == [b"<|endoftext|>", b"<|far|>"]
+    assert again.decode(again.encode(more)[-1]) == more[-1]
+
+
+def test_a_tiktoken_json_without_a_regex_is_refused(ranks: Path, tmp_path: Path) -> None:
+    content = (ranks / "made" / "made.tiktoken").read_bytes()
+    for k, given in enumerate((b"{}", b'{"pat_str": 3}', b'{"pat_str": "a", "special_tokens": {"x": "1"}}')):
+        here = unknown(tmp_path / str(k), ("x.tiktoken", content), ("tiktoken.json", given))
+        refused(here, "tiktoken.json does not say how text is cut")
+
+
+def test_bytes_that_no_text_has_need_no_rank(ranks: Path, tmp_path: Path, texts: list[str]) -> None:
+    tok: Any = open_tokenizer(str(ranks / "made"))
+    lines = (ranks / "made" / "made.tiktoken").read_bytes().split(b"\n")
+    some = [line for line in lines if line[:5] not in (b"wA== ", b"wQ== ", b"/w== ")]  # 0xC0, 0xC1, 0xFF
+    assert len(some) == len(lines) - 3
+    given = json.dumps({"pat_str": tok._regex}).encode()
+    fewer = open_tokenizer(str(unknown(tmp_path / "a", ("x.tiktoken", b"\n".join(some)), ("tiktoken.json", given))))
+    texts = [t for t in texts if "<|" not in t]
+    assert fewer.encode(texts) == tok.encode(texts)
+    assert (counted(fewer, texts)[0][:2_500] == counted(tok, texts)[0][:2_500]).all()
+
+
+def test_llama_3_as_it_was_published(tmp_path: Path) -> None:
+    """Its tokenizer.model is a rank file, whose special tokens are known by the number of ranks."""
+    letters = [bytes([b]) for b in range(256)]
+    pieces = letters + [b"%06d" % k for k in range(128_000 - 256)]
+    lines = b"".join(base64.b64encode(piece) + b" %d\n" % rank for rank, piece in enumerate(pieces))
+    tok = open_tokenizer(str(unknown(tmp_path / "a", ("tokenizer.model", lines))))
+    assert (tok.family, tok.size) == ("tiktoken", 128_256)
+    assert tok.encode(["<|begin_of_text|><|end_of_text|><|eot_id|>"]) == [[128_000, 128_001, 128_009]]
+    assert tok.pieces[edges(tok).eos] == b"<|end_of_text|>"
 
 
 # -- tekken.json and the token that ends a document -------------------------------------------------

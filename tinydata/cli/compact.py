@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,6 +12,9 @@ from tinydata.cli.options import PATH, Run, needed, record, writing
 from tinydata.cli.slice import sliced_model
 from tinydata.cli.texts.compact import curve_text, trade_off_text
 from tinydata.core.errors import UpToDate
+
+if TYPE_CHECKING:  # they import numpy, which --help does not need
+    from tinydata.verbs.compact.plan import Choice, Counts
 
 
 @click.command(epilog="Example: tinydata compact counts --tokenizer tokenizer.json --vocab 48000 -o vocab")
@@ -91,6 +94,7 @@ def compact(
         manifest = verb.compact(counts, tokenizer, needed(out, "-o"), wanted, **how)
         record(out, began)
         summary = f"wrote {out}: {', '.join(manifest['files'])}"
+        summary = "\n".join(filter(None, [summary, _as_transformers(out, choice, opened)]))
     except UpToDate as done:
         if not model:  # the model may still have to be sliced
             raise
@@ -100,3 +104,12 @@ def compact(
         manifest, summary = {**manifest, "model": sliced}, f"{summary}\n{text}"
     console.result(manifest, summary)
     return 0
+
+
+def _as_transformers(out: str, choice: Choice, counts: Counts) -> str:
+    """What transformers, if it is installed, makes of the vocabulary."""
+    from tinydata.core.location import Location
+    from tinydata.tokenizers.transformers_check import compared_with_transformers
+
+    texts = [text for text in counts.heldout["text"].slice(0, 64).to_pylist() if len(text) < 1 << 16]
+    return compared_with_transformers(out, choice.small, texts) if Location.of(out).local else ""

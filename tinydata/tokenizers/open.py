@@ -11,6 +11,7 @@ from tinydata.core.location import Location, list_files, read_bytes
 from tinydata.tokenizers.base import Tokenizer, fingerprint
 from tinydata.tokenizers.families import hf_files
 from tinydata.tokenizers.families.sentencepiece import SentencePieceBPE, parse_model
+from tinydata.tokenizers.families.tiktoken import Tiktoken, from_tekken, is_ranks
 from tinydata.tokenizers.families.tokenizer_json import broken, check_bpe, check_tokens, read_json
 
 
@@ -37,6 +38,7 @@ _MORE_FILES = (
     "chat_template.jinja",
     "generation_config.json",
     "config.json",
+    "tiktoken.json",
 )
 _HUB = "hf://"
 _HUB_FILES = ("tokenizer*", "*.model", "vocab.*", "merges.txt", "*.tiktoken", *_MORE_FILES)
@@ -90,8 +92,9 @@ def read_tokenizer(path: str) -> dict[str, bytes]:
         if not merges.exists():
             raise _no_merges(where.parent)
         files["merges.txt"] = read_bytes(merges)
-    if where.name.endswith(".tiktoken") and (where.parent / "tokenizer.json").exists():
-        files["tokenizer.json"] = read_bytes(where.parent / "tokenizer.json")
+    if where.name.endswith(".tiktoken") or (where.name.endswith(".model") and is_ranks(files[where.name])):
+        beside = [where.parent / name for name in ("tokenizer.json", "tokenizer_config.json", "tiktoken.json")]
+        files |= {file.name: read_bytes(file) for file in beside if file.exists()}
     return files
 
 
@@ -134,19 +137,15 @@ def load(files: dict[str, bytes], path: str = "") -> Tokenizer:
     """{name: content} -> Tokenizer; workers receive the contents, not a path."""
     name = next(iter(files))
     if name == "tekken.json":
-        from tinydata.tokenizers.families.tiktoken import from_tekken
-
         return load(from_tekken(files[name], path), path)
     if name.endswith(".json"):
         from tinydata.tokenizers.families.byte_bpe import ByteLevelBPE
 
         return ByteLevelBPE.from_vocab_merges(files, path) if "merges.txt" in files else from_json(files, path)
+    if name.endswith(".tiktoken") or (name.endswith(".model") and is_ranks(files[name])):
+        return Tiktoken.from_ranks(files, path)
     if name.endswith(".model"):
         return read_model(files, path)
-    if name.endswith(".tiktoken"):
-        from tinydata.tokenizers.families.tiktoken import Tiktoken
-
-        return Tiktoken.from_ranks(files, path)
     if name.endswith("vocab.txt"):
         from tinydata.tokenizers.families.wordpiece import WordPiece
 

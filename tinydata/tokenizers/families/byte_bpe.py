@@ -170,7 +170,7 @@ class ByteLevelBPE(Native, Merging):
             return "its pre-tokenizer is not one of the known ones"
         if model.get("dropout") or model.get("continuing_subword_prefix") or model.get("end_of_word_suffix"):
             return "its model uses dropout, a continuing-subword prefix or an end-of-word suffix"
-        if any(c not in self._vocab for c, b in BYTE_OF.items() if b not in _NEVER_IN_UTF8):
+        if any(c not in self._vocab for c, b in BYTE_OF.items() if b not in NEVER_IN_UTF8):
             return "it lacks some of the byte symbols that UTF-8 text needs"
         raw = {t["content"] for t in self._added if not t["normalized"]}
         late = {s for s, t in zip(self._literals, self._added, strict=True) if t["normalized"]}
@@ -271,7 +271,7 @@ def _alphabet() -> dict[str, int]:
 
 BYTE_OF = _alphabet()
 LETTER_OF = {b: c for c, b in BYTE_OF.items()}
-_NEVER_IN_UTF8 = {0xC0, 0xC1, *range(0xF5, 0x100)}  # GPT-NeoX has no symbols for these
+NEVER_IN_UTF8 = {0xC0, 0xC1, *range(0xF5, 0x100)}  # GPT-NeoX has no symbols for these
 
 
 def _to_bytes(text: str) -> bytes:

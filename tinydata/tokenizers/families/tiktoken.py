@@ -1,11 +1,13 @@
 """tiktoken's rank files (`*.tiktoken`): base64 bytes, a space and the rank on each line; the rank is the id.
 
 Merges are implied: two neighbors merge if their concatenation has a rank, the lowest first. A word that
-has a rank itself is looked up, not merged. How text is cut into words and which special tokens exist is
-not in the file, but in a tokenizer.json in its directory, or known from its documented name.
+has a rank itself is looked up, not merged. How text is cut into words and which special tokens exist is not in the
+file, but in a tokenizer.json or a tiktoken.json in its directory, or known from its documented name. A tiktoken.json
+has two arguments of tiktoken.Encoding, {"pat_str": "…", "special_tokens": {"<|endoftext|>": 100257}}.
 With canonical merges (for each piece only the last merge that produces it) the tokenizers library gives
 the same ids as tiktoken, so it does the encoding. Source: openai/tiktoken src/lib.rs,
-tiktoken_ext/openai_public.py; openai/whisper tokenizer.py; Qwen-7B tokenization_qwen.py.
+tiktoken_ext/openai_public.py; openai/whisper tokenizer.py; Qwen-7B tokenization_qwen.py; meta-llama/llama3
+llama/tokenizer.py.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import re
 from itertools import pairwise
 from typing import Any, NamedTuple, Self
 
@@ -20,7 +23,7 @@ import numpy as np
 
 from tinydata.core.errors import UNREADABLE, TinydataError
 from tinydata.tokenizers.families import hf_files
-from tinydata.tokenizers.families.byte_bpe import CL100K_3, GPT2, LETTER_OF, QWEN, ByteLevelBPE
+from tinydata.tokenizers.families.byte_bpe import CL100K_3, GPT2, LETTER_OF, NEVER_IN_UTF8, QWEN, ByteLevelBPE
 from tinydata.tokenizers.families.tokenizer_json import LONGEST, SPARSE
 from tinydata.tokenizers.kernels.bpe import BPE, Symbols, build_pairs
 from tinydata.tokenizers.kernels.implied_merges import code_points, splits
@@ -63,6 +66,13 @@ ENCODINGS = {
     ),
     "multilingual": Encoding(50257, GPT2, {_END: 50257}),  # Whisper's other special tokens differ by model
 }
+_RESERVED = [f"<|reserved_special_token_{k}|>" for k in range(251)]
+_LLAMA3 = (  # the names of 3.0; later models name some of the reserved ones
+    *("<|begin_of_text|>", "<|end_of_text|>", *_RESERVED[:4], "<|start_header_id|>", "<|end_header_id|>"),
+    *(_RESERVED[4], "<|eot_id|>", *_RESERVED[5:]),
+)
+ENCODINGS["tokenizer.model"] = Encoding(128000, CL100K_3, {t: 128000 + k for k, t in enumerate(_LLAMA3)})
+_CONFIG = "tiktoken.json"
 
 
 class Tiktoken(ByteLevelBPE):
@@ -80,7 +90,8 @@ class Tiktoken(ByteLevelBPE):
             _check_same_vocab(config, ranks, path)
             config["model"]["ignore_merges"] = True
         else:
-            config = _as_json(ranks, _encoding(name.removesuffix(".tiktoken"), len(ranks), path))
+            known = _given(files, path) or _encoding(name.removesuffix(".tiktoken"), len(ranks), path)
+            config = _as_json(ranks, known)
         return cls(files, config)
 
     def _with(self, config: dict[str, Any], new_id: dict[int, int]) -> Self:
@@ -91,7 +102,7 @@ class Tiktoken(ByteLevelBPE):
             for i, piece in enumerate(small.pieces)
             if i not in added and not small.gap[i]
         )
-        name = next(n for n in self.files if n.endswith(".tiktoken"))
+        name = next(iter(self.files))
         return type(self)({name: b"".join(lines), **small.files}, small.config)
 
 
@@ -107,8 +118,8 @@ def _read(content: bytes, path: str) -> dict[bytes, int]:
                 ranks[base64.b64decode(token, validate=True)] = int(rank)
             except (ValueError, binascii.Error):
                 raise _no_ranks(f"line {number} is not base64, a space and a rank", path) from None
-    if any(bytes([b]) not in ranks for b in range(256)):
-        raise _no_ranks("some byte has no rank", path)
+    if missing := [b for b in range(256) if bytes([b]) not in ranks and b not in NEVER_IN_UTF8]:
+        raise _no_ranks(f"the byte {missing[0]:#04x} has no rank", path)
     if len(set(ranks.values())) < len(ranks) or min(ranks.values()) < 0:
         raise _no_ranks("a rank occurs twice, or is negative", path)
     if max(ranks.values()) > len(ranks) + SPARSE or max(map(len, ranks)) > LONGEST:
@@ -142,11 +153,36 @@ def from_tekken(content: bytes, path: str) -> dict[str, bytes]:
     special = listed or dict(enumerate(_TEKKEN))
     names = {special.get(i, f"<SPECIAL_{i}>"): i for i in range(first)}
     ranks = {token: rank for rank, token in rows}
-    if len(names) < first or len(ranks) < size - first or any(bytes([b]) not in ranks for b in range(256)):
+    if (
+        len(names) < first
+        or len(ranks) < size - first
+        or any(bytes([b]) not in ranks for b in range(256) if b not in NEVER_IN_UTF8)
+    ):
         raise _no_ranks("tekken.json has too few tokens, one of them twice, or a byte without a rank", path)
     tokenizer = _as_json(ranks, Encoding(len(ranks), regex, names), first)
     edges = {"bos_token": special.get(1, "<s>"), "eos_token": special.get(2, "</s>"), "add_bos_token": True}
     return {"tokenizer.json": json.dumps(tokenizer).encode(), "tokenizer_config.json": json.dumps(edges).encode()}
+
+
+def is_ranks(content: bytes) -> bool:
+    """Whether a file begins as a rank file does, whatever its name."""
+    return re.match(rb"[A-Za-z0-9+/]+=* \d+\r?\n", content[:200]) is not None
+
+
+def _given(files: dict[str, bytes], path: str) -> Encoding | None:
+    """What a tiktoken.json in the directory says; None: there is none."""
+    if _CONFIG not in files:
+        return None
+    given = hf_files.read(files, _CONFIG)
+    special = {**{text: i for i, text in hf_files.added_tokens(files).items()}, **(given.get("special_tokens") or {})}
+    if not isinstance(given.get("pat_str"), str) or not all(isinstance(i, int) and i >= 0 for i in special.values()):
+        raise TinydataError(
+            "tiktoken.json does not say how text is cut into words",
+            where=str(path),
+            fix='write {"pat_str": REGEX, "special_tokens": {TEXT: ID}}, as the arguments of tiktoken.Encoding',
+            code=UNREADABLE,
+        )
+    return Encoding(0, given["pat_str"], special)
 
 
 def _encoding(name: str, ranks: int, path: str) -> Encoding:
@@ -157,14 +193,16 @@ def _encoding(name: str, ranks: int, path: str) -> Encoding:
     raise TinydataError(
         f"how this rank file's text is cut into words is not in the file, and not known: {why}",
         where=str(path),
-        fix="put its tokenizer.json into the same directory, or rename the file to its documented name: "
-        + ", ".join(f"{n}.tiktoken" for n in ENCODINGS),
+        fix="put its tokenizer.json into the same directory, or a tiktoken.json with arguments of tiktoken.Encoding,"
+        ' {"pat_str": REGEX, "special_tokens": {TEXT: ID}}; or rename the file to its documented name: '
+        + ", ".join(n if "." in n else f"{n}.tiktoken" for n in ENCODINGS),
         code=UNREADABLE,
     )
 
 
 def _check_same_vocab(config: dict[str, Any], ranks: dict[bytes, int], path: str) -> None:
-    vocab = config.get("model", {}).get("vocab")
+    added = {t["content"] for t in config.get("added_tokens") or ()}
+    vocab = {text: i for text, i in ((config.get("model") or {}).get("vocab") or {}).items() if text not in added}
     if vocab != {_letters(token): rank for token, rank in ranks.items()}:
         raise TinydataError(
             "the tokenizer.json in the directory of the rank file has other tokens or ids",
@@ -184,7 +222,7 @@ def canonical_merges(ranks: dict[bytes, int]) -> list[list[bytes]]:
     texts = code_points([t.decode("latin-1") for t in tokens])
     ids = np.array([ranks[t] for t in tokens], np.int64)
     left, right, result = splits(texts, ids, np.ones(len(ids), np.bool_)).T
-    by_byte = np.array([ranks[bytes([b])] for b in range(256)], np.int32)
+    by_byte = np.array([ranks.get(bytes([b]), -1) for b in range(256)], np.int32)
     empty = np.zeros(0, np.int32)
     symbols = Symbols(by_byte, empty, empty, empty, 0, int(ids.max()) + 1)
     bpe = BPE(symbols, build_pairs(left, right, result, result))
