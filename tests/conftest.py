@@ -13,7 +13,7 @@ import sys
 import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 
@@ -266,39 +266,33 @@ def train_pieces(where: Path, text: list[str], size: int = 2_000, **options: Any
 
 
 # the first two share no kernel, so that no worker waits for what the other compiles
-LONGEST_FIRST = (
-    "spark",
-    "test_run",
-    "test_inherit",
-    "test_parallel",
-    "test_engines",
-    "test_encode",
-    "test_slice",
-    "test_compact",
-)
+LONGEST_FIRST = ("spark", "test_run", "test_inherit", "test_engines", "test_encode", "test_slice", "test_compact")
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
+def shared_by(nodeid: str) -> str:
+    """What a test shares with others that is costly, so that they run in one worker: Spark, a tokenizer, fixtures."""
+    file, _, name = nodeid.partition("::")
+    if "spark" in name:
+        return "spark"
+    if file.startswith("tests/tokenizers") and "[" in name:
+        return name.partition("[")[2].rstrip("]").partition("-")[0]
+    return Path(file).stem
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    from xdist.scheduler import LoadScopeScheduling
+
+    class OneWorkerForWhatIsShared(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return shared_by(nodeid)
+
+    return OneWorkerForWhatIsShared(config, log)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What shares something costly runs in one worker of pytest-xdist: a Spark session, a tokenizer, a file's fixtures.
-
-    With --no-loadscope-reorder the groups that take longest begin first, so that all workers end together.
-    """
-    groups = {}
-    for item in items:
-        spark = item.get_closest_marker("spark") or item.get_closest_marker("cluster")
-        groups[item] = "spark" if spark else item.path.stem
-        if "tok" in getattr(item, "callspec", _NONE).params:
-            groups[item] = f"tokenizer {item.callspec.params['tok']}"  # type: ignore[attr-defined]
-        item.add_marker(pytest.mark.xdist_group(groups[item]))
+    """What takes longest begins first, so that all workers end together."""
     rank = {name: n for n, name in enumerate(LONGEST_FIRST)}
-    items.sort(key=lambda item: rank.get(groups[item], len(rank)))
-
-
-class _NONE:
-    """Of a test without parameters."""
-
-    params: ClassVar[dict[str, Any]] = {}
+    items.sort(key=lambda item: rank.get(shared_by(item.nodeid), len(rank)))
 
 
 @pytest.fixture(scope="session")

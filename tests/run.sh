@@ -13,4 +13,4 @@ ruff format --check .
 mypy
 lint-imports
 export OMP_NUM_THREADS=1 # a worker per core already; more threads wait for each other, spinning
-pytest -m 'not cluster and not slow and not examples' -n auto --maxprocesses 4 --dist loadgroup --no-loadscope-reorder "$@"
+pytest -m 'not cluster and not slow and not examples' -n auto --maxprocesses 4 --dist loadscope --no-loadscope-reorder "$@"

@@ -423,7 +423,7 @@ def test_resumed_with_other_partitions(
 
 
 @pytest.mark.spark
-def test_resumed_with_the_other_engine(
+def test_resumed_with_spark(
     spark: Any,
     slow: tuple[list[str], Path],
     killed: Path,

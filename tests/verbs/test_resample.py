@@ -152,7 +152,9 @@ def test_the_same_everywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
             assert (kept(tmp_path / f"{unit}-{k}") == kept(tmp_path / f"{unit}-0")).all()
 
 
-@pytest.mark.parametrize(("workers", "partitions"), [(1, 2), (2, 7), pytest.param(0, 3, marks=pytest.mark.spark)])
+@pytest.mark.parametrize(
+    ("workers", "partitions"), [(1, 2), (2, 7), pytest.param(0, 3, marks=pytest.mark.spark, id="spark")]
+)
 def test_the_same_bytes(
     workers: int, partitions: int, tmp_path: Path, small_groups: None, request: pytest.FixtureRequest
 ) -> None:
