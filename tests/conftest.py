@@ -266,7 +266,7 @@ def train_pieces(where: Path, text: list[str], size: int = 2_000, **options: Any
 
 
 # the first two share no kernel, so that no worker waits for what the other compiles
-LONGEST_FIRST = ("spark", "test_run", "test_inherit", "test_engines", "test_encode", "test_slice", "test_compact")
+LONGEST_FIRST = ("spark", "test_run", "test_inherit", "test_engines", "test_encode", "test_slice", "test_score")
 
 
 def shared_by(nodeid: str) -> str:

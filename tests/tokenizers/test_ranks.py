@@ -117,6 +117,21 @@ def test_bytes_that_no_text_has_need_no_rank(ranks: Path, tmp_path: Path, texts:
     assert (counted(fewer, texts)[0][:2_500] == counted(tok, texts)[0][:2_500]).all()
 
 
+def test_a_rank_may_be_missing(ranks: Path, tmp_path: Path, texts: list[str]) -> None:
+    """As in p50k_base, whose rank 50256 is the special token's; what follows is merged all the same."""
+    tiktoken = pytest.importorskip("tiktoken")
+    tok: Any = open_tokenizer(str(ranks / "made"))
+    lines = [line.split() for line in (ranks / "made" / "made.tiktoken").read_bytes().split(b"\n")[:-1]]
+    moved = {base64.b64decode(token): int(rank) + (int(rank) >= 700) for token, rank in lines}
+    content = b"".join(base64.b64encode(token) + b" %d\n" % rank for token, rank in moved.items())
+    given = {"pat_str": tok._regex, "special_tokens": {"<|endoftext|>": 700}}
+    files = ("x.tiktoken", content), ("tiktoken.json", json.dumps(given).encode())
+    reference = tiktoken.Encoding("it", mergeable_ranks=moved, **given)
+    found = open_tokenizer(str(unknown(tmp_path / "a", *files)))
+    assert found.encode(texts) == [reference.encode(t, allowed_special="all") for t in texts]
+    assert found.tree().reachable.all()
+
+
 def test_llama_3_as_it_was_published(tmp_path: Path) -> None:
     """Its tokenizer.model is a rank file, whose special tokens are known by the number of ranks."""
     letters = [bytes([b]) for b in range(256)]

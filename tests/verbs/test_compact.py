@@ -487,7 +487,7 @@ def real(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-ALWAYS = ("internlm", "t5", "tiktoken")
+ALWAYS = ("internlm", "t5")
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=() if n in ALWAYS else pytest.mark.slow) for n in REAL])

@@ -28,6 +28,9 @@ class StopRequest:
     received: bool = False
 
 
+_STOP = [getattr(signal, name) for name in ("SIGTERM", "SIGUSR1", "SIGINT") if hasattr(signal, name)]
+
+
 @contextmanager
 def stop_signals() -> Iterator[StopRequest]:
     """Catches the signals; the request says whether one was received."""
@@ -37,7 +40,7 @@ def stop_signals() -> Iterator[StopRequest]:
         request.received = True
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
-    old = {s: signal.signal(s, handle) for s in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)}
+    old = {s: signal.signal(s, handle) for s in _STOP}
     try:
         yield request
     finally:

@@ -217,19 +217,18 @@ def _letters(token: bytes) -> str:
 
 
 def canonical_merges(ranks: dict[bytes, int]) -> list[list[bytes]]:
-    """{bytes: rank} -> the two parts that each piece is merged from, by rank."""
+    """{bytes: rank} -> the two parts that each piece is merged from, by rank; ranks may be missing."""
     tokens = sorted(ranks, key=ranks.__getitem__)
+    place = {token: k for k, token in enumerate(tokens)}
     texts = code_points([t.decode("latin-1") for t in tokens])
-    ids = np.array([ranks[t] for t in tokens], np.int64)
-    left, right, result = splits(texts, ids, np.ones(len(ids), np.bool_)).T
-    by_byte = np.array([ranks.get(bytes([b]), -1) for b in range(256)], np.int32)
+    left, right, result = splits(texts, np.arange(len(tokens)), np.ones(len(tokens), np.bool_)).T
+    by_byte = np.array([place.get(bytes([b]), -1) for b in range(256)], np.int32)
     empty = np.zeros(0, np.int32)
-    symbols = Symbols(by_byte, empty, empty, empty, 0, int(ids.max()) + 1)
+    symbols = Symbols(by_byte, empty, empty, empty, 0, len(tokens))
     bpe = BPE(symbols, build_pairs(left, right, result, result))
     tree = merge_parts(tokens, np.array([len(t) == 1 for t in tokens]), bpe)
-    of = {i: t for t, i in ranks.items()}
     rows = [tree.parts[a:b].tolist() for a, b in pairwise(tree.offsets.tolist())]
-    return [[of[i] for i in row] for row in rows if len(row) == 2]
+    return [[tokens[k] for k in row] for row in rows if len(row) == 2]
 
 
 def _as_json(ranks: dict[bytes, int], known: Encoding, first: int = 0) -> dict[str, Any]:
