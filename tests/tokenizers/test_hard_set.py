@@ -87,11 +87,18 @@ def test_every_id_is_the_librarys(real: Tokenizer) -> None:
 
 
 def test_transformers_gives_the_native_ids_of_a_compact_one(real: Tokenizer, tmp_path: Path) -> None:
-    """Nothing is stripped; to transformers, a control token spelled in a text is one, so such text is left out."""
+    """Nothing is stripped. Left out: control tokens spelled in a text, which to transformers are tokens, and combining
+    marks for models with a charsmap, of which `compact` says that transformers gives other ids."""
     pytest.importorskip("transformers")
     live = np.flatnonzero((real.tree().reachable | ~real.removable()) & ~real.gap)
     small = real.subset(live)
     for name, content in small.written().items():
         (tmp_path / name).write_bytes(content)
-    said = compared_with_transformers(str(tmp_path), small, hard_set(small, 3_000))
+    texts = hard_set(small, 3_000)
+    proto = getattr(small, "proto", None)
+    if (
+        proto is not None and proto.normalizer_spec.precompiled_charsmap
+    ):  # the library's charsmap loses marks on letters
+        texts = [t for t in texts if not any(unicodedata.category(c)[0] == "M" for c in t)]
+    said = compared_with_transformers(str(tmp_path), small, texts)
     assert "to the same ids, tried on" in said, said
