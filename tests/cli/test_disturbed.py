@@ -71,7 +71,8 @@ def project(text: list[str], byte_bpe: Path, tmp_path_factory: pytest.TempPathFa
         unigram.made(Path("shares"), np.full(900, 1 / 900), seq_len=256, nap=0.002)
         made = run(home, "score", "scores")
         assert made.returncode == 0, made.stderr
-        config = transformers.GPT2Config(vocab_size=2_503, n_embd=256, n_layer=6, n_head=4, n_positions=64)
+        shape = {"vocab_size": 2_503, "n_embd": 256, "n_layer": 6, "n_head": 4, "n_positions": 64}
+        config = transformers.GPT2Config(**shape, bos_token_id=2_500, eos_token_id=2_500)
         transformers.GPT2LMHeadModel(config).save_pretrained("model")
         shutil.copy("big/tokenizer.json", "model")
     return home
