@@ -93,6 +93,8 @@ def test_what_init_was_told_the_next_verbs_use(tokenizer: str, run: Run) -> None
     manifest = json.loads(Path("shards/manifest.json").read_text())
     assert manifest["totals"]["documents"] == 120
     assert manifest["options"]["domain_column"] == ["lang", "", ""]
+    assert "was counted with" not in run("encode", "b", "-o", "of-b").err
+    assert "was counted with --text-column" in run("encode", "a", "--text-column", "lang", "-o", "of-a").err
 
 
 def test_one_source_of_the_file_alone(tokenizer: str, run: Run) -> None:

@@ -43,6 +43,7 @@ from tinydata.verbs.count import verb as count_verb
 from tinydata.verbs.count.plan import Settings
 
 ENGINES = ["local-1", "local-2", pytest.param("spark", marks=pytest.mark.spark)]
+MORE = ["local-1", "local-2", pytest.param("spark", marks=pytest.mark.cluster)]
 SETTINGS = Settings(heldout=0.2, max_bad=0.5)
 DEADLINE = 60  # seconds until a subprocess that should have ended is a failure
 
@@ -152,7 +153,7 @@ def plain(corpus: Path, tokenizer: str, tmp_path_factory: pytest.TempPathFactory
 # -- exact, and the same everywhere -----------------------------------------------------------
 
 
-@pytest.mark.parametrize("engine", ENGINES, indirect=True)
+@pytest.mark.parametrize("engine", MORE, indirect=True)
 def test_counts_are_those_of_the_library(
     engine: Any,
     corpus: Path,
@@ -422,7 +423,7 @@ def test_resumed_with_other_partitions(
     assert content(Path(out)) == undisturbed
 
 
-@pytest.mark.spark
+@pytest.mark.cluster
 def test_resumed_with_spark(
     spark: Any,
     slow: tuple[list[str], Path],

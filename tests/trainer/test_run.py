@@ -235,6 +235,10 @@ def test_tinydata_toml_is_read(shards, tmp_path):
     done = completed("trainer.run", "--steps", 2, cwd=tmp_path)
     assert done.returncode == 0 and "done at step 2" in done.stderr, done.stderr
     assert len(curve(tmp_path / "here")) == 2
+    (tmp_path / "below").mkdir()  # as with git, the file serves the directories below it
+    done = completed("trainer.run", "--steps", 2, cwd=tmp_path / "below")
+    assert done.returncode == 0 and "done at step 2" in done.stderr, done.stderr
+    assert not list((tmp_path / "below").iterdir())
     (tmp_path / "tinydata.toml").write_text("[train]\nstep = 3\n")
     done = completed("trainer.run", "--steps", 2, cwd=tmp_path)
     assert done.returncode == 1 and "'step' is not an option" in done.stderr

@@ -670,7 +670,7 @@ def command(big: str, out: str, *more: str) -> list[str]:
     return [sys.executable, "slow.py", *args]
 
 
-@pytest.mark.parametrize("step", ["part", "shard"])
+@pytest.mark.parametrize("step", [pytest.param("part", marks=pytest.mark.slow), "shard"])
 def test_killed_and_run_again(many: Path, big: str, step: str) -> None:
     """SIGKILL while parts, or shards, are written; the same command again: the same bytes."""
     undisturbed = subprocess.run(command(big, f"whole-{step}"), cwd=many, capture_output=True, text=True)

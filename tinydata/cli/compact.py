@@ -89,12 +89,13 @@ def compact(
         console.result({"trade": choice.tradeoff, "curve": points, **facts}, text)
         return 0
     console.say(text)
+    fresh = False
     how: dict[str, Any] = {"d_model": d_model, "force": run.force, "choice": choice, "points": points}
     try:
         manifest = verb.compact(counts, tokenizer, needed(out, "-o"), wanted, **how)
         record(out, began)
         summary = f"wrote {out}: {', '.join(manifest['files'])}"
-        summary = "\n".join(filter(None, [summary, _as_transformers(out, choice, opened)]))
+        fresh = True
     except UpToDate as done:
         if not model:  # the model may still have to be sliced
             raise
@@ -103,6 +104,8 @@ def compact(
         sliced, text = sliced_model(console, model, out, model_out or f"{out.rstrip('/')}-model", force=run.force)
         manifest, summary = {**manifest, "model": sliced}, f"{summary}\n{text}"
     console.result(manifest, summary)
+    if fresh and not run.quiet and (line := _as_transformers(out, choice, opened)):
+        console.say(line)
     return 0
 
 

@@ -36,8 +36,8 @@ def columns(file: Location, wanted: Wanted) -> Columns:
         data = dtype_evidence.sample(file, 0, file.size)
         dtype, note = dtype_evidence.infer_dtype(data, file.size, wanted, file, ".ds.metadata is missing")
     first = _first(file)
-    if first[-1] * dtype.itemsize != file.size:
-        raise OSError(f"it has {file.size} bytes, its index says {first[-1] * dtype.itemsize}")
+    if (expected := int(first[-1]) * dtype.itemsize) != file.size:
+        raise OSError(f"it has {file.size} bytes, its index says {expected}")
     loss = _companion(file, ".loss")
     if loss.exists() and loss.size != first[-1]:
         raise OSError(f"{loss.name} has {loss.size} bytes for {first[-1]} ids")

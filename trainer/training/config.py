@@ -6,6 +6,7 @@ import dataclasses
 import os
 import tomllib
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
@@ -13,6 +14,7 @@ import tyro
 from trainer.errors import TrainerError
 
 FILE = "tinydata.toml"  # table [train]: the flags below, with _ for -
+PATHS = ("data", "base", "init", "kept", "out")  # in the file they are relative to it
 Arg = tyro.conf.arg
 
 
@@ -140,40 +142,55 @@ class RunConfig:
 
 def parse(args: list[str] | None = None) -> RunConfig:
     """Options from the command line, else from tinydata.toml, else the defaults."""
-    usual = _defaults()
+    folder = _folder()
+    usual = _defaults(folder)
     bare = replace(usual, data="", init="", out="")
     given = tyro.cli(RunConfig, prog="python -m trainer.run", args=args, default=bare)
-    return _named_by_round(given, usual)
+    return _named_by_round(given, usual, folder)
 
 
-def _named_by_round(given: RunConfig, usual: RunConfig) -> RunConfig:
+def _named_by_round(given: RunConfig, usual: RunConfig, folder: str) -> RunConfig:
     """Fills in data, init and out where they are not given: from tinydata.toml, or, with --round N, by its rule."""
-    names, run = {k: getattr(usual, k) for k in ("data", "init", "out")}, usual.out or "run"
+    names, run = {k: getattr(usual, k) for k in ("data", "init", "out")}, usual.out or _in(folder, "run")
     names["out"] = run
     if given.round > 0:
         before = run if given.round == 1 else f"{run}-{given.round - 1}"
-        names = {"data": f"round-{given.round}", "init": before, "out": f"{run}-{given.round}"}
+        names = {"data": _in(folder, f"round-{given.round}"), "init": before, "out": f"{run}-{given.round}"}
     return replace(given, **{k: getattr(given, k) or v for k, v in names.items()})
 
 
-def _defaults() -> RunConfig:
-    if not os.path.exists(FILE):
+def _folder() -> str:
+    """This directory, or the nearest one above it that has a tinydata.toml, as a path from here."""
+    here = Path.cwd()
+    return next((os.path.relpath(d) for d in (here, *here.parents) if (d / FILE).is_file()), ".")
+
+
+def _in(folder: str, path: str) -> str:
+    """A path as it stands in a file of `folder` -> as it is reached from here."""
+    path = os.path.expanduser(path)
+    return path if folder == "." or not path or os.path.isabs(path) else os.path.normpath(os.path.join(folder, path))
+
+
+def _defaults(folder: str) -> RunConfig:
+    file = _in(folder, FILE)
+    if not os.path.exists(file):
         return RunConfig()
     try:
-        with open(FILE, "rb") as f:
+        with open(file, "rb") as f:
             content = tomllib.load(f)
-    except tomllib.TOMLDecodeError as e:
-        raise TrainerError(f"the file is not valid TOML: {e}", where=FILE, fix="correct the line") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
+        raise TrainerError(f"the file is not valid TOML: {e}", where=file, fix="correct the line") from None
     table = content.get("train", {})
     names = {f.name for f in dataclasses.fields(RunConfig)}
     for name in table:
         if name not in names:
             raise TrainerError(
                 f"{name!r} is not an option of trainer.run",
-                where=f"{FILE}, table [train]",
+                where=f"{file}, table [train]",
                 fix=f"use one of {', '.join(sorted(names))}",
             )
     table.setdefault("data", content.get("encode", {}).get("out", ""))
+    table |= {name: _in(folder, table[name]) for name in PATHS if isinstance(table.get(name), str)}
     if isinstance(table.get("track"), list):
         table["track"] = tuple(table["track"])
     return RunConfig(**table)

@@ -20,11 +20,12 @@ def columns_of_counts(vocab: str, given: Mapping[str, Any]) -> list[str]:
         options = read_json(Location.of(counts) / MANIFEST).get("options") or {}
         before = {k: v for k, v in options.items() if k.endswith("_column") or k == "read_as_text"}
         for name in sorted(before.keys() | {k for k in given if k in before or k.endswith("_column")}):
-            if before.get(name) != given.get(name):
+            was, now = before.get(name) or "", given.get(name) or ""
+            if now != was and now not in (was if isinstance(was, list) else ()):
                 option = "--" + name.replace("doc_id", "id").replace("_", "-")
-                now = given.get(name, "the default")
                 out.append(
-                    f"warning: {counts} was counted with {option} {before.get(name, 'the default')}, here it is {now}"
+                    f"warning: {counts} was counted with {option} {was or 'the default'},"
+                    f" here it is {now or 'the default'}"
                 )
     return out
 
