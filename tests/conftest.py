@@ -67,6 +67,14 @@ QWEN = (
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 LLAMA3 = QWEN.replace(r"|\p{N}|", r"|\p{N}{1,3}|")
+_UPPER, _LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
+TEKKEN = (
+    rf"[^\r\n\p{{L}}\p{{N}}]?{_UPPER}*{_LOWER}+|[^\r\n\p{{L}}\p{{N}}]?{_UPPER}+{_LOWER}*"
+    r"|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+O200K = TEKKEN.replace("]+|[", "]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|[", 1).replace(
+    r"]*|\p{N}|", r"]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}|"
+)
 
 ADDED = ("<|im_start|>", "<|im_end|>")  # special tokens of every trained byte-level tokenizer, after <|endoftext|>
 SYMBOLS = ["<|im_start|>", "<|im_end|>", "[LABEL]", "、、"]  # user-defined symbols of every trained SentencePiece model
@@ -93,9 +101,10 @@ def text() -> list[str]:
 
 @pytest.fixture(scope="session")
 def byte_bpe(text: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Directory of byte-level BPE tokenizers, each a directory with a tokenizer.json: gpt2, qwen, llama3."""
+    """Directory of byte-level BPE tokenizers, each a directory with a tokenizer.json: gpt2, qwen, llama3, o200k."""
     root = tmp_path_factory.mktemp("byte_bpe")
-    for name, change in (("gpt2", {}), ("qwen", _qwen()), ("llama3", _llama3())):
+    o200k = {"pre_tokenizer": _split(O200K), "model": {"ignore_merges": True}}
+    for name, change in (("gpt2", {}), ("qwen", _qwen()), ("llama3", _llama3()), ("o200k", o200k)):
         train_bytes(root / name, text, change)
     return root
 

@@ -191,5 +191,5 @@ def test_an_input_is_edited_before_the_resume(verb: str, project: Path, whole: A
     if resumed.returncode == 0:
         assert content(home, "out") == content(home, "fresh")
     else:
-        assert "changed" in resumed.stderr and "fix:" in resumed.stderr, resumed.stderr
+        assert "an unfinished run with other inputs" in resumed.stderr and "fix:" in resumed.stderr, resumed.stderr
         assert not (home / "out").exists()

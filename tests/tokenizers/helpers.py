@@ -31,6 +31,7 @@ TRAINED = {
     "gpt2": ("byte_bpe", "gpt2"),
     "qwen": ("byte_bpe", "qwen"),
     "llama3": ("byte_bpe", "llama3"),
+    "o200k": ("byte_bpe", "o200k"),
     "plain": ("spm", "plain"),
     "prefix": ("spm", "prefix"),
     "unigram": ("matching", "unigram"),
@@ -59,8 +60,8 @@ MATCHING = (  # their pieces are matched, those of all others are merged
     *("unigram_1000", "t5_32000", "bert_28996"),
 )
 LIBRARY_ONLY = (*MATCHING, "char_json", "stories_json", "nfkc_1000")  # the library encodes all text; others by words
-# One of each way through the kernels: both regexes, characters, with and without a prefix, NFC, whole words.
-KERNELS = ("gpt2", "qwen", "llama3", "plain", "prefix")
+# One of each way through the kernels: three regexes, characters, with and without a prefix, NFC, whole words.
+KERNELS = ("gpt2", "qwen", "llama3", "o200k", "plain", "prefix")
 FIRST = ("gpt2", "prefix", "char_json", "unigram", "unigram_json", "wordpiece")  # one of each family
 
 few = settings(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from itertools import pairwise
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from tests.conftest import QWEN
+from tests.conftest import QWEN, TEKKEN
 from tests.tokenizers.helpers import TRICKY, any_text, changed, few, native, split_by
 from tinydata.tokenizers.base import Tokenizer
 from tinydata.tokenizers.kernels.cutters import word_at
@@ -26,11 +27,13 @@ def our_words(tok: Tokenizer, text: str) -> list[str]:
     return out
 
 
-@pytest.mark.parametrize("name", ["gpt2", "qwen", "llama3", "digits"])
+@pytest.mark.parametrize("name", ["gpt2", "qwen", "llama3", "digits", "o200k", "tekken"])
 def test_words_are_cut_where_the_regex_cuts(byte_bpe: Path, documents: list[str], name: str) -> None:
     """Ids alone do not show it: a merge across the wrong place may not exist."""
     if name == "digits":
         tok = changed(byte_bpe / "gpt2", lambda c: split_by(c, QWEN.replace(r"|\p{N}|", r"|\p{N}+|")))
+    elif name == "tekken":
+        tok = changed(byte_bpe / "gpt2", lambda c: split_by(c, TEKKEN))
     else:
         tok = open_tokenizer(str(byte_bpe / name))
 
@@ -41,4 +44,13 @@ def test_words_are_cut_where_the_regex_cuts(byte_bpe: Path, documents: list[str]
 
     for text in [*TRICKY, *(a + b for a, b in pairwise(TRICKY)), *documents]:
         check(text)
+    for text in cased(3_000):
+        check(text)
     settings(few, max_examples=150)(given(any_text)(check))()
+
+
+def cased(number: int) -> list[str]:
+    """Random texts of letters of each case and of none, marks, also beyond the first planes, and what ends words."""
+    draw = random.Random(3)
+    characters = "aAéÉ中ǅʰ\u0301\u0488\U000e0100'sſ1٣ \t\n\r/-.\x00\u00a0ßİ"
+    return ["".join(draw.choices(characters, k=draw.randrange(1, 14))) for _ in range(number)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
+from itertools import accumulate, pairwise
 from typing import Any
 
 import numpy as np
@@ -79,23 +80,31 @@ def splits(file: Location) -> list[SplitRange]:
     with file.open() as f:
         meta = pq.read_metadata(f)
     out, first, size = [], 0, 0
-    for i in range(meta.num_row_groups):
-        size += _on_disk(meta.row_group(i))
+    for i, on_disk in enumerate(_on_disk(meta, file.size)):
+        size += on_disk
         if size >= SPLIT_BYTES or i + 1 == meta.num_row_groups:
             out.append(SplitRange(first, i + 1, size))
             first, size = i + 1, 0
     return out
 
 
-def _on_disk(group: pq.RowGroupMetaData) -> int:
-    """Bytes of a row group in the file."""
-    return sum(group.column(c).total_compressed_size for c in range(group.num_columns))
+def _on_disk(meta: pq.FileMetaData, size: int) -> list[int]:
+    """Bytes of each row group in a file of `size` bytes, by the shares of their uncompressed bytes.
+
+    The compressed sizes stand in the metadata of columns, and reading those of a damaged file ends the process: pyarrow
+    lets a C++ exception about their statistics pass.
+    """
+    raw = [max(meta.row_group(i).total_byte_size, 0) for i in range(meta.num_row_groups)]
+    total = max(sum(raw), 1)
+    ends = [size * done // total for done in accumulate(raw)]
+    return [b - a for a, b in pairwise([0, *ends])]
 
 
 def read(split: Split, bad: Bad) -> Iterator[pa.RecordBatch]:
     """One row group at a time: faster than iter_batches with small batches, and a broken one does not affect others."""
     names = [n for n, _ in split.columns.types]
-    with Location.of(split.path).open() as f:
+    where = Location.of(split.path)
+    with where.open() as f:
         file = pq.ParquetFile(f, page_checksum_verification=True)
         meta = file.metadata
         row = sum(meta.row_group(i).num_rows for i in range(split.start))
@@ -109,7 +118,7 @@ def read(split: Split, bad: Bad) -> Iterator[pa.RecordBatch]:
                         row += len(small)
             except (pa.ArrowInvalid, OSError) as e:
                 end = sum(meta.row_group(i).num_rows for i in range(group + 1))
-                size = _on_disk(meta.row_group(group))
+                size = _on_disk(meta, where.size)[group]
                 reason = f"row group {group} cannot be read: {' '.join(str(e).split())[:200]}"
                 bad(row, reason, b"", documents=end - row, size=size)
                 row = end

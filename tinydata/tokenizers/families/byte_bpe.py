@@ -19,7 +19,19 @@ from tinydata.tokenizers.families import hf_files
 from tinydata.tokenizers.families.merging import Merging, build_tree, listed_pairs
 from tinydata.tokenizers.families.tokenizer_json import Native, broken, check_bpe, read_json
 from tinydata.tokenizers.kernels.bpe import Pairs, Symbols
-from tinydata.tokenizers.kernels.cutters import LETTER, NUMBER, SPACE, Cl100k, Cutter, Gpt2, atoms
+from tinydata.tokenizers.kernels.cutters import (
+    LETTER,
+    LOWER,
+    MARK,
+    NUMBER,
+    SPACE,
+    UPPER,
+    Cl100k,
+    Cutter,
+    Gpt2,
+    O200k,
+    atoms,
+)
 from tinydata.tokenizers.kernels.merge_tree import Tree
 
 _CONTRACTIONS = "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
@@ -30,6 +42,12 @@ QWEN = _CONTRACTIONS + _LETTERS + r"\p{N}" + _CL100K_REST
 CL100K_3 = _CONTRACTIONS + _LETTERS + r"\p{N}{1,3}" + _CL100K_REST
 # regex of a Split pre-tokenizer -> most digits in one word (0: no limit)
 _CL100K = {QWEN: 1, CL100K_3: 3, _CONTRACTIONS + _LETTERS + r"\p{N}+" + _CL100K_REST: 0}
+_RISING = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+"
+_CAPITALS = r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*"
+_O200K_REST = r"| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+O200K = _RISING + _CONTRACTIONS + "?" + _CAPITALS + _CONTRACTIONS + "?" + r"|\p{N}{1,3}" + _O200K_REST
+TEKKEN = _RISING + _CAPITALS + r"|\p{N}" + _O200K_REST
+_O200K = {O200K: (3, True), TEKKEN: (1, False)}  # regex -> (most digits in one word, contractions)
 
 
 class ByteLevelBPE(Native, Merging):
@@ -166,7 +184,7 @@ class ByteLevelBPE(Native, Merging):
     @property
     def why_not(self) -> str:
         model = self.config["model"]
-        if self._regex != GPT2 and self._regex not in _CL100K:
+        if self._regex != GPT2 and self._regex not in _CL100K and self._regex not in _O200K:
             return "its pre-tokenizer is not one of the known ones"
         if model.get("dropout") or model.get("continuing_subword_prefix") or model.get("end_of_word_suffix"):
             return "its model uses dropout, a continuing-subword prefix or an end-of-word suffix"
@@ -203,6 +221,8 @@ class ByteLevelBPE(Native, Merging):
         nxt, ids = atoms({s.encode(): t["id"] for s, t in added if s not in excluded})
         if self._regex == GPT2:
             return Gpt2(_classes(), nxt, ids, -1)
+        if self._regex in _O200K:
+            return O200k(_classes_by_case(), *_O200K[self._regex], nxt, ids, -1)
         return Cl100k(_classes(), _CL100K[self._regex], nxt, ids, -1)
 
     @cached_property
@@ -283,18 +303,30 @@ def _to_bytes(text: str) -> bytes:
 
 @cache
 def _classes() -> np.ndarray:
-    """uint8[0x110000]: OTHER LETTER NUMBER SPACE, determined with the library itself.
+    """uint8[0x110000]: OTHER LETTER NUMBER SPACE."""
+    return _by_library({LETTER: r"\P{L}+", NUMBER: r"\P{N}+", SPACE: r"\S+"})
+
+
+@cache
+def _classes_by_case() -> np.ndarray:
+    """uint8[0x110000]: OTHER LETTER (without case) NUMBER SPACE UPPER LOWER MARK."""
+    letters = {LETTER: r"[^\p{Lm}\p{Lo}]+", UPPER: r"[^\p{Lu}\p{Lt}]+", LOWER: r"\P{Ll}+"}
+    return _by_library({**letters, NUMBER: r"\P{N}+", SPACE: r"\S+", MARK: r"\P{M}+"})
+
+
+def _by_library(others: dict[int, str]) -> np.ndarray:
+    """{class: regex of what is not in it} -> uint8[0x110000], determined with the library itself; 0: in none.
 
     Its Unicode version is not Python's: unicodedata of 3.11 differs on thousands of letters.
     """
     from tokenizers import Regex, normalizers
 
     table = np.zeros(0x110000, np.uint8)
-    # surrogates are not text, and the planes above the third have no letters, numbers or white space
-    points = np.delete(np.arange(0x40000, dtype="<u4"), slice(0xD800, 0xE000))
-    every = points.tobytes().decode("utf-32-le")
-    for kind, others in ((LETTER, r"\P{L}+"), (NUMBER, r"\P{N}+"), (SPACE, r"\S+")):
-        of_kind = normalizers.Replace(Regex(others), "").normalize_str(every)
+    # surrogates are not text; planes 4 to 13 are empty, those above the fourteenth are for private use
+    points = np.concatenate([np.arange(0xD800), np.arange(0xE000, 0x40000), np.arange(0xE0000, 0xE1000)])
+    every = points.astype("<u4").tobytes().decode("utf-32-le")
+    for kind, regex in others.items():
+        of_kind = normalizers.Replace(Regex(regex), "").normalize_str(every)
         table[np.frombuffer(of_kind.encode("utf-32-le"), np.uint32)] = kind
     return table
 

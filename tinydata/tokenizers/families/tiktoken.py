@@ -23,18 +23,11 @@ import numpy as np
 
 from tinydata.core.errors import UNREADABLE, TinydataError
 from tinydata.tokenizers.families import hf_files
-from tinydata.tokenizers.families.byte_bpe import CL100K_3, GPT2, LETTER_OF, NEVER_IN_UTF8, QWEN, ByteLevelBPE
+from tinydata.tokenizers.families.byte_bpe import CL100K_3, GPT2, LETTER_OF, NEVER_IN_UTF8, O200K, QWEN, ByteLevelBPE
 from tinydata.tokenizers.families.tokenizer_json import LONGEST, SPARSE
 from tinydata.tokenizers.kernels.bpe import BPE, Symbols, build_pairs
 from tinydata.tokenizers.kernels.implied_merges import code_points, splits
 from tinydata.tokenizers.kernels.merge_tree import merge_parts
-
-_UPPER, _LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
-_SUFFIX = "(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
-_O200K = (
-    rf"[^\r\n\p{{L}}\p{{N}}]?{_UPPER}*{_LOWER}+{_SUFFIX}|[^\r\n\p{{L}}\p{{N}}]?{_UPPER}+{_LOWER}*{_SUFFIX}"
-    r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
 
 
 class Encoding(NamedTuple):
@@ -56,7 +49,7 @@ ENCODINGS = {
     "cl100k_base": Encoding(
         100256, CL100K_3, {_END: 100257, "<|endofprompt|>": 100276} | {t: 100258 + k for k, t in enumerate(_FILL)}
     ),
-    "o200k_base": Encoding(199998, _O200K, {_END: 199999, "<|endofprompt|>": 200018}),
+    "o200k_base": Encoding(199998, O200K, {_END: 199999, "<|endofprompt|>": 200018}),
     "qwen": Encoding(
         151643,
         QWEN,

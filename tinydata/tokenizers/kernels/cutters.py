@@ -1,6 +1,6 @@
 """Where text may be cut into words, decided from the tokenizer itself.
 
-* byte-level BPE: its pre-tokenizer cuts (`Gpt2`, `Cl100k`: the two regex families in use);
+* byte-level BPE: its pre-tokenizer cuts (`Gpt2`, `Cl100k`, `O200k`: three families of regexes);
 * SentencePiece BPE: between two characters if no piece contains that pair (`PairCuts`): no merge can
   cross such a place, so this is exact for Chinese too.
 
@@ -19,6 +19,8 @@ from tinydata.core.kernels import cached, compiled, inlined
 from tinydata.tokenizers.kernels.bpe import char_at
 
 OTHER, LETTER, NUMBER, SPACE = 0, 1, 2, 3
+# O200k tells letters by case: LETTER is neither (Lm, Lo), and marks are another kind
+UPPER, LOWER, MARK = 4, 5, 6
 OPTIONS: Any = {"forceinline": True, "_nrt": False}  # as bpe.inlined
 
 
@@ -36,6 +38,17 @@ class Cl100k(NamedTuple):
 
     classes: np.ndarray
     digits: int  # most \\p{N} in one word; 0: no limit
+    atom_next: np.ndarray
+    atom_id: np.ndarray
+    prefix: int
+
+
+class O200k(NamedTuple):
+    """Cuts as the regex of o200k (GPT-4o, gpt-oss) and of Mistral's tekken does: within a word, case may rise once."""
+
+    classes: np.ndarray  # uint8[0x110000]: OTHER LETTER NUMBER SPACE UPPER LOWER MARK
+    digits: int
+    contractions: bool  # whether 's, 't … belong to the word before them
     atom_next: np.ndarray
     atom_id: np.ndarray
     prefix: int
@@ -65,7 +78,7 @@ class RunCuts(NamedTuple):
     prefix: int
 
 
-Cutter = Gpt2 | Cl100k | PairCuts | RunCuts
+Cutter = Gpt2 | Cl100k | O200k | PairCuts | RunCuts
 
 
 def atoms(strings: dict[bytes, int]) -> tuple[np.ndarray, np.ndarray]:
@@ -218,6 +231,83 @@ def _cl100k(data, i, stop, classes, digits):
     return j if j > i else _white(data, i, stop, classes)
 
 
+@compiled()
+def _rising(data, i, stop, classes):
+    """End of `[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]*[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]+` at i, or i if it does not match.
+
+    The first part takes what it can; if no lower case follows, it gives back up to its last letter without case.
+    """
+    last = i
+    while i < stop:
+        k, w = _class(data, i, classes)
+        if k == LOWER:
+            while i < stop and k in (LOWER, LETTER, MARK):
+                i += w
+                if i < stop:
+                    k, w = _class(data, i, classes)
+            return i
+        if k != UPPER and k != LETTER and k != MARK:
+            break
+        i += w
+        if k != UPPER:
+            last = i
+    return last
+
+
+@compiled()
+def _o200k(data, i, stop, classes, digits, contractions):
+    """End of the word at i: `[^\\r\\n\\p{L}\\p{N}]?U*L+C?|[^\\r\\n\\p{L}\\p{N}]?U+L*C?|\\p{N}{1,digits}|
+    ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+`, with U and L as in _rising, C a contraction."""
+    b = data[i]
+    k, w = _class(data, i, classes)
+    if k == NUMBER:
+        n = 1
+        i += w
+        while i < stop and (digits == 0 or n < digits):
+            k, w = _class(data, i, classes)
+            if k != NUMBER:
+                break
+            i += w
+            n += 1
+        return i
+    letter = k in (LETTER, UPPER, LOWER)
+    end = i
+    if letter:
+        end = _rising(data, i, stop, classes)
+        if end == i:
+            end = _run(data, i, stop, UPPER, classes)
+    elif b != 0x0A and b != 0x0D:
+        end = _rising(data, i + w, stop, classes)
+        if end == i + w:
+            end = i + w if k == MARK else _run(data, i + w, stop, UPPER, classes)
+            if k != MARK and end == i + w:
+                end = i
+    if end > i:
+        if contractions and end < stop and data[end] == 0x27:
+            return _contraction(data, end, stop, True)
+        return end
+    j = i
+    if k == SPACE and b == 0x20 and i + 1 < stop:
+        k2, _ = _class(data, i + 1, classes)
+        if k2 in (OTHER, MARK):
+            k = OTHER
+            j = i + 1
+    if k in (OTHER, MARK):
+        while j < stop:
+            k, w = _class(data, j, classes)
+            if k != OTHER and k != MARK:
+                break
+            j += w
+        while j < stop and (data[j] == 0x0A or data[j] == 0x0D or data[j] == 0x2F):
+            j += 1
+        return j
+    end = _run(data, i, stop, SPACE, classes)
+    j = end
+    while j > i and data[j - 1] != 0x0A and data[j - 1] != 0x0D:
+        j -= 1
+    return j if j > i else _white(data, i, stop, classes)
+
+
 @inlined()
 def _adjacent(c, d, ascii_pairs, bits):
     """Whether some piece may contain these two characters, one after the other."""
@@ -282,6 +372,8 @@ def _word_end_of(data, i, stop, cut):
         return lambda data, i, stop, cut: _gpt2(data, i, stop, cut.classes)
     if cut.instance_class is Cl100k:
         return lambda data, i, stop, cut: _cl100k(data, i, stop, cut.classes, cut.digits)
+    if cut.instance_class is O200k:
+        return lambda data, i, stop, cut: _o200k(data, i, stop, cut.classes, cut.digits, cut.contractions)
     if cut.instance_class is RunCuts:
         return lambda data, i, stop, cut: _runs(data, i, stop, cut.classes, cut.ascii_pairs, cut.pair_bits)
     return lambda data, i, stop, cut: _pairs(data, i, stop, cut.ascii_pairs, cut.pair_bits)
