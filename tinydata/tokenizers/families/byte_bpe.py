@@ -20,14 +20,17 @@ from tinydata.tokenizers.families.merging import Merging, build_tree, listed_pai
 from tinydata.tokenizers.families.tokenizer_json import Native, broken, check_bpe, read_json
 from tinydata.tokenizers.kernels.bpe import Pairs, Symbols
 from tinydata.tokenizers.kernels.cutters import (
+    CJK,
     LETTER,
     LOWER,
     MARK,
     NUMBER,
     SPACE,
+    SYMBOL,
     UPPER,
     Cl100k,
     Cutter,
+    DeepSeek,
     Gpt2,
     O200k,
     atoms,
@@ -47,6 +50,14 @@ _CAPITALS = r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p
 _O200K_REST = r"| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 O200K = _RISING + _CONTRACTIONS + "?" + _CAPITALS + _CONTRACTIONS + "?" + r"|\p{N}{1,3}" + _O200K_REST
 TEKKEN = _RISING + _CAPITALS + r"|\p{N}" + _O200K_REST
+DEEPSEEK = "\0".join(
+    [
+        r"\p{N}{1,3}",
+        "[一-龥぀-ゟ゠-ヿ]+",
+        r"""[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+"""
+        r"| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+    ]
+)
 _O200K = {O200K: (3, True), TEKKEN: (1, False)}  # regex -> (most digits in one word, contractions)
 
 
@@ -129,7 +140,8 @@ class ByteLevelBPE(Native, Merging):
 
     @cached_property
     def _normalizer(self) -> str:
-        return (self.config.get("normalizer") or {"type": ""})["type"]
+        node = self.config.get("normalizer") or {"type": ""}
+        return "" if node["type"] == "Sequence" and not node["normalizers"] else node["type"]
 
     @cached_property
     def may_change(self) -> np.ndarray | None:
@@ -168,23 +180,26 @@ class ByteLevelBPE(Native, Merging):
 
     @cached_property
     def _regex(self) -> str:
-        """The regex that cuts text into words, or "" if the pre-tokenizer does not work by one."""
+        """The regex that cuts text into words, or several, one after the other, with NUL between them; "" if the
+        pre-tokenizer does not work by these."""
         node = self.config.get("pre_tokenizer") or {}
         nodes = node.get("pretokenizers", []) if node.get("type") == "Sequence" else [node]
         if not nodes or nodes[-1].get("type") != "ByteLevel" or nodes[-1].get("add_prefix_space"):
             return ""
         if len(nodes) == 1:
             return GPT2 if nodes[0].get("use_regex", True) else ""
-        split = nodes[0]
-        plain = split.get("type") == "Split" and split.get("behavior") == "Isolated" and not split.get("invert")
-        if len(nodes) == 2 and plain and not nodes[1].get("use_regex", True):
-            return (split.get("pattern") or {}).get("Regex", "")
-        return ""
+        plain = all(
+            n.get("type") == "Split" and n.get("behavior") == "Isolated" and not n.get("invert") for n in nodes[:-1]
+        )
+        if not plain or nodes[-1].get("use_regex", True):
+            return ""
+        regexes = [(n.get("pattern") or {}).get("Regex", "") for n in nodes[:-1]]
+        return "\0".join(regexes).replace("\r", r"\r").replace("\n", r"\n") if all(regexes) else ""
 
     @property
     def why_not(self) -> str:
         model = self.config["model"]
-        if self._regex != GPT2 and self._regex not in _CL100K and self._regex not in _O200K:
+        if self._regex not in (GPT2, DEEPSEEK, *_CL100K, *_O200K):
             return "its pre-tokenizer is not one of the known ones"
         if model.get("dropout") or model.get("continuing_subword_prefix") or model.get("end_of_word_suffix"):
             return "its model uses dropout, a continuing-subword prefix or an end-of-word suffix"
@@ -221,6 +236,8 @@ class ByteLevelBPE(Native, Merging):
         nxt, ids = atoms({s.encode(): t["id"] for s, t in added if s not in excluded})
         if self._regex == GPT2:
             return Gpt2(_classes(), nxt, ids, -1)
+        if self._regex == DEEPSEEK:
+            return DeepSeek(_classes_of_deepseek(), nxt, ids, -1)
         if self._regex in _O200K:
             return O200k(_classes_by_case(), *_O200K[self._regex], nxt, ids, -1)
         return Cl100k(_classes(), _CL100K[self._regex], nxt, ids, -1)
@@ -312,6 +329,16 @@ def _classes_by_case() -> np.ndarray:
     """uint8[0x110000]: OTHER LETTER (without case) NUMBER SPACE UPPER LOWER MARK."""
     letters = {LETTER: r"[^\p{Lm}\p{Lo}]+", UPPER: r"[^\p{Lu}\p{Lt}]+", LOWER: r"\P{Ll}+"}
     return _by_library({**letters, NUMBER: r"\P{N}+", SPACE: r"\S+", MARK: r"\P{M}+"})
+
+
+@cache
+def _classes_of_deepseek() -> np.ndarray:
+    """uint8[0x110000]: OTHER LETTER NUMBER SPACE MARK SYMBOL, and the flag CJK."""
+    kinds = {LETTER: r"\P{L}+", NUMBER: r"\P{N}+", SPACE: r"\S+", MARK: r"\P{M}+", SYMBOL: r"[^\p{P}\p{S}]+"}
+    table = _by_library(kinds)
+    for first, last in ("一龥", "぀ゟ", "゠ヿ"):
+        table[ord(first) : ord(last) + 1] |= CJK
+    return table
 
 
 def _by_library(others: dict[int, str]) -> np.ndarray:

@@ -1,6 +1,6 @@
 """Where text may be cut into words, decided from the tokenizer itself.
 
-* byte-level BPE: its pre-tokenizer cuts (`Gpt2`, `Cl100k`, `O200k`: three families of regexes);
+* byte-level BPE: its pre-tokenizer cuts (`Gpt2`, `Cl100k`, `O200k`, `DeepSeek`: four families of regexes);
 * SentencePiece BPE: between two characters if no piece contains that pair (`PairCuts`): no merge can
   cross such a place, so this is exact for Chinese too.
 
@@ -21,6 +21,8 @@ from tinydata.tokenizers.kernels.bpe import char_at
 OTHER, LETTER, NUMBER, SPACE = 0, 1, 2, 3
 # O200k tells letters by case: LETTER is neither (Lm, Lo), and marks are another kind
 UPPER, LOWER, MARK = 4, 5, 6
+# DeepSeek tells punctuation and symbols from the rest, which is OTHER; CJK is a flag beside the kind
+SYMBOL, KIND, CJK = 7, 15, 16
 OPTIONS: Any = {"forceinline": True, "_nrt": False}  # as bpe.inlined
 
 
@@ -54,6 +56,15 @@ class O200k(NamedTuple):
     prefix: int
 
 
+class DeepSeek(NamedTuple):
+    """Cuts as the three splits of DeepSeek-V3 do, one after the other: numbers, runs of Chinese and kana, the rest."""
+
+    classes: np.ndarray  # uint8[0x110000]: OTHER LETTER NUMBER SPACE MARK SYMBOL, with CJK in the middle split's range
+    atom_next: np.ndarray
+    atom_id: np.ndarray
+    prefix: int
+
+
 class PairCuts(NamedTuple):
     """Cuts between two characters that are adjacent in no piece."""
 
@@ -78,7 +89,7 @@ class RunCuts(NamedTuple):
     prefix: int
 
 
-Cutter = Gpt2 | Cl100k | O200k | PairCuts | RunCuts
+Cutter = Gpt2 | Cl100k | O200k | DeepSeek | PairCuts | RunCuts
 
 
 def atoms(strings: dict[bytes, int]) -> tuple[np.ndarray, np.ndarray]:
@@ -309,6 +320,94 @@ def _o200k(data, i, stop, classes, digits, contractions):
 
 
 @inlined()
+def _within(data, i, stop, flag, classes):
+    """Kind and width of the character at i; (-1, 0) at the end of the piece that the first two splits leave."""
+    if i >= stop:
+        return np.int64(-1), 0
+    k, w = _class(data, i, classes)
+    kind = np.int64(k & KIND)
+    if (k & CJK) != flag or kind == NUMBER:
+        return np.int64(-1), 0
+    return kind, w
+
+
+@inlined()
+def _letters(data, i, stop, flag, classes):
+    """End of `[\\p{L}\\p{M}]*` at i."""
+    k, w = _within(data, i, stop, flag, classes)
+    while k in (LETTER, MARK):
+        i += w
+        k, w = _within(data, i, stop, flag, classes)
+    return i
+
+
+@inlined()
+def _is_ascii_letter(b):
+    return 65 <= (b & 0xDF) <= 90
+
+
+@compiled()
+def _deepseek(data, i, stop, classes):
+    """End of the word at i: `\\p{N}{1,3}`; else, in a run of the characters of `[一-龥぀-ゟ゠-ヿ]`, or of others, of
+    `P[A-Za-z]+|[^\\r\\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+| ?[\\p{P}\\p{S}]+[\\r\\n]*|
+    \\s*[\\r\\n]+|\\s+(?!\\S)|\\s+`, with P the ASCII characters of \\p{P} and \\p{S}; or what lies between such."""
+    b = data[i]
+    k, w = _class(data, i, classes)
+    if k == NUMBER:
+        end = i
+        for _ in range(3):
+            end += w
+            if end >= stop:
+                break
+            k, w = _class(data, end, classes)
+            if k != NUMBER:
+                break
+        return end
+    flag = k & CJK
+    kind = np.int64(k & KIND)
+    following, width = _within(data, i + w, stop, flag, classes)
+    if kind == SYMBOL and b < 0x80 and following >= 0 and data[i + w] < 0x80 and _is_ascii_letter(data[i + w]):
+        i += w
+        while i < stop and data[i] < 0x80 and _is_ascii_letter(data[i]):
+            i += 1
+        return i
+    if kind in (LETTER, MARK):
+        return _letters(data, i, stop, flag, classes)
+    if kind != SYMBOL and b != 0x0A and b != 0x0D and following in (LETTER, MARK):
+        return _letters(data, i + w, stop, flag, classes)
+    if kind == SYMBOL or (b == 0x20 and following == SYMBOL):
+        if kind != SYMBOL:
+            i += w
+        kind, w = _within(data, i, stop, flag, classes)
+        while kind == SYMBOL:
+            i += w
+            kind, w = _within(data, i, stop, flag, classes)
+        while kind == SPACE and (data[i] == 0x0A or data[i] == 0x0D):
+            i += w
+            kind, w = _within(data, i, stop, flag, classes)
+        return i
+    if kind == SPACE:
+        last, after_newline, end = i, -1, i
+        while kind == SPACE:
+            last = end
+            end += w
+            if data[end - 1] == 0x0A or data[end - 1] == 0x0D:
+                after_newline = end
+            kind, w = _within(data, end, stop, flag, classes)
+        if after_newline >= 0:
+            return after_newline
+        return end if kind < 0 or last == i else last
+    while True:  # what no alternative matches, up to where one does
+        i += w
+        kind, w = following, width
+        if kind != OTHER:
+            return i
+        following, width = _within(data, i + w, stop, flag, classes)
+        if following in (LETTER, MARK):
+            return i
+
+
+@inlined()
 def _adjacent(c, d, ascii_pairs, bits):
     """Whether some piece may contain these two characters, one after the other."""
     if c < 128 and d < 128:
@@ -374,6 +473,8 @@ def _word_end_of(data, i, stop, cut):
         return lambda data, i, stop, cut: _cl100k(data, i, stop, cut.classes, cut.digits)
     if cut.instance_class is O200k:
         return lambda data, i, stop, cut: _o200k(data, i, stop, cut.classes, cut.digits, cut.contractions)
+    if cut.instance_class is DeepSeek:
+        return lambda data, i, stop, cut: _deepseek(data, i, stop, cut.classes)
     if cut.instance_class is RunCuts:
         return lambda data, i, stop, cut: _runs(data, i, stop, cut.classes, cut.ascii_pairs, cut.pair_bits)
     return lambda data, i, stop, cut: _pairs(data, i, stop, cut.ascii_pairs, cut.pair_bits)
