@@ -288,6 +288,7 @@ def shared_by(nodeid: str) -> str:
     return Path(file).stem
 
 
+@pytest.hookimpl(optionalhook=True)  # of pytest-xdist
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     from xdist.scheduler import LoadScopeScheduling
 

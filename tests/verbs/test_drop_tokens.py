@@ -144,6 +144,11 @@ def test_what_occurs_is_refused(made: Path, tmp_path: Path) -> None:
         choose(open_counts(str(tmp_path / "counts")), str(made / "bytes"), Goal(300, drop_tokens=("<unused*>",)))
 
 
+def test_the_most_frequent_ids_keep_all_special_tokens(made: Path) -> None:
+    with pytest.raises(TinydataError, match="does not work with --method frequency"):
+        chosen(made, "bytes", "<unused*>", vocab=1_200, method="frequency")
+
+
 @pytest.mark.parametrize(("field", "why"), [("<s>", "bos_id"), ("</s>", "eos_id"), ("<unk>", "unk_id")])
 def test_what_a_model_needs_is_refused(made: Path, field: str, why: str) -> None:
     with pytest.raises(TinydataError, match=why):

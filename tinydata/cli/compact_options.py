@@ -40,8 +40,6 @@ class GoalOptions:
             raise click.UsageError(
                 "set the size with exactly one of --vocab, --coverage and --max-inflation (--curve compares sizes)"
             )
-        if self.drop_tokens and self.method != "leaf":
-            raise click.UsageError("--drop-tokens does not work with --method frequency")
         if self.adapt and (not self.vocab or self.method != "leaf"):
             raise click.UsageError("--adapt needs --vocab, and does not work with --method frequency")
         return Goal(

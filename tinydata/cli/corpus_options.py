@@ -78,12 +78,11 @@ def _columns(**values: Any) -> Columns:
     ctx = click.get_current_context()
     by_source = ctx.meta.get(_BY_SOURCE) or []
     for name, value in values.items():
-        of_each = tuple(source.get(name, "") for source in by_source)
-        if len(set(of_each)) > 1:
-            values[name] = of_each
-        elif (
-            isinstance(value, tuple) and by_source
-        ):  # sources of the command line have the columns that they have there
+        usual = ctx.lookup_default(name)
+        if any(name in source for source in by_source):
+            of_each = tuple(source.get(name, usual if isinstance(usual, str) else "") for source in by_source)
+            values[name] = of_each[0] if len(set(of_each)) == 1 else of_each
+        elif isinstance(value, tuple) and by_source:  # as the file has them for these sources
             known = dict(zip(ctx.lookup_default("corpus") or (), value, strict=False))
             values[name] = tuple(known.get(source, "") for source in ctx.params["corpus"])
     return Columns(**values)

@@ -14,7 +14,7 @@ from tinydata.tokenizers.base import SPACE
 from tinydata.tokenizers.families import hf_files
 
 _UNKNOWN, _CONTROL, _USER, _BYTE = 2, 3, 4, 6  # sentencepiece_model.proto
-_ROLES = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>"}
+_ROLES = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>"}
 
 
 def unigram_files(proto: Any) -> dict[str, bytes]:
@@ -51,6 +51,7 @@ def _files(proto: Any, model: dict[str, Any], users: bool) -> dict[str, bytes]:
     """users: user-defined symbols become added tokens, which the library finds in the normalized text."""
     control = {p.piece for p in proto.pieces if p.type in (_UNKNOWN, _CONTROL)}
     config: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
+    config["unk_token"] = next((p.piece for p in proto.pieces if p.type == _UNKNOWN), None)
     config |= {role: token for role, token in _ROLES.items() if token in control}
     kinds = (_UNKNOWN, _CONTROL, _USER) if users else (_UNKNOWN, _CONTROL)
     flags = {"single_word": False, "lstrip": False, "rstrip": False}

@@ -137,7 +137,9 @@ class SentencePiece:
 
     def written(self) -> dict[str, bytes]:
         """As base.Tokenizer: a model that came without Hugging Face's files gets them."""
-        return self.files if "tokenizer_config.json" in self.files else {**self.files, **self.converted()}
+        if "tokenizer_config.json" in self.files:
+            return self.files
+        return {**self.files, **{name: c for name, c in self.converted().items() if name not in self.files}}
 
     def converted(self) -> dict[str, bytes]:
         """{name: content} of the Hugging Face files of this model."""

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tinydata.core.errors import TinydataError
+from tinydata.core.errors import USAGE, TinydataError
 from tinydata.core.location import Location, read_bytes, read_table
 from tinydata.core.output import read_manifest
 from tinydata.tokenizers.base import ADDED, BYTE, CONTROL, Tokenizer
@@ -85,6 +85,12 @@ def choose(counts: Counts, tokenizer: str, goal: Goal, *, d_model: int = 2048) -
     big = load(read_tokenizer(tokenizer), tokenizer)
     _same_tokenizer(counts, big, tokenizer)
     tree = big.tree()
+    if goal.drop_tokens and goal.method != "leaf":
+        raise TinydataError(
+            f"--drop-tokens does not work with --method {goal.method}, which keeps all special tokens",
+            fix="omit one of the two",
+            code=USAGE,
+        )
     drop = dropped(big, goal.drop_tokens, counts.occurs)
     top = real_size(big) - int(drop.sum())
     locked = protected(big, tree, counts.train, goal.keep_tokens, goal.min_per_domain) & ~drop
