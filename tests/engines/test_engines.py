@@ -314,7 +314,8 @@ def undisturbed(slow: tuple[list[str], Path]) -> dict[str, bytes]:
 
 def command(slow: tuple[list[str], Path], out: str, *more: str) -> dict[str, Any]:
     """Arguments of subprocess for `tinydata count` in a process group of its own, as a shell starts it."""
-    code = "import sys; from tinydata.cli.main import main; main(sys.argv[1:])"
+    code = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)"  # a background job ignores it
+    code += "; from tinydata.cli.main import main; main(sys.argv[1:])"
     args = [sys.executable, "-c", code, "count", *slow[0], "-o", out, *more]
     return {"args": args, "cwd": slow[1], "stderr": subprocess.PIPE, "text": True, "start_new_session": True}
 
@@ -331,7 +332,23 @@ def parts(root: Path, out: str) -> dict[str, int]:
 def disturb(
     slow: tuple[list[str], Path], out: str, act: Callable[[subprocess.Popen[str]], None], *more: str
 ) -> tuple[subprocess.Popen[str], str]:
-    """Starts `tinydata count`, waits until some parts are done, acts -> (the ended process, its stderr)."""
+    """Starts `tinydata count`, waits until some parts are done, acts -> (the ended process, its stderr).
+
+    On a busy machine it may be done before this process looks again; then once more.
+    """
+    for _ in range(3):
+        process, said = _disturbed(slow, out, act, *more)
+        if not (slow[1] / out).exists():
+            break
+        shutil.rmtree(slow[1] / out)
+    assert not (slow[1] / out).exists(), "it was done before it could be disturbed"
+    assert len(parts(slow[1], out)) >= 3
+    return process, said
+
+
+def _disturbed(
+    slow: tuple[list[str], Path], out: str, act: Callable[[subprocess.Popen[str]], None], *more: str
+) -> tuple[subprocess.Popen[str], str]:
     process = subprocess.Popen(**command(slow, out, *more), stdout=subprocess.DEVNULL)
     try:
         until = time.monotonic() + DEADLINE
@@ -342,8 +359,6 @@ def disturb(
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
-    assert not (slow[1] / out).exists(), "it was done before it could be disturbed"
-    assert len(parts(slow[1], out)) >= 3
     return process, said
 
 
@@ -475,7 +490,7 @@ def test_ctrl_c(workers: str, slow: tuple[list[str], Path], undisturbed: dict[st
     process, said = disturb(
         slow, out, lambda p: (began.append(time.monotonic()), send(signal.SIGINT)(p))[0], "--workers", workers
     )
-    assert time.monotonic() - began[0] < 20
+    assert time.monotonic() - began[-1] < 20
     assert process.returncode == INTERRUPTED
     [message] = said.strip().splitlines()
     assert message.startswith("interrupted; finished parts are kept. To continue: tinydata count corpus --tokenizer")
@@ -501,7 +516,8 @@ def test_a_worker_that_is_killed(slow: tuple[list[str], Path], undisturbed: dict
     """As the kernel does when memory is short: an error that says so, and the same command finishes."""
 
     def kill_one(process: subprocess.Popen[str]) -> None:
-        os.kill(workers_of(process.pid)[0], signal.SIGKILL)
+        for pid in workers_of(process.pid)[:1]:
+            os.kill(pid, signal.SIGKILL)
 
     process, said = disturb(slow, "short-of-memory", kill_one, "--workers", "2")
     assert process.returncode == FIXABLE
@@ -518,7 +534,7 @@ def test_workers_end_with_their_parent(slow: tuple[list[str], Path]) -> None:
     found: list[int] = []
 
     def kill_parent(process: subprocess.Popen[str]) -> None:
-        found.extend(workers_of(process.pid))
+        found[:] = workers_of(process.pid)
         process.kill()
 
     disturb(slow, "orphans", kill_parent, "--workers", "2")

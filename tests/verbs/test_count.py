@@ -22,7 +22,7 @@ from tinydata.formats.base import Wanted
 from tinydata.tokenizers import open, probe
 from tinydata.tokenizers.base import Tokenizer
 from tinydata.tokenizers.families.byte_bpe import ByteLevelBPE
-from tinydata.tokenizers.kernels.cutters import OTHER
+from tinydata.tokenizers.kernels.regexes import OTHER
 from tinydata.tokenizers.open import open_tokenizer
 from tinydata.tokenizers.probe import PROBE
 from tinydata.verbs.count import heldout, verb, worker

@@ -19,23 +19,9 @@ from tinydata.tokenizers.families import hf_files
 from tinydata.tokenizers.families.merging import Merging, build_tree, listed_pairs
 from tinydata.tokenizers.families.tokenizer_json import Native, broken, check_bpe, read_json
 from tinydata.tokenizers.kernels.bpe import Pairs, Symbols
-from tinydata.tokenizers.kernels.cutters import (
-    CJK,
-    LETTER,
-    LOWER,
-    MARK,
-    NUMBER,
-    SPACE,
-    SYMBOL,
-    UPPER,
-    Cl100k,
-    Cutter,
-    DeepSeek,
-    Gpt2,
-    O200k,
-    atoms,
-)
+from tinydata.tokenizers.kernels.cutters import Cl100k, Cutter, DeepSeek, Gpt2, O200k, atoms
 from tinydata.tokenizers.kernels.merge_tree import Tree
+from tinydata.tokenizers.kernels.regexes import CJK, LETTER, LOWER, MARK, NUMBER, SPACE, SYMBOL, UPPER
 
 _CONTRACTIONS = "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 _CL100K_REST = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"

@@ -14,8 +14,8 @@ import numpy as np
 from tinydata.core.kernels import cached
 from tinydata.tokenizers.base import BYTE, NORMAL, Tokenizer
 from tinydata.tokenizers.kernels.bpe import encode
-from tinydata.tokenizers.kernels.cutters import LETTER, NUMBER, OTHER, SPACE
 from tinydata.tokenizers.kernels.merge_tree import scratch_for
+from tinydata.tokenizers.kernels.regexes import LETTER, NUMBER, OTHER, SPACE
 from tinydata.verbs.compact.pair_index import LONGEST
 from tinydata.verbs.compact.word_collector import Words, character_classes
 

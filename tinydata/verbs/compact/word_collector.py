@@ -13,7 +13,8 @@ import pyarrow.compute as pc
 
 from tinydata.core.kernels import cached
 from tinydata.tokenizers.base import Tokenizer
-from tinydata.tokenizers.kernels.cutters import LETTER, NUMBER, SPACE, Cutter, PairCuts, RunCuts, word_at
+from tinydata.tokenizers.kernels.cutters import Cutter, PairCuts, RunCuts, word_at
+from tinydata.tokenizers.kernels.regexes import LETTER, NUMBER, SPACE
 from tinydata.tokenizers.kernels.words import clear
 from tinydata.tokenizers.text_counter import TextCounter
 
