@@ -72,7 +72,8 @@ def _read_index(file: Location, size: int, index: Location, changed: int) -> tup
     starts = np.concatenate([[0], np.cumsum(lengths)])
     if (lengths < 0).any():
         raise OSError(f"{index.name} has sequences of negative length")
-    rising = documents and bounds[0] == 0 and bounds[-1] <= sequences and (np.diff(bounds) >= 0).all()
+    inside = documents and bounds.min() == bounds[0] == 0 and bounds.max() <= sequences  # or differences overflow
+    rising = inside and (np.diff(bounds) >= 0).all()
     if not rising and (documents or sequences):
         raise OSError(f"{index.name} has document boundaries that do not fit its sequences")
     first = starts[np.append(bounds, sequences) if not documents or bounds[-1] < sequences else bounds]
