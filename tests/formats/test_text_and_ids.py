@@ -711,6 +711,12 @@ def joined(sequences: list[list[int]], bounds: list[int]) -> list[list[int]]:
     return [[token for row in sequences[a:b] for token in row] for a, b in pairwise(bounds)]
 
 
+def test_megatron_bounds_whose_difference_overflows(tmp_path: Path) -> None:
+    megatron_pair(tmp_path / "x.bin", [[1], [2], [3]], bounds=[0, 1 << 62, -(1 << 62) - (1 << 61), 3])
+    with pytest.raises(TinydataError, match="boundaries that do not fit its sequences"):
+        read_all(tmp_path)
+
+
 @pytest.mark.parametrize(("code", "size"), [(4, WHOLE), (4, 2), *((code, 200) for code in (1, 2, 3, 4, 5, 8))])
 def test_megatron_of_every_integer_type(tmp_path: Path, pieces_of: Callable[[int], None], code: int, size: int) -> None:
     info = np.iinfo(megatron.DTYPES[code])
