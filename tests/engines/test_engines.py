@@ -43,7 +43,6 @@ from tinydata.verbs.count import verb as count_verb
 from tinydata.verbs.count.plan import Settings
 
 ENGINES = ["local-1", "local-2", pytest.param("spark", marks=pytest.mark.spark)]
-MORE = ["local-1", "local-2", pytest.param("spark", marks=pytest.mark.cluster)]
 SETTINGS = Settings(heldout=0.2, max_bad=0.5)
 DEADLINE = 60  # seconds until a subprocess that should have ended is a failure
 
@@ -153,7 +152,9 @@ def plain(corpus: Path, tokenizer: str, tmp_path_factory: pytest.TempPathFactory
 # -- exact, and the same everywhere -----------------------------------------------------------
 
 
-@pytest.mark.parametrize("engine", MORE, indirect=True)
+@pytest.mark.parametrize(
+    "engine", ["local-1", "local-2", pytest.param("spark", marks=pytest.mark.cluster)], indirect=True
+)
 def test_counts_are_those_of_the_library(
     engine: Any,
     corpus: Path,

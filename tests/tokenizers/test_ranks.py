@@ -14,7 +14,7 @@ from tests.conftest import SENTENCES
 from tests.tokenizers.helpers import WHISPER, counted, refused, unknown
 from tinydata.core.errors import TinydataError
 from tinydata.tokenizers.families import byte_bpe as bytebpe
-from tinydata.tokenizers.families.tiktoken import canonical_merges
+from tinydata.tokenizers.families.tiktoken import ENCODINGS, canonical_merges
 from tinydata.tokenizers.open import open_tokenizer
 from tinydata.tokenizers.special_tokens import about_end, edges, end_of_text
 from tinydata.verbs.compact.prune import kept, protected, removal_order
@@ -133,9 +133,14 @@ def test_a_rank_may_be_missing(ranks: Path, tmp_path: Path, texts: list[str]) ->
 
 
 def test_llama_3_as_it_was_published(tmp_path: Path) -> None:
-    """Its tokenizer.model is a rank file, whose special tokens are known by the number of ranks."""
-    letters = [bytes([b]) for b in range(256)]
-    pieces = letters + [b"%06d" % k for k in range(128_000 - 256)]
+    """Its tokenizer.model is a rank file, recognised by the number of ranks and some of them; others are refused."""
+    pieces = [bytes([b]) for b in range(256)] + [b"%06d" % k for k in range(128_000 - 256)]
+    other = b"".join(base64.b64encode(piece) + b" %d\n" % rank for rank, piece in enumerate(pieces))
+    refused(
+        unknown(tmp_path / "other", ("tokenizer.model", other)), "as many ranks as the file of that name, but others"
+    )
+    for piece, rank in ENCODINGS["tokenizer.model"].sample.items():
+        pieces[rank] = piece
     lines = b"".join(base64.b64encode(piece) + b" %d\n" % rank for rank, piece in enumerate(pieces))
     tok = open_tokenizer(str(unknown(tmp_path / "a", ("tokenizer.model", lines))))
     assert (tok.family, tok.size) == ("tiktoken", 128_256)

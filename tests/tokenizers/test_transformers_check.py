@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from tinydata.tokenizers import transformers_check
 from tinydata.tokenizers.open import open_tokenizer
 from tinydata.tokenizers.transformers_check import compared_with_transformers
 
@@ -44,8 +46,15 @@ def test_a_difference_is_said(byte_bpe: Path, tmp_path: Path) -> None:
     assert "of 16 texts, such as 'Some text.'" in said
 
 
-def test_what_it_cannot_read_is_said(byte_bpe: Path, tmp_path: Path) -> None:
+def silent(path: str) -> Any:
+    raise ValueError
+
+
+def test_what_it_cannot_read_is_said(byte_bpe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = written(byte_bpe / "gpt2", tmp_path / "gpt2")
     tok = open_tokenizer(str(path))
+    monkeypatch.setattr(transformers_check, "_auto", silent)
+    assert compared_with_transformers(str(path), tok, TEXTS).endswith(f"cannot read {path}: ValueError()")
+    monkeypatch.undo()
     (path / "tokenizer.json").write_text("{}")
     assert compared_with_transformers(str(path), tok, TEXTS).startswith(f"warning: transformers cannot read {path}: ")

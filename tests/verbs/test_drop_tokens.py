@@ -22,11 +22,12 @@ from tinydata.verbs.count.plan import Settings
 from tinydata.verbs.count.verb import count
 
 RESERVED = [f"<unused{k}>" for k in range(60)]
-NAMED = ["<turn>", "<tool>", "<pad>", "<image>"]  # by the chat template, the post-processor, the padding, a config
+# by the chat template, the post-processor, the padding, two configurations
+NAMED = ["<turn>", "<tool>", "<pad>", "<image>", "<image-id>", "<end-id>"]
 
 
 def _bytes(where: Path, text: list[str]) -> Path:
-    """A byte-level BPE whose files name four of its added tokens, and list the reserved ones, too."""
+    """A byte-level BPE whose files name some of its added tokens, and list the reserved ones, too."""
     train_bytes(where, text, {})
     file = where / "tokenizer.json"
     config = json.loads(file.read_text(encoding="utf-8"))
@@ -48,6 +49,8 @@ def _bytes(where: Path, text: list[str]) -> Path:
     decoder = {str(i): {"content": t, **flags} for t, i in at.items()}
     lists = {"additional_special_tokens": [*RESERVED[:3], "<image>"], "added_tokens_decoder": decoder}
     (where / "tokenizer_config.json").write_text(json.dumps(settings | lists), encoding="utf-8")
+    ids = {"text_config": {"image_token_index": at["<image-id>"]}, "eos_token_id": [2_500, at["<end-id>"]]}
+    (where / "config.json").write_text(json.dumps(ids))
     (where / "special_tokens_map.json").write_text(json.dumps({"additional_special_tokens": RESERVED[:2]}))
     return where
 
@@ -122,6 +125,8 @@ def test_no_file_names_a_removed_token(made: Path) -> None:
         ("<tool>", "tokenizer.json names it in its post_processor"),
         ("<pad>", "tokenizer.json names it in its padding"),
         ("<image>", "tokenizer_config.json names it as i"),
+        ("<image-id>", "config.json names it as image_token_index"),
+        ("<end-id>", "config.json names it as eos_token_id"),
         ("<|endoftext|>", "tokenizer_config.json names it as eos_token"),
         ("the", "no special or added token 'the'"),
         ("<nothing*>", "no special or added token '<nothing*>'"),

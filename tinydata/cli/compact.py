@@ -89,13 +89,13 @@ def compact(
         console.result({"trade": choice.tradeoff, "curve": points, **facts}, text)
         return 0
     console.say(text)
-    fresh = False
+    wrote = False
     how: dict[str, Any] = {"d_model": d_model, "force": run.force, "choice": choice, "points": points}
     try:
         manifest = verb.compact(counts, tokenizer, needed(out, "-o"), wanted, **how)
         record(out, began)
         summary = f"wrote {out}: {', '.join(manifest['files'])}"
-        fresh = True
+        wrote = True
     except UpToDate as done:
         if not model:  # the model may still have to be sliced
             raise
@@ -104,7 +104,7 @@ def compact(
         sliced, text = sliced_model(console, model, out, model_out or f"{out.rstrip('/')}-model", force=run.force)
         manifest, summary = {**manifest, "model": sliced}, f"{summary}\n{text}"
     console.result(manifest, summary)
-    if fresh and not run.quiet and (line := _as_transformers(out, choice, opened)):
+    if wrote and not run.quiet and (line := _as_transformers(out, choice, opened)):
         console.say(line)
     return 0
 

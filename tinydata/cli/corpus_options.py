@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -38,6 +38,9 @@ class Columns:
     def named(self) -> dict[str, Any]:
         """Those that the user gave, by the name of their option; a list has one for each source."""
         return {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self).items() if v}
+
+
+_NAMES = [field.name for field in fields(Columns)]
 
 
 class CorpusCommand(click.Command):
@@ -108,8 +111,6 @@ class _Column(click.ParamType):
 def _option(name: str, help: str, choices: tuple[str, ...] = ()) -> Any:
     return click.option(name, type=_Column(choices), default=None if choices else "", help=help)
 
-
-_NAMES = ("text_column", "ids_column", "domain_column", "id_column", "dtype", "read_as_text")
 
 columns = gathered(
     "columns",

@@ -81,7 +81,7 @@ class Wanted(NamedTuple):
         if len(paths) > 1:
             raise TinydataError(
                 "the options of the columns name different numbers of paths",
-                where=", ".join(f"{_OPTIONS[field]} = {v}" for field, v in values.items() if v),
+                where=", ".join(f"{_OPTIONS[field].replace('doc_id', 'id')} = {v}" for field, v in values.items() if v),
                 fix="write one value for all paths of the corpus, or a list with one for each",
             )
         return cls(

@@ -85,7 +85,9 @@ def _check_paths(paths: list[str], wanted: Wanted) -> None:
     if wanted.each and len(wanted.each) != len(paths):
         raise TinydataError(
             f"there is a value for each of {many(len(wanted.each), 'path')}; the corpus has {many(len(paths), 'path')}",
-            where=", ".join(f"{name} = {value}" for name, value in wanted.given.items() if isinstance(value, list)),
+            where=", ".join(
+                f"{name.replace('doc_id', 'id')} = {v}" for name, v in wanted.given.items() if isinstance(v, list)
+            ),
             fix="give one value for all paths of the corpus, or one for each, in their order",
         )
 

@@ -94,7 +94,8 @@ def _on_disk(meta: pq.FileMetaData, size: int) -> list[int]:
     The compressed sizes stand in the metadata of columns, and reading those of a damaged file ends the process: pyarrow
     lets a C++ exception about their statistics pass.
     """
-    raw = [max(meta.row_group(i).total_byte_size, 0) for i in range(meta.num_row_groups)]
+    groups = [meta.row_group(i) for i in range(meta.num_row_groups)]
+    raw = [max(group.total_byte_size, group.num_rows, 0) for group in groups]  # a writer may leave out the bytes
     total = max(sum(raw), 1)
     ends = [size * done // total for done in accumulate(raw)]
     return [b - a for a, b in pairwise([0, *ends])]

@@ -27,7 +27,7 @@ def compared_with_transformers(path: str, tok: Tokenizer, texts: list[str]) -> s
     try:
         theirs = _auto(path)(texts, add_special_tokens=False)["input_ids"]
     except Exception as e:  # of a library that reads other files than we wrote, and may be of any version
-        return f"warning: transformers cannot read {path}: {str(e).strip().splitlines()[0][:200] or repr(e)}"
+        return f"warning: transformers cannot read {path}: {(str(e).strip() or repr(e)).splitlines()[0][:200]}"
     wrong = [t for t, a, b in zip(texts, theirs, tok.encode(texts), strict=True) if list(a) != b]
     if not wrong:
         return f"transformers reads {path} to the same ids, tried on {len(texts)} texts"

@@ -31,11 +31,11 @@ QWEN = _CONTRACTIONS + _LETTERS + r"\p{N}" + _CL100K_REST
 CL100K_3 = _CONTRACTIONS + _LETTERS + r"\p{N}{1,3}" + _CL100K_REST
 # regex of a Split pre-tokenizer -> most digits in one word (0: no limit)
 _CL100K = {QWEN: 1, CL100K_3: 3, _CONTRACTIONS + _LETTERS + r"\p{N}+" + _CL100K_REST: 0}
-_RISING = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+"
+_CAPITALIZED = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+"
 _CAPITALS = r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*"
 _O200K_REST = r"| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-O200K = _RISING + _CONTRACTIONS + "?" + _CAPITALS + _CONTRACTIONS + "?" + r"|\p{N}{1,3}" + _O200K_REST
-TEKKEN = _RISING + _CAPITALS + r"|\p{N}" + _O200K_REST
+O200K = _CAPITALIZED + _CONTRACTIONS + "?" + _CAPITALS + _CONTRACTIONS + "?" + r"|\p{N}{1,3}" + _O200K_REST
+TEKKEN = _CAPITALIZED + _CAPITALS + r"|\p{N}" + _O200K_REST
 DEEPSEEK = "\0".join(
     [
         r"\p{N}{1,3}",

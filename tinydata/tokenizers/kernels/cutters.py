@@ -42,7 +42,7 @@ class Cl100k(NamedTuple):
 
 
 class O200k(NamedTuple):
-    """Cuts as the regex of o200k (GPT-4o, gpt-oss) and of Mistral's tekken does: within a word, case may rise once."""
+    """Cuts as the regex of o200k (GPT-4o, gpt-oss) and of Mistral's tekken does: capitals, then lower case."""
 
     classes: np.ndarray  # uint8[0x110000]: OTHER LETTER NUMBER SPACE UPPER LOWER MARK
     digits: int

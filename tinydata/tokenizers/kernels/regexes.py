@@ -55,6 +55,28 @@ def _white(data, i, stop, classes):
 
 
 @compiled()
+def _lines(data, i, stop, classes):
+    """`\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+` at white space i."""
+    j = _run(data, i, stop, SPACE, classes)
+    while j > i and data[j - 1] != 0x0A and data[j - 1] != 0x0D:
+        j -= 1
+    return j if j > i else _white(data, i, stop, classes)
+
+
+@inlined()
+def _number(data, i, stop, most, classes):
+    """`\\p{N}{1,most}` at a number i; most 0: no limit."""
+    n = 0
+    while i < stop and (most == 0 or n < most):
+        k, w = _class(data, i, classes)
+        if k != NUMBER:
+            break
+        i += w
+        n += 1
+    return i
+
+
+@compiled()
 def _contraction(data, i, stop, fold):
     """End of 's 't 're 've 'm 'll 'd at i (an apostrophe), or i. fold: any case, and U+017F as s."""
     if i + 1 >= stop:
@@ -105,15 +127,7 @@ def cl100k(data, i, stop, classes, digits):
     if k == LETTER:
         return _run(data, i + w, stop, LETTER, classes)
     if k == NUMBER:
-        n = 1
-        i += w
-        while i < stop and (digits == 0 or n < digits):
-            k, w = _class(data, i, classes)
-            if k != NUMBER:
-                break
-            i += w
-            n += 1
-        return i
+        return _number(data, i, stop, digits, classes)
     if b != 0x0A and b != 0x0D and i + w < stop:
         k2, w2 = _class(data, i + w, classes)
         if k2 == LETTER:
@@ -129,15 +143,11 @@ def cl100k(data, i, stop, classes, digits):
         while j < stop and (data[j] == 0x0A or data[j] == 0x0D):
             j += 1
         return j
-    end = _run(data, i, stop, SPACE, classes)
-    j = end
-    while j > i and data[j - 1] != 0x0A and data[j - 1] != 0x0D:
-        j -= 1
-    return j if j > i else _white(data, i, stop, classes)
+    return _lines(data, i, stop, classes)
 
 
 @compiled()
-def _rising(data, i, stop, classes):
+def _capitalized(data, i, stop, classes):
     """End of `[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]*[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]+` at i, or i if it does not match.
 
     The first part takes what it can; if no lower case follows, it gives back up to its last letter without case.
@@ -162,27 +172,19 @@ def _rising(data, i, stop, classes):
 @compiled()
 def o200k(data, i, stop, classes, digits, contractions):
     """End of the word at i: `[^\\r\\n\\p{L}\\p{N}]?U*L+C?|[^\\r\\n\\p{L}\\p{N}]?U+L*C?|\\p{N}{1,digits}|
-    ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+`, with U and L as in _rising, C a contraction."""
+    ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+`, with U and L as in _capitalized, C a contraction."""
     b = data[i]
     k, w = _class(data, i, classes)
     if k == NUMBER:
-        n = 1
-        i += w
-        while i < stop and (digits == 0 or n < digits):
-            k, w = _class(data, i, classes)
-            if k != NUMBER:
-                break
-            i += w
-            n += 1
-        return i
+        return _number(data, i, stop, digits, classes)
     letter = k in (LETTER, UPPER, LOWER)
     end = i
     if letter:
-        end = _rising(data, i, stop, classes)
+        end = _capitalized(data, i, stop, classes)
         if end == i:
             end = _run(data, i, stop, UPPER, classes)
     elif b != 0x0A and b != 0x0D:
-        end = _rising(data, i + w, stop, classes)
+        end = _capitalized(data, i + w, stop, classes)
         if end == i + w:
             end = i + w if k == MARK else _run(data, i + w, stop, UPPER, classes)
             if k != MARK and end == i + w:
@@ -206,11 +208,7 @@ def o200k(data, i, stop, classes, digits, contractions):
         while j < stop and (data[j] == 0x0A or data[j] == 0x0D or data[j] == 0x2F):
             j += 1
         return j
-    end = _run(data, i, stop, SPACE, classes)
-    j = end
-    while j > i and data[j - 1] != 0x0A and data[j - 1] != 0x0D:
-        j -= 1
-    return j if j > i else _white(data, i, stop, classes)
+    return _lines(data, i, stop, classes)
 
 
 @inlined()
@@ -248,15 +246,7 @@ def deepseek(data, i, stop, classes):
     b = data[i]
     k, w = _class(data, i, classes)
     if k == NUMBER:
-        end = i
-        for _ in range(3):
-            end += w
-            if end >= stop:
-                break
-            k, w = _class(data, end, classes)
-            if k != NUMBER:
-                break
-        return end
+        return _number(data, i, stop, 3, classes)
     flag = k & CJK
     kind = np.int64(k & KIND)
     following, width = _within(data, i + w, stop, flag, classes)

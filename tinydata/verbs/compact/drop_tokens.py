@@ -78,6 +78,9 @@ def needed(big: Tokenizer) -> dict[int, str]:
     for part in ("post_processor", "padding"):
         for i in _ids(tokenizer.get(part)):
             why.setdefault(i, f"tokenizer.json names it in its {part}")
+    for name in ("config.json", "generation_config.json"):
+        for role, i in _model_ids(_json(big.files, name)):
+            why.setdefault(i, f"{name} names it as {role}")
     spec = getattr(getattr(big, "proto", None), "trainer_spec", None)
     for field in _MODEL_IDS if spec is not None else ():
         why.setdefault(getattr(spec, field), f"the model names it as its {field}")
@@ -99,6 +102,15 @@ def _roles(config: dict[str, Any]) -> Iterator[tuple[str, str]]:
         text = value.get("content") if isinstance(value, dict) else value
         if isinstance(text, str) and role != "chat_template":
             yield role, text
+
+
+def _model_ids(config: dict[str, Any]) -> Iterator[tuple[str, int]]:
+    """(role, id) of eos_token_id, image_token_index and the like, in a model's configuration and its parts."""
+    for role, value in config.items():
+        if isinstance(value, dict):
+            yield from _model_ids(value)
+        elif role.endswith(("token_id", "token_index", "token_ids")):
+            yield from ((role, i) for i in (value if isinstance(value, list) else [value]) if isinstance(i, int))
 
 
 def _templates(files: dict[str, bytes]) -> Iterator[str]:
