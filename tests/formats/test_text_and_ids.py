@@ -935,6 +935,10 @@ def test_a_file_without_any_json_object_is_unreadable(tree: Path) -> None:
         ("part-00017.jsonl.gz", "folder"),
         ("000_00012.parquet", "folder"),
         ("0000.parquet", "folder"),
+        ("notes.tsv", "notes"),
+        ("web.JSONL.bz2", "web"),
+        ("data-00001-of-00003.arrow", "data"),
+        ("table_0.csv.gz", "table"),
     ],
 )
 def test_domain_of(name: str, domain: str) -> None:

@@ -6,8 +6,9 @@ import re
 
 # Parts of a file name that are not its domain: endings, what Spark and `datasets` append, shard numbers.
 _ENDINGS = re.compile(
-    r"(\.(jsonl?|ndjson|parquet|pq|txt|bin|idx|meta|gz|zst|zstd|snappy|npy|mds)"
-    r"|(_unshuffled|_(doc|chunk)_shuffled)?\.ds)+$"
+    r"(\.(jsonl?|ndjson|csv|tsv|parquet|pq|arrow|feather|ipc|txt|bin|idx|meta|gz|zst|zstd|bz2|xz|snappy|npy|mds)"
+    r"|(_unshuffled|_(doc|chunk)_shuffled)?\.ds)+$",
+    re.IGNORECASE,
 )
 _HASH = re.compile(r"-([0-9a-f]{16}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}([-.]c\d+)?)$")
 _NUMBER = re.compile(r"((^|[-_.]+)(part|shard|chunk)?[-_.]*\d+([-_.]?of[-_.]?\d+)?|\d{3,})+$")
