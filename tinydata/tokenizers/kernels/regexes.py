@@ -54,7 +54,7 @@ def _white(data, i, stop, classes):
     return j
 
 
-@compiled()
+@inlined()
 def _lines(data, i, stop, classes):
     """`\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+` at white space i."""
     j = _run(data, i, stop, SPACE, classes)
@@ -65,8 +65,8 @@ def _lines(data, i, stop, classes):
 
 @inlined()
 def _number(data, i, stop, most, classes):
-    """`\\p{N}{1,most}` at a number i; most 0: no limit."""
-    n = 0
+    """`\\p{N}{1,most}` whose first number ends at i; most 0: no limit."""
+    n = 1
     while i < stop and (most == 0 or n < most):
         k, w = _class(data, i, classes)
         if k != NUMBER:
@@ -127,7 +127,7 @@ def cl100k(data, i, stop, classes, digits):
     if k == LETTER:
         return _run(data, i + w, stop, LETTER, classes)
     if k == NUMBER:
-        return _number(data, i, stop, digits, classes)
+        return _number(data, i + w, stop, digits, classes)
     if b != 0x0A and b != 0x0D and i + w < stop:
         k2, w2 = _class(data, i + w, classes)
         if k2 == LETTER:
@@ -176,7 +176,7 @@ def o200k(data, i, stop, classes, digits, contractions):
     b = data[i]
     k, w = _class(data, i, classes)
     if k == NUMBER:
-        return _number(data, i, stop, digits, classes)
+        return _number(data, i + w, stop, digits, classes)
     letter = k in (LETTER, UPPER, LOWER)
     end = i
     if letter:
@@ -246,7 +246,7 @@ def deepseek(data, i, stop, classes):
     b = data[i]
     k, w = _class(data, i, classes)
     if k == NUMBER:
-        return _number(data, i, stop, 3, classes)
+        return _number(data, i + w, stop, 3, classes)
     flag = k & CJK
     kind = np.int64(k & KIND)
     following, width = _within(data, i + w, stop, flag, classes)
