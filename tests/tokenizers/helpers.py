@@ -59,7 +59,7 @@ MATCHING = (  # their pieces are matched, those of all others are merged
     *("unigram", "unigram_bytes", "unigram_json", "wordpiece", "wordpiece_json"),
     *("unigram_1000", "t5_32000", "bert_28996"),
 )
-LIBRARY_ONLY = (*MATCHING, "char_json", "stories_json", "nfkc_1000")  # the library encodes all text; others by words
+LIBRARY_ONLY = (*MATCHING, "nfkc_1000")  # the library encodes all text; others by words
 # One of each way through the kernels: three regexes, characters, with and without a prefix, NFC, whole words.
 KERNELS = ("gpt2", "qwen", "llama3", "o200k", "plain", "prefix")
 FIRST = ("gpt2", "prefix", "char_json", "unigram", "unigram_json", "wordpiece")  # one of each family

@@ -244,3 +244,51 @@ def test_characters_taken_as_safe_from_nfc_are(byte_bpe: Path) -> None:
         *("".join(c + s for s in safe) for c in composing if c in safe),
     ):
         assert native(tok).normalizer.normalize_str(order) == order
+
+
+def _metaspace(scheme: str, split: bool = False) -> dict[str, Any]:
+    cut = {"type": "Metaspace", "replacement": "\u2581", "prepend_scheme": scheme, "split": split}
+    return {"normalizer": None, "pre_tokenizer": cut}
+
+
+def _of_gemma(config: dict[str, Any]) -> None:
+    """Spaces by the normalizer, a split that finds none, no byte for what has a piece, and tokens with line ends."""
+    config["normalizer"] = {"type": "Replace", "pattern": {"String": " "}, "content": "\u2581"}
+    split = {"type": "Split", "pattern": {"String": " "}, "behavior": "MergedWithPrevious", "invert": False}
+    config["pre_tokenizer"] = split
+    del config["model"]["vocab"]["<0x61>"]
+    add_tokens(config, ("\n\n", {}), ("\n\n\n", {}), ("\u2581\u2581", {}), ("  [X]", {"special": True}))
+
+
+CHARACTERS: dict[str, Callable[[dict[str, Any]], None]] = {
+    **{s: lambda c, s=s: c.update(_metaspace(s)) for s in ("first", "always", "never")},  # type: ignore[misc]
+    "gemma": _of_gemma,
+    "added": lambda c: add_tokens(c, ("[X]", {}), (" [XY]", {"special": True}), ("the", {}), ("[X", {})),
+    "lstrip": lambda c: add_tokens(c, ("[X]", {"lstrip": True}), ("[XY]", {})),
+}
+
+
+@pytest.mark.parametrize("what", CHARACTERS)
+def test_characters_merge_word_by_word(matching: Path, text: list[str], what: str) -> None:
+    tok = changed(matching / "char_json", CHARACTERS[what])
+    assert tok.why_not == "" and tok.cutter is not None
+    more = ["[X] [XY] a[XY][X]", "</s>a</s> a", " </s>", "\u2581a", "</s>\u2581a </s>  b", " \u2581 \u2581\u2581x"]
+    assert_counted(tok, [*AROUND_ADDED, *more, *TRICKY, *text[::5]])
+
+
+CHARACTERS_WHOLE: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
+    "split at blanks": (lambda c: c.update(_metaspace("first", True)), "write spaces"),
+    "another normalizer": (lambda c: c.update(normalizer={"type": "NFC"}), "write spaces"),
+    "no byte fallback": (lambda c: c["model"].update(byte_fallback=False), "byte fallback"),
+    "a missing byte": (lambda c: c["model"]["vocab"].pop("<0xE4>"), "byte fallback"),
+    "whole texts": (lambda c: set_model(c, ignore_merges=True), "whole texts"),
+    "a token in normalized text": (lambda c: add_tokens(c, ("[X]", {"normalized": True})), "with ▁ for spaces"),
+}
+
+
+@pytest.mark.parametrize("what", CHARACTERS_WHOLE)
+def test_characters_that_only_the_library_encodes(matching: Path, text: list[str], what: str) -> None:
+    change, reason = CHARACTERS_WHOLE[what]
+    tok = changed(matching / "char_json", change)
+    assert tok.cutter is None and reason in tok.why_not
+    assert_counted(tok, ["[X] a [X]", *text[::20]])

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from tests.conftest import QWEN, TEKKEN
 from tests.tokenizers.helpers import TRICKY, any_text, changed, few, native, split_by
 from tinydata.tokenizers.base import Tokenizer
-from tinydata.tokenizers.kernels.cutters import word_at
+from tinydata.tokenizers.kernels.cutters import Place, part_at
 from tinydata.tokenizers.open import open_tokenizer
 
 
@@ -22,7 +22,7 @@ def our_words(tok: Tokenizer, text: str) -> list[str]:
     data = np.frombuffer(text.encode() or b"\0", np.uint8)
     out, at, stop = [], 0, len(text.encode())
     while at < stop:
-        end = word_at(data, at, stop, tok.cutter)
+        _, end, _ = part_at(data, Place(0, at, at, False), 0, stop, tok.cutter)
         out.append(bytes(data[at:end]).decode())
         at = end
     return out

@@ -91,6 +91,8 @@ class Tokenizer(Protocol):
 class Extendable(Tokenizer, Protocol):
     """A family that merges can be added to."""
 
+    implied: bool  # whether pieces merge because the result is a piece, not by a list
+
     def extended(self, merges: Sequence[tuple[int, int]]) -> Extendable:
         """(left, right) of new merges, of lower priority than all others -> the tokenizer with them.
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 from tinydata.core.kernels import buffers, cached
 from tinydata.tokenizers.base import Tokenizer
 from tinydata.tokenizers.kernels.bpe import char_at, encode, new_scratch
-from tinydata.tokenizers.kernels.cutters import word_at
+from tinydata.tokenizers.kernels.cutters import Place, part_at
 from tinydata.tokenizers.kernels.merge_tree import join
 from tinydata.tokenizers.kernels.words import clear, count_words, encode_words, look_up, new_table
 
@@ -66,32 +66,35 @@ class TextCounter:
 
     def _words(self, texts: pa.StringArray, groups: np.ndarray) -> None:
         offsets, data = buffers(texts)
-        doc, at = 0, -1
+        place = Place(0, -1, -1, True)
         while True:
-            before = doc, at
-            doc, at = count_words(data, offsets, groups, doc, at, self.cutter, self._table, self.counts)
-            if doc == len(groups):
+            before = place
+            place = Place(*count_words(data, offsets, groups, place, self.cutter, self._table, self.counts))
+            if place.doc == len(groups):
                 return
             self._flush()
-            if (doc, at) == before:
-                at = self._word_alone(data, at, int(offsets[doc + 1]), int(offsets[doc]), int(groups[doc]))
+            if place == before:
+                place = self._part_alone(data, place, offsets[place.doc : place.doc + 2].tolist(), groups)
 
-    def _word_alone(self, data: np.ndarray, at: int, stop: int, first: int, group: int) -> int:
-        """Encodes a word that is longer than the table's arena; returns where it ends."""
-        end = word_at(data, at, stop, self.cutter)
-        token = self.tokenizer.whole_words.get(data[at:end].tobytes(), -1)
+    def _part_alone(self, data: np.ndarray, place: Place, bounds: list[int], groups: np.ndarray) -> Place:
+        """Counts a part that is longer than the table's arena; returns where the next one begins."""
+        end, word, prefix = part_at(data, place, *bounds, self.cutter)
+        whole = place.at >= place.word and end == word
+        self._count_part(data[place.at : end], whole, prefix, int(groups[place.doc]))
+        return Place(place.doc, end, word, False)
+
+    def _count_part(self, part: np.ndarray, whole: bool, prefix: int, group: int) -> None:
+        token = self.tokenizer.whole_words.get(part.tobytes(), -1) if whole else -1
         if token >= 0:
             self.counts[group, token] += 1
-            return end
-        prefix = self.cutter.prefix if self.cutter and at == first else -1
-        scratch = new_scratch(2 * (end - at) + 16)
-        k = encode(data, at, end, prefix, self.tokenizer.bpe, scratch, -1)
+            return
+        scratch = new_scratch(2 * len(part) + 16)
+        k = encode(part, 0, len(part), prefix, self.tokenizer.bpe, scratch, -1)
         self.counts[group] += np.bincount(scratch.sym[:k], minlength=self.tokenizer.size)
-        return end
 
     def _flush(self) -> None:
         assert self.cutter is not None and self._table is not None
-        encode_words(self._table, self.cutter.prefix, self.tokenizer.bpe, self.counts, self._scratch)
+        encode_words(self._table, self.cutter.sections.prefix, self.tokenizer.bpe, self.counts, self._scratch)
         if self._whole:
             occurrences = np.zeros((len(self.counts), len(self._whole.ids)), np.int64)
             look_up(self._table, self._whole.data, self._whole.offsets, occurrences)

@@ -14,7 +14,7 @@ import pyarrow as pa
 from tinydata.core.kernels import buffers, cached, compiled, inlined
 from tinydata.tokenizers.base import Tokenizer
 from tinydata.tokenizers.kernels.bpe import BPE, SHORT, Scratch, encode, encode_short, new_scratch
-from tinydata.tokenizers.kernels.cutters import section, word_end
+from tinydata.tokenizers.kernels.cutters import is_prefixed, part_end, section, word_end
 from tinydata.tokenizers.kernels.merge_tree import join
 from tinydata.tokenizers.kernels.words import GOLDEN, MIX, load16, prefetch
 from tinydata.tokenizers.probe import why_whole
@@ -22,6 +22,7 @@ from tinydata.tokenizers.text_counter import normalize, special_documents
 
 LINE = 8  # uint64 in a line: bytes 0-7, bytes 8-15, ids << 16 | after the prefix << 8 | length (0: free), ids
 MOST = 10  # ids in a line
+PART = np.uint64(0x80)  # added to the length: a part of a word, which is not looked up whole
 WAITING = 16  # words whose lines are fetched from memory while the next ones are cut
 
 
@@ -166,34 +167,39 @@ def encode_documents(data, offsets, cut, encoder, out, ends):
     scratch = encoder.scratch
     n = np.int64(0)
     for doc in range(len(ends) - 1):
-        i, stop = np.int64(offsets[doc]), np.int64(offsets[doc + 1])
-        prefix = cut.prefix
+        start, stop = np.int64(offsets[doc]), np.int64(offsets[doc + 1])
+        i = word = start
         while i < stop:
-            end, token, after = section(data, i, stop, cut.atom_next, cut.atom_id)
-            if prefix >= 0 and end == i:  # a document that begins with an atom: the prefix alone
+            end, token, after = section(data, i, stop, cut.sections)
+            prefix = cut.sections.prefix if is_prefixed(data, i, end, i == start, cut.sections) else -1
+            if prefix >= 0 and end == i:  # the prefix alone
                 out[n] = prefix
                 n += 1
-                prefix = -1
             while i < end:
-                i, n = _encode_short_words(data, i, end, prefix, cut, encoder, out, n)
+                begin = i
+                i, word, n = _encode_short_words(data, i, end, word, prefix, cut, encoder, out, n)
+                if i > begin:
+                    prefix = -1
                 if i >= end:
                     break
-                j = word_end(data, i, end, cut)
-                lead = prefix if i == np.int64(offsets[doc]) else -1  # not after a short word
-                prefix = -1
-                token_of_word = _whole_word(data, i, j, encoder.whole)
+                part = i < word
+                if not part:
+                    word = word_end(data, i, end, cut)
+                j = part_end(data, i, word, cut)
+                part |= j < word
+                token_of_word = np.int32(-1) if part else _whole_word(data, i, j, encoder.whole)
                 if token_of_word >= 0:
                     out[n] = token_of_word
                     n += 1
                 else:
                     if 2 * (j - i) + 8 > len(scratch.sym):
                         scratch = new_scratch(4 * (j - i) + 16)
-                    k = encode(data, i, j, lead, encoder.bpe, scratch, -1)
+                    k = encode(data, i, j, prefix, encoder.bpe, scratch, -1)
                     for m in range(k):  # not a slice: numba compiles the message of its shape error, 1.4 s
                         out[n + m] = scratch.sym[m]
                     n += k
+                prefix = -1
                 i = j
-            prefix = -1
             if token >= 0:
                 out[n] = token
                 n += 1
@@ -203,8 +209,9 @@ def encode_documents(data, offsets, cut, encoder, out, ends):
 
 
 @compiled()
-def _encode_short_words(data, i, end, prefix, cut, encoder, out, n):
-    """Words of [i, end) -> out[n:]; returns (where it stopped: end, or a word of SHORT bytes or more; n)."""
+def _encode_short_words(data, i, end, word, prefix, cut, encoder, out, n):
+    """Words of [i, end) -> out[n:]; returns (where it stopped: end, or a part of SHORT bytes or more; its word's
+    end; n)."""
     lines, _, waiting = encoder.cache
     mask = np.uint64(len(lines) // LINE - 1)
     long = False
@@ -212,13 +219,19 @@ def _encode_short_words(data, i, end, prefix, cut, encoder, out, n):
     while i < end and not long:
         w = 0
         while w < len(waiting) and i < end:
-            j = word_end(data, i, end, cut)
+            part = i < word
+            if not part:
+                word = word_end(data, i, end, cut)
+            j = part_end(data, i, word, cut)
             size = j - i
             if size >= SHORT:
                 long = True
+                word = word if part else i  # the next look at it must see that it begins here
                 break
             first = np.uint64(prefix >= 0 and i == begin)
             meta = (first << np.uint64(8)) | np.uint64(size)
+            if part or j < word:
+                meta |= PART
             waiting[w + 2], waiting[w + 4] = meta, np.uint64(i)
             if size <= 16:
                 low, high = load16(data, i, size)
@@ -231,7 +244,7 @@ def _encode_short_words(data, i, end, prefix, cut, encoder, out, n):
             i = j
         for k in range(0, w, 5):
             n = _encode_waiting(data, k, prefix, encoder, out, n)
-    return i, n
+    return i, word, n
 
 
 @inlined()
@@ -240,7 +253,7 @@ def _encode_waiting(data, k, prefix, encoder, out, n):
     lines, ids, waiting = encoder.cache
     sym = encoder.scratch.sym
     meta = waiting[k + 2]
-    size = np.int64(meta & np.uint64(0xFF))
+    size = np.int64(meta & (PART - np.uint64(1)))
     if size <= 16:
         low, high = waiting[k], waiting[k + 1]
         p = np.int64(waiting[k + 3])
@@ -252,7 +265,7 @@ def _encode_waiting(data, k, prefix, encoder, out, n):
             return n + count
     start = np.int64(waiting[k + 4])
     lead = prefix if meta >> np.uint64(8) else -1
-    token = _whole_word(data, start, start + size, encoder.whole)
+    token = np.int32(-1) if meta & PART else _whole_word(data, start, start + size, encoder.whole)
     if token >= 0:
         sym[0] = token
         count = np.int64(1)

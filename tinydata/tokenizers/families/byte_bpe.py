@@ -14,13 +14,24 @@ from typing import Any, Self
 
 import numpy as np
 
-from tinydata.tokenizers.base import ADDED, BYTE, CONTROL, NORMAL, first_free, places
+from tinydata.tokenizers.base import ADDED, BYTE, CONTROL, NORMAL
 from tinydata.tokenizers.families import hf_files
 from tinydata.tokenizers.families.merging import Merging, build_tree, listed_pairs
-from tinydata.tokenizers.families.tokenizer_json import Native, broken, check_bpe, read_json
+from tinydata.tokenizers.families.tokenizer_json import (
+    FLAGS,
+    NEVER_IN_UTF8,
+    OVERLAP,
+    Native,
+    broken,
+    check_bpe,
+    overlap,
+    read_json,
+    with_merges,
+)
 from tinydata.tokenizers.kernels.bpe import Pairs, Symbols
-from tinydata.tokenizers.kernels.cutters import Cl100k, Cutter, DeepSeek, Gpt2, O200k, atoms
+from tinydata.tokenizers.kernels.cutters import Cl100k, Cutter, DeepSeek, Gpt2, Inside, O200k, Sections, atoms
 from tinydata.tokenizers.kernels.merge_tree import Tree
+from tinydata.tokenizers.kernels.neighbors import neighbors_of
 from tinydata.tokenizers.kernels.regexes import CJK, LETTER, LOWER, MARK, NUMBER, SPACE, SYMBOL, UPPER
 
 _CONTRACTIONS = "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
@@ -44,6 +55,7 @@ DEEPSEEK = "\0".join(
         r"| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
     ]
 )
+LONGEST_WHOLE = 16  # bytes of a word that is not cut inside: what a slot of the tables holds
 _O200K = {O200K: (3, True), TEKKEN: (1, False)}  # regex -> (most digits in one word, contractions)
 
 
@@ -159,8 +171,7 @@ class ByteLevelBPE(Native, Merging):
     @cached_property
     def library_only(self) -> list[str]:
         """Added tokens that are matched together with, or depending on, the text around them."""
-        flags = ("lstrip", "rstrip", "single_word")
-        return [s for s, t in zip(self._literals, self._added, strict=True) if any(t.get(flag) for flag in flags)]
+        return [s for s, t in zip(self._literals, self._added, strict=True) if any(t.get(flag) for flag in FLAGS)]
 
     # -- for the compiled kernels -------------------------------------------------------------
 
@@ -191,11 +202,7 @@ class ByteLevelBPE(Native, Merging):
             return "its model uses dropout, a continuing-subword prefix or an end-of-word suffix"
         if any(c not in self._vocab for c, b in BYTE_OF.items() if b not in NEVER_IN_UTF8):
             return "it lacks some of the byte symbols that UTF-8 text needs"
-        raw = {t["content"] for t in self._added if not t["normalized"]}
-        late = {s for s, t in zip(self._literals, self._added, strict=True) if t["normalized"]}
-        if any(_can_overlap(a, b) or _can_overlap(b, a) for a in raw for b in late):
-            return "its added tokens of the two passes could overlap"
-        return ""
+        return OVERLAP if overlap(self._added, self._literals) else ""
 
     @cached_property
     def whole_words(self) -> dict[bytes, int]:  # type: ignore[override]
@@ -219,14 +226,15 @@ class ByteLevelBPE(Native, Merging):
             return None
         excluded = set(self.library_only)
         added = zip(self._literals, self._added, strict=True)
-        nxt, ids = atoms({s.encode(): t["id"] for s, t in added if s not in excluded})
+        sections = Sections(*atoms({s.encode(): t["id"] for s, t in added if s not in excluded}))
+        inside = Inside(neighbors_of([self.pieces[i] for i in self._vocab.values()]), LONGEST_WHOLE)
         if self._regex == GPT2:
-            return Gpt2(_classes(), nxt, ids, -1)
+            return Gpt2(sections, inside, _classes())
         if self._regex == DEEPSEEK:
-            return DeepSeek(_classes_of_deepseek(), nxt, ids, -1)
+            return DeepSeek(sections, inside, _classes_of_deepseek())
         if self._regex in _O200K:
-            return O200k(_classes_by_case(), *_O200K[self._regex], nxt, ids, -1)
-        return Cl100k(_classes(), _CL100K[self._regex], nxt, ids, -1)
+            return O200k(sections, inside, _classes_by_case(), *_O200K[self._regex])
+        return Cl100k(sections, inside, _classes(), _CL100K[self._regex])
 
     @cached_property
     def symbols(self) -> Symbols:
@@ -254,15 +262,7 @@ class ByteLevelBPE(Native, Merging):
 
     def extended(self, merges: Sequence[tuple[int, int]]) -> Self:
         """As base.Extendable: the new merges are appended to the list."""
-        texts = {i: t for t, i in self._vocab.items()}
-        pairs = []
-        for k, (left, right) in enumerate(merges):
-            pairs.append((texts[left], texts[right]))
-            texts[self.size + k] = "".join(pairs[-1])
-        new_id = {old: int(new) for old, new in enumerate(places(self, len(merges))[: self.size])}
-        config = hf_files.slice_json(self.config, new_id)
-        learned = [left + right for left, right in pairs]
-        return self._with(hf_files.extend_json(config, first_free(self), learned, pairs), new_id)
+        return self._with(*with_merges(self, self.config, self._vocab, merges))
 
     def _with(self, config: dict[str, Any], new_id: dict[int, int]) -> Self:
         files = {"tokenizer.json": hf_files.dump(config)}
@@ -280,11 +280,6 @@ class ByteLevelBPE(Native, Merging):
         return type(self)(files, config)
 
 
-def _can_overlap(a: str, b: str) -> bool:
-    """Whether b can begin inside an occurrence of a."""
-    return b in a or any(a.endswith(b[:k]) for k in range(1, len(b)))
-
-
 def _alphabet() -> dict[str, int]:
     """{printable character: byte}: GPT-2's way to write any byte as text."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
@@ -294,7 +289,6 @@ def _alphabet() -> dict[str, int]:
 
 BYTE_OF = _alphabet()
 LETTER_OF = {b: c for c, b in BYTE_OF.items()}
-NEVER_IN_UTF8 = {0xC0, 0xC1, *range(0xF5, 0x100)}  # GPT-NeoX has no symbols for these
 
 
 def _to_bytes(text: str) -> bytes:

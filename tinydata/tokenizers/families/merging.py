@@ -24,6 +24,7 @@ class Merging:
     """Mixin of the families that merge: tree and spelling from their symbols and pairs."""
 
     whole_words: dict[bytes, int] = {}  # noqa: RUF012 - a constant
+    implied = False  # whether pieces merge because the result is a piece, not by a list
 
     @property
     def bpe(self: _Model) -> BPE:

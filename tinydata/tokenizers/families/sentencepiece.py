@@ -22,8 +22,9 @@ from tinydata.tokenizers.families import hf_files
 from tinydata.tokenizers.families.converted import bpe_files
 from tinydata.tokenizers.families.merging import Merging, character_symbols
 from tinydata.tokenizers.kernels.bpe import Pairs, Symbols, build_pairs
-from tinydata.tokenizers.kernels.cutters import Cutter, PairCuts, add_pairs, atoms
+from tinydata.tokenizers.kernels.cutters import Cutter, PairCuts, Sections, atoms
 from tinydata.tokenizers.kernels.implied_merges import code_points, splits
+from tinydata.tokenizers.kernels.neighbors import neighbors_of
 
 _NORMAL, _UNKNOWN, _CONTROL, _USER, _UNUSED, _BYTE = 1, 2, 3, 4, 5, 6  # sentencepiece_model.proto
 _KIND = {_NORMAL: NORMAL, _UNKNOWN: CONTROL, _CONTROL: CONTROL, _USER: ADDED, _UNUSED: NORMAL, _BYTE: BYTE}
@@ -150,6 +151,7 @@ class SentencePieceBPE(SentencePiece, Merging):
     """A SentencePiece model of type BPE."""
 
     family = "sentencepiece-bpe"
+    implied = True
 
     # -- for the compiled kernels -------------------------------------------------------------
 
@@ -176,26 +178,11 @@ class SentencePieceBPE(SentencePiece, Merging):
     def cutter(self) -> Cutter | None:
         if self.why_not:
             return None
-        ascii_pairs = np.zeros(128 * 128, np.bool_)
-        bits = np.zeros(1 << 19, np.uint8)  # 4M bits for some 300,000 pairs
-        first, second = self._neighbors()
-        for a in (first, _as_space(first)):
-            for b in (second, _as_space(second)):
-                ascii = (a < 128) & (b < 128)
-                ascii_pairs[(a[ascii] << 7) | b[ascii]] = True
-                add_pairs(bits, a[~ascii], b[~ascii])
+        normal = [self.pieces[i] for i in np.flatnonzero(self._types == _NORMAL)]
         nxt, ids = atoms({self._texts[i].encode(): i for i in np.flatnonzero(self._types == _USER).tolist()})
         dummy = self.proto.normalizer_spec.add_dummy_prefix
         prefix = int(self.symbols.by_char[ord(SPACE)]) if dummy else -1
-        return PairCuts(ascii_pairs, bits, nxt, ids, prefix)
-
-    def _neighbors(self) -> tuple[np.ndarray, np.ndarray]:
-        """(c int32[n], d int32[n]): adjacent code points in normal pieces."""
-        chars, offsets = code_points([self._texts[i] for i in np.flatnonzero(self._types == _NORMAL)])
-        inside = np.ones(len(chars), np.bool_)
-        inside[offsets[:-1]] = False  # the first character of a piece has no left neighbor
-        second = np.flatnonzero(inside)
-        return chars[second - 1], chars[second]
+        return PairCuts(Sections(nxt, ids, prefix), neighbors_of(normal, blank=True))
 
     @cached_property
     def _names(self) -> dict[str, int]:
@@ -277,11 +264,6 @@ class SentencePieceBPE(SentencePiece, Merging):
         texts = self._texts
         merges = [(texts[a], texts[b]) for a, b in zip(left[order].tolist(), right[order].tolist(), strict=True)]
         return bpe_files(self.proto, merges)
-
-
-def _as_space(chars: np.ndarray) -> np.ndarray:
-    """Code points of pieces -> as in text: U+2581 as a space."""
-    return np.where(chars == ord(SPACE), np.int32(0x20), chars)
 
 
 def _piece_bytes(text: str, kind: int) -> bytes:

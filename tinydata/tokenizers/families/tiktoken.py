@@ -23,8 +23,8 @@ import numpy as np
 
 from tinydata.core.errors import UNREADABLE, TinydataError
 from tinydata.tokenizers.families import hf_files
-from tinydata.tokenizers.families.byte_bpe import CL100K_3, GPT2, LETTER_OF, NEVER_IN_UTF8, O200K, QWEN, ByteLevelBPE
-from tinydata.tokenizers.families.tokenizer_json import LONGEST, SPARSE
+from tinydata.tokenizers.families.byte_bpe import CL100K_3, GPT2, LETTER_OF, O200K, QWEN, ByteLevelBPE
+from tinydata.tokenizers.families.tokenizer_json import LONGEST, NEVER_IN_UTF8, SPARSE
 from tinydata.tokenizers.kernels.bpe import BPE, Symbols, build_pairs
 from tinydata.tokenizers.kernels.implied_merges import code_points, splits
 from tinydata.tokenizers.kernels.merge_tree import merge_parts

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
 
 from tinydata.core.errors import UNREADABLE, TinydataError
-from tinydata.tokenizers.base import ADDED, BYTE, CONTROL, NORMAL, removable_pieces
+from tinydata.tokenizers.base import (
+    ADDED,
+    BYTE,
+    CONTROL,
+    NORMAL,
+    Tokenizer,
+    first_free,
+    places,
+    removable_pieces,
+)
 from tinydata.tokenizers.families import hf_files
 
 
@@ -98,10 +108,15 @@ class TokenizerJson(Native):
 
     @cached_property
     def byte_ids(self) -> np.ndarray:
-        """int32[256]: the id of each byte; empty without byte fallback."""
-        ids = np.flatnonzero(self.kinds == BYTE).astype(np.int32)
-        order = [self.pieces[i][0] for i in ids]
-        return ids[np.argsort(order)] if len(ids) == 256 else ids[:0]
+        """int32[256]: the id of each byte; empty if a character without a piece cannot be spelled with bytes.
+
+        -1: a byte that no such character has (Gemma has a piece for the tabulator instead).
+        """
+        ids = np.full(256, -1, np.int32)
+        for i in np.flatnonzero(self.kinds == BYTE):
+            ids[self.pieces[i][0]] = i
+        known = {ord(c) for c in self.vocab if len(c) == 1 and "\0" < c < "\x80"} | NEVER_IN_UTF8
+        return ids if all(ids[b] >= 0 or b in known for b in range(256)) else ids[:0]
 
     def removable(self) -> np.ndarray:
         return removable_pieces(self.kinds, self.gap, self.texts, len(self.byte_ids) > 0)
@@ -111,7 +126,9 @@ class TokenizerJson(Native):
 
     def subset(self, keep: np.ndarray) -> Self:
         new_id = {int(old): new for new, old in enumerate(self.order(keep))}
-        config = hf_files.slice_json(self.config, new_id)
+        return self._with(hf_files.slice_json(self.config, new_id), new_id)
+
+    def _with(self, config: dict[str, Any], new_id: dict[int, int]) -> Self:
         files = {"tokenizer.json": hf_files.dump(config)}
         files |= {n: c for n, c in hf_files.renumber(self.files, new_id).items() if n not in files}
         files |= {n: c for n, c in self.extra_files(config).items() if n not in files}
@@ -123,6 +140,41 @@ class TokenizerJson(Native):
         return {"tokenizer_config.json": hf_files.dump(file)}
 
 
+def with_merges(
+    tok: Tokenizer, config: dict[str, Any], vocab: dict[str, int], merges: Sequence[tuple[int, int]]
+) -> tuple[dict[str, Any], dict[int, int]]:
+    """A tokenizer.json, its vocabulary {text: id} -> (the same with base.Extendable's merges, {old id: new id})."""
+    texts = {i: t for t, i in vocab.items()}
+    pairs = []
+    for k, (left, right) in enumerate(merges):
+        pairs.append((texts[left], texts[right]))
+        texts[tok.size + k] = "".join(pairs[-1])
+    new_id = {old: int(new) for old, new in enumerate(places(tok, len(merges))[: tok.size])}
+    learned = [left + right for left, right in pairs]
+    return hf_files.extend_json(hf_files.slice_json(config, new_id), first_free(tok), learned, pairs), new_id
+
+
+FLAGS = ("lstrip", "rstrip", "single_word")  # an added token with one of them depends on the text around it
+OVERLAP = "its added tokens of the two passes could overlap"
+
+
+def overlap(added: list[dict[str, Any]], literals: list[str]) -> bool:
+    """Whether an added token that is matched before normalization could begin inside one that is matched after it.
+
+    Otherwise both are found in one pass: of two that overlap the one further to the left, and there the longer one.
+    literals: the string that is matched for each added token.
+    """
+    raw = {s for s, t in zip(literals, added, strict=True) if not t["normalized"]}
+    late = {s for s, t in zip(literals, added, strict=True) if t["normalized"]}
+    return any(_can_overlap(b, a) for a in raw for b in late)
+
+
+def _can_overlap(a: str, b: str) -> bool:
+    """Whether b can begin inside an occurrence of a."""
+    return b in a or any(a.endswith(b[:k]) for k in range(1, len(b)))
+
+
+NEVER_IN_UTF8 = {0xC0, 0xC1, *range(0xF5, 0x100)}
 LONGEST = 1 << 14  # bytes of a piece; the longest of known tokenizers have some hundred
 SPARSE = 1 << 16  # ids without a token that a vocabulary may have
 

@@ -1,8 +1,8 @@
 """Where text may be cut into words, decided from the tokenizer itself.
 
 * byte-level BPE: its pre-tokenizer cuts (`Gpt2`, `Cl100k`, `O200k`, `DeepSeek`: four families of regexes);
-* SentencePiece BPE: between two characters if no piece contains that pair (`PairCuts`): no merge can
-  cross such a place, so this is exact for Chinese too.
+* BPE over characters (SentencePiece, Llama-2, Gemma): between two characters if no piece contains that pair
+  (`PairCuts`): no merge can cross such a place, so this is exact for Chinese too.
 
 Price of a cut per byte: about 3 ns.
 """
@@ -14,61 +14,77 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba.extending import overload
 
-from tinydata.core.hashing import GOLDEN
-from tinydata.core.kernels import cached, compiled, inlined
+from tinydata.core.kernels import compiled, inlined
 from tinydata.tokenizers.kernels.bpe import char_at
+from tinydata.tokenizers.kernels.neighbors import Neighbors, adjacent, character, stretch
 from tinydata.tokenizers.kernels.regexes import cl100k, deepseek, gpt2, o200k
 
 OPTIONS: Any = {"forceinline": True, "_nrt": False}  # as bpe.inlined
 
 
+# Where the dummy prefix stands
+DOCUMENT = 0  # before each document, even if an atom begins it (SentencePiece)
+SECTION = 1  # before all text between atoms (the normalizer Prepend)
+DOCUMENT_BARE = 2  # before a document that begins with text other than a space (Metaspace, "first")
+SECTION_BARE = 3  # before such text between atoms (Metaspace, "always")
+
+
+class Sections(NamedTuple):
+    """What is done before text is cut into words: atoms, strings with an id of their own, are found in it."""
+
+    atom_next: np.ndarray  # int32[nodes, 256]: trie of the atoms
+    atom_id: np.ndarray  # int32[nodes]: id of the atom that ends here, or -1
+    prefix: int = -1  # the dummy prefix: a symbol before the first of the text; -1: none
+    place: int = DOCUMENT
+
+
+class Inside(NamedTuple):
+    """How words of a regex are cut further, where no piece contains both characters."""
+
+    neighbors: Neighbors
+    longest: int  # bytes of a word up to which it is not
+
+
 class Gpt2(NamedTuple):
     """Cuts as GPT-2's regex does."""
 
+    sections: Sections
+    inside: Inside
     classes: np.ndarray  # uint8[0x110000]: OTHER LETTER NUMBER SPACE
-    atom_next: np.ndarray  # int32[nodes, 256]: trie of the strings that are matched first
-    atom_id: np.ndarray  # int32[nodes]: id of the string ending here, or -1
-    prefix: int  # symbol before each document (SentencePiece's dummy prefix) or -1
 
 
 class Cl100k(NamedTuple):
     """Cuts as the regex of cl100k, Llama-3 and Qwen does."""
 
+    sections: Sections
+    inside: Inside
     classes: np.ndarray
     digits: int  # most \\p{N} in one word; 0: no limit
-    atom_next: np.ndarray
-    atom_id: np.ndarray
-    prefix: int
 
 
 class O200k(NamedTuple):
     """Cuts as the regex of o200k (GPT-4o, gpt-oss) and of Mistral's tekken does: capitals, then lower case."""
 
+    sections: Sections
+    inside: Inside
     classes: np.ndarray  # uint8[0x110000]: OTHER LETTER NUMBER SPACE UPPER LOWER MARK
     digits: int
     contractions: bool  # whether 's, 't … belong to the word before them
-    atom_next: np.ndarray
-    atom_id: np.ndarray
-    prefix: int
 
 
 class DeepSeek(NamedTuple):
     """Cuts as the three splits of DeepSeek-V3 do, one after the other: numbers, runs of Chinese and kana, the rest."""
 
+    sections: Sections
+    inside: Inside
     classes: np.ndarray  # uint8[0x110000]: OTHER LETTER NUMBER SPACE MARK SYMBOL, with CJK in the middle split's range
-    atom_next: np.ndarray
-    atom_id: np.ndarray
-    prefix: int
 
 
 class PairCuts(NamedTuple):
     """Cuts between two characters that are adjacent in no piece."""
 
-    ascii_pairs: np.ndarray  # bool[128 * 128]: some piece contains this pair
-    pair_bits: np.ndarray  # uint8[2**k], hashed bit set of the other pairs; a false positive only joins two words
-    atom_next: np.ndarray
-    atom_id: np.ndarray
-    prefix: int
+    sections: Sections
+    neighbors: Neighbors
 
 
 class RunCuts(NamedTuple):
@@ -77,12 +93,9 @@ class RunCuts(NamedTuple):
     So words stay whole for pieces that are still to be learned.
     """
 
+    sections: Sections
+    neighbors: Neighbors
     classes: np.ndarray  # uint8[0x110000]: OTHER LETTER NUMBER SPACE
-    ascii_pairs: np.ndarray
-    pair_bits: np.ndarray
-    atom_next: np.ndarray
-    atom_id: np.ndarray
-    prefix: int
 
 
 Cutter = Gpt2 | Cl100k | O200k | DeepSeek | PairCuts | RunCuts
@@ -105,52 +118,18 @@ def atoms(strings: dict[bytes, int]) -> tuple[np.ndarray, np.ndarray]:
 
 
 @inlined()
-def pair_slot(a, b, size):
-    """Hashed position of a pair of code points in a bit set of `size` bits (a power of two)."""
-    h = ((np.uint64(a) << np.uint64(21)) | np.uint64(b)) * GOLDEN
-    return np.int64((h >> np.uint64(20)) & np.uint64(size - 1))
-
-
-@cached()
-def add_pairs(bits, first, second):
-    """Adds pairs of code points, int32[n] each, to the bit set uint8[2**k]."""
-    for i in range(len(first)):
-        p = pair_slot(first[i], second[i], len(bits) * 8)
-        bits[p >> 3] |= np.uint8(1 << (p & 7))
-
-
-@inlined()
-def _adjacent(c, d, ascii_pairs, bits):
-    """Whether some piece may contain these two characters, one after the other."""
-    if c < 128 and d < 128:
-        return ascii_pairs[(c << 7) | d] != 0
-    p = pair_slot(c, d, len(bits) * 8)
-    return (bits[p >> 3] >> np.uint8(p & 7)) & 1 != 0
-
-
-@inlined()
-def _pairs(data, i, stop, ascii_pairs, bits):
-    """End of the stretch at i in which every two neighbors are adjacent in some piece."""
-    c, w = char_at(data, i)
-    i += w
-    while i < stop:
-        d, w = char_at(data, i)
-        if not _adjacent(c, d, ascii_pairs, bits):
-            return i
-        c = d
-        i += w
-    return i
-
-
-@inlined()
-def _runs(data, i, stop, classes, ascii_pairs, bits):
+def _runs(data, i, stop, classes, neighbors):
     """End of the stretch at i in which every two neighbors are of one class, or adjacent in some piece."""
     c, w = char_at(data, i)
     i += w
     while i < stop:
+        before = i - w
         d, w = char_at(data, i)
-        if c != 0x20 and classes[c] != classes[d] and not _adjacent(c, d, ascii_pairs, bits):
-            return i
+        if c != 0x20 and classes[c] != classes[d]:
+            left, _ = character(data, before)
+            right, _ = character(data, i)
+            if not adjacent(left, right, data[i - 1], data[i], neighbors):
+                return i
         c = d
         i += w
     return i
@@ -188,25 +167,65 @@ def _word_end_of(data, i, stop, cut):
     if cut.instance_class is DeepSeek:
         return lambda data, i, stop, cut: deepseek(data, i, stop, cut.classes)
     if cut.instance_class is RunCuts:
-        return lambda data, i, stop, cut: _runs(data, i, stop, cut.classes, cut.ascii_pairs, cut.pair_bits)
-    return lambda data, i, stop, cut: _pairs(data, i, stop, cut.ascii_pairs, cut.pair_bits)
+        return lambda data, i, stop, cut: _runs(data, i, stop, cut.classes, cut.neighbors)
+    return lambda data, i, stop, cut: stretch(data, i, stop, cut.neighbors)
+
+
+def part_end(data, i, word, cut):
+    """End of the part at i of a word that ends at `word`, where both sides of each cut are merged apart."""
+    raise AssertionError("compiled code only")
+
+
+@overload(part_end, jit_options=OPTIONS)
+def _part_end_of(data, i, word, cut):
+    if cut.instance_class in (PairCuts, RunCuts):
+        return lambda data, i, word, cut: word
+    return lambda data, i, word, cut: (
+        word if word - i <= cut.inside.longest else stretch(data, i, word, cut.inside.neighbors)
+    )
 
 
 @inlined()
-def section(data, i, stop, atom_next, atom_id):
+def section(data, i, stop, sections):
     """Next atom at or after i -> (its start, its id, its end); without one (stop, -1, stop)."""
-    if len(atom_id) > 1:
+    if len(sections.atom_id) > 1:
         while i < stop:
-            if atom_next[0, data[i]]:
-                token, end = _atom(data, i, stop, atom_next, atom_id)
+            if sections.atom_next[0, data[i]]:
+                token, end = _atom(data, i, stop, sections.atom_next, sections.atom_id)
                 if token >= 0:
                     return i, token, end
             i += 1
     return stop, -1, stop
 
 
+@inlined()
+def is_prefixed(data, i, end, first, sections):
+    """Whether the dummy prefix stands before the text [i, end) between atoms; first: it begins the document."""
+    if sections.prefix < 0 or not (first or sections.place & SECTION):
+        return False
+    if sections.place == DOCUMENT or end == i:
+        return sections.place == DOCUMENT
+    if sections.place == SECTION:
+        return True
+    blank = end - i >= 3 and data[i] == 0xE2 and data[i + 1] == 0x96 and data[i + 2] == 0x81  # U+2581
+    return data[i] != 0x20 and not blank
+
+
+class Place(NamedTuple):
+    """Where counting continues."""
+
+    doc: int
+    at: int  # byte in all documents; -1: the document's first
+    word: int  # end of the word that `at` is inside of, or up to `at`: inside of none
+    fresh: bool  # whether text between atoms begins here
+
+
 @compiled()
-def word_at(data, i, stop, cut):
-    """End of the word at i, at most the next atom: for a word that does not fit into a table."""
-    end, _, _ = section(data, i, stop, cut.atom_next, cut.atom_id)
-    return word_end(data, i, end, cut)
+def part_at(data, place, start, stop, cut):
+    """What is at a Place of a document [start, stop) -> (end of the part, end of its word, the prefix or -1)."""
+    _, i, word, fresh = place
+    end, _, _ = section(data, i, stop, cut.sections)
+    if word <= i:
+        word = word_end(data, i, end, cut)
+    prefixed = fresh and is_prefixed(data, i, end, i == start, cut.sections)
+    return part_end(data, i, word, cut), word, cut.sections.prefix if prefixed else -1

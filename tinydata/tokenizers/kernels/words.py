@@ -1,6 +1,7 @@
 """text -> distinct words and how often each occurs -> token counts, exactly.
 
-A *word* is a stretch of text whose ids do not depend on its neighbors; cutters.py cuts text into words.
+A *word* is a stretch of text whose ids do not depend on its neighbors; cutters.py cuts text into words, and long
+ones into parts, of which the same is true.
 Each distinct word is encoded once and its ids are weighted by its count. The table has a fixed size:
 when it is full, it is encoded, added to the counts and emptied, so memory is bounded however many
 distinct words there are. A cut costs about 3 ns per byte, encoding 60 ns.
@@ -18,11 +19,12 @@ from numba.extending import intrinsic
 from tinydata.core.hashing import GOLDEN
 from tinydata.core.kernels import cached, compiled, inlined
 from tinydata.tokenizers.kernels.bpe import SHORT, encode, encode_short, new_scratch
-from tinydata.tokenizers.kernels.cutters import section, word_end
+from tinydata.tokenizers.kernels.cutters import is_prefixed, part_end, section, word_end
 
 # masks of the first n bytes of 16, as two words
 _LOW = np.array([(1 << 8 * min(n, 8)) - 1 for n in range(17)], np.uint64)
 _HIGH = np.array([(1 << 8 * max(n - 8, 0)) - 1 for n in range(17)], np.uint64)
+PART = 1 << 40
 WAITING = 32  # words whose slots are fetched from memory while the next ones are cut
 _PRIME = np.uint64(0x100000001B3)
 MIX = np.uint64(0xFF51AFD7ED558CCD)
@@ -35,7 +37,7 @@ class Table(NamedTuple):
     195 MB took 8.2 s with offsets into an arena, and take 1.1 s like this. Longer words are in an arena.
     """
 
-    # owner: 2 * group, + 1 for the word after the dummy prefix
+    # owner: 2 * group, + 1 for the word after the dummy prefix, + PART for a part of a word, not looked up whole
     slots: np.ndarray  # uint64[4 * 2**k]: bytes 0-7, bytes 8-15, owner << 8 | length (0: free), count
     long_slots: np.ndarray  # uint64[2**k]: hash tag << 32 | entry + 1 (0: free)
     entries: np.ndarray  # int64[4 * n]: start in arena, length, owner, count
@@ -177,8 +179,8 @@ def _add_long(data, start, n, owner, table):
 
 
 @compiled()
-def _fill(data, i, end, owner, cut, table):
-    """Words of [i, end) -> slots; returns where it stopped: end, a long word, or no more room.
+def _fill(data, i, end, word, owner, cut, table):
+    """Words of [i, end) -> slots; returns where it stopped: end, a long word, or no more room; and its word's end.
 
     Several words are cut before the first of them is counted, while their slots are fetched: 195 MB in 0.81 s
     instead of 1.02. The caller counts long words: with them in this loop it takes twice as long.
@@ -188,62 +190,82 @@ def _fill(data, i, end, owner, cut, table):
     while i < end:
         n = 0
         while n < len(waiting) and i < end:
-            j = word_end(data, i, end, cut)
+            part = i < word
+            if not part:
+                word = word_end(data, i, end, cut)
+            j = part_end(data, i, word, cut)
             if j - i > 16:
+                word = word if part else i  # the next look at it must see that it begins here
                 break
+            part |= j < word
             low, high = load16(data, i, j - i)
             meta = (np.uint64(owner) << np.uint64(8)) | np.uint64(j - i)
+            if part:
+                meta |= np.uint64(PART << 8)
             h = (low ^ (meta * MIX)) * GOLDEN
             h = (h ^ (h >> np.uint64(32)) ^ high) * MIX
             s = (h ^ (h >> np.uint64(29))) & mask
             prefetch(slots, np.int64(s) * 4)
-            waiting[n], waiting[n + 1], waiting[n + 2], waiting[n + 3] = low, high, meta, s
+            waiting[n], waiting[n + 1], waiting[n + 2] = low, high, meta
+            waiting[n + 3] = (np.uint64(word - i) << np.uint64(32)) | s
             n += 4
             i = j
             owner &= -2
         for k in range(0, n, 4):
-            if not _add(waiting[k], waiting[k + 1], waiting[k + 2], waiting[k + 3], slots, state):
+            s = waiting[k + 3] & np.uint64(0xFFFFFFFF)
+            if not _add(waiting[k], waiting[k + 1], waiting[k + 2], s, slots, state):
                 for rest in range(k, n, 4):
                     i -= np.int64(waiting[rest + 2] & np.uint64(0xFF))
-                return i
+                part = waiting[k + 2] & np.uint64(PART << 8) != 0
+                return i, i + np.int64(waiting[k + 3] >> np.uint64(32)) if part else i
         if n < len(waiting):
             break
-    return i
+    return i, word
 
 
 @compiled()
-def count_words(data, offsets, groups, first, at, cut, table, counts):
-    """Documents [first, ...) of one batch -> table, and atoms -> counts; stops when the table is full.
+def count_words(data, offsets, groups, place, cut, table, counts):
+    """Documents from a Place of one batch on -> table, and atoms -> counts; stops when the table is full.
 
     data uint8[bytes], offsets int[docs + 1], groups int[docs], counts int64[groups, ids].
-    Returns (document, byte) to continue from; document == docs when done.
+    Returns the Place to continue from; its document is len(groups) when done.
     """
+    first, at, word, fresh = place
     for doc in range(first, len(groups)):
-        stop = np.int64(offsets[doc + 1])
-        i = at if doc == first and at >= 0 else np.int64(offsets[doc])
+        start, stop = np.int64(offsets[doc]), np.int64(offsets[doc + 1])
+        i = at
+        if doc > first or at < 0:
+            i, word, fresh = start, start, True
         owner = np.int64(groups[doc]) * 2
-        if cut.prefix >= 0 and i == offsets[doc]:
-            owner += 1
         while i < stop:
-            end, token, after = section(data, i, stop, cut.atom_next, cut.atom_id)
-            if owner & 1 and end == i:  # a document that begins with an atom: the prefix alone
-                counts[owner >> 1, cut.prefix] += 1
+            end, token, after = section(data, i, stop, cut.sections)
+            if fresh and is_prefixed(data, i, end, i == start, cut.sections):
+                owner += 1
+                if end == i:  # the prefix alone
+                    counts[owner >> 1, cut.sections.prefix] += 1
             while i < end:
-                j = _fill(data, i, end, owner, cut, table)
+                j, word = _fill(data, i, end, word, owner, cut, table)
                 if j > i:
                     owner &= -2
+                    fresh = False
                 i = j
                 if i < end:
-                    j = word_end(data, i, end, cut)
-                    if j - i <= 16 or not _add_long(data, i, j - i, owner, table):
-                        return doc, i
+                    part = i < word
+                    if not part:
+                        word = word_end(data, i, end, cut)
+                    j = part_end(data, i, word, cut)
+                    part |= j < word
+                    if j - i <= 16 or not _add_long(data, i, j - i, owner | PART if part else owner, table):
+                        return doc, i, word if part else i, fresh
                     owner &= -2
+                    fresh = False
                     i = j
             owner &= -2
+            fresh = True
             if token >= 0:
                 counts[owner >> 1, token] += 1
                 i = after
-    return len(groups), -1
+    return len(groups), np.int64(-1), np.int64(-1), True
 
 
 @cached()
@@ -257,7 +279,7 @@ def encode_words(table, prefix, bpe, counts, scratch):
         e = _encode_entries(entries[:end], e, arena, prefix, bpe, counts, scratch)
         if e == end:
             break
-        a, owner = entries[e], entries[e + 2]
+        a, owner = entries[e], entries[e + 2] & (PART - 1)
         if 2 * entries[e + 1] + 8 > len(scratch.sym):
             scratch = new_scratch(4 * entries[e + 1] + 8)
         n = encode(arena, a, a + entries[e + 1], prefix if owner & 1 else -1, bpe, scratch, -1)
@@ -273,7 +295,7 @@ def _encode_slots(slots, text, prefix, bpe, counts, scratch):
         meta = slots[p + 2]
         if meta == np.uint64(0):
             continue
-        owner = np.int64(meta >> np.uint64(8))
+        owner = np.int64(meta >> np.uint64(8)) & (PART - 1)
         stop = 8 * p + np.int64(meta & np.uint64(0xFF))
         n = encode_short(text, 8 * p, stop, prefix if owner & 1 else -1, bpe, scratch)
         row = counts[owner >> 1]
@@ -285,7 +307,7 @@ def _encode_slots(slots, text, prefix, bpe, counts, scratch):
 def _encode_entries(entries, e, arena, prefix, bpe, counts, scratch):
     """Longer words from entry e on, up to one of SHORT bytes or more; returns where it stopped."""
     while e < len(entries) and entries[e + 1] < SHORT:
-        a, owner = entries[e], entries[e + 2]
+        a, owner = entries[e], entries[e + 2] & (PART - 1)
         n = encode_short(arena, a, a + entries[e + 1], prefix if owner & 1 else -1, bpe, scratch)
         row = counts[owner >> 1]
         for k in range(n):

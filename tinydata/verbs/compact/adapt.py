@@ -29,7 +29,7 @@ from tinydata.verbs.compact.corpus_words import corpus_words
 from tinydata.verbs.compact.domain_guard import MERGES, PRIOR, Emphasis, TracedTokenizer, guarded
 from tinydata.verbs.compact.prune import Order, kept, merge_uses, removal_order
 from tinydata.verbs.compact.tradeoff import Heldout
-from tinydata.verbs.compact.training_text import Spelling, merges_are_implied, spelled, symbols_of, tally
+from tinydata.verbs.compact.training_text import Spelling, spelled, symbols_of, tally
 from tinydata.verbs.compact.word_collector import Words
 
 SHOWN = 20  # learned tokens in the manifest and on the console
@@ -98,7 +98,7 @@ def swap(
     uses = tally(ids, word, count, tok.size) + assumed[start.origin]
     order = removal_order(tok, start.tree, uses, locked[start.origin])
     price = np.maximum.accumulate(np.maximum(np.diff(order.cost, prepend=0), 1))
-    merges = learn(ids, word, count, symbols_of(tok), price[: min(tok.size // 2, most)], merges_are_implied(tok))
+    merges = learn(ids, word, count, symbols_of(tok), price[: min(tok.size // 2, most)], tok.implied)
     m = len(merges.left)
     if not m:
         return TracedTokenizer(tok, start.origin)

@@ -52,7 +52,7 @@ class Text(NamedTuple):
 def spelled(words: Words, tokenizer: Tokenizer) -> Spelling:
     """Words -> their ids under the tokenizer."""
     cutter = tokenizer.cutter
-    prefix = cutter.prefix if cutter else -1
+    prefix = cutter.sections.prefix if cutter else -1
     scratch = scratch_for(words.offsets)
     return Spelling(*_spelled(words.data, words.offsets, words.first, prefix, tokenizer.bpe, scratch))
 
@@ -89,7 +89,7 @@ def tally(ids, word, count, size):
 
 
 def symbols_of(tokenizer: Tokenizer) -> TrainingSymbols:
-    """Which pieces may merge: with a pre-tokenizer all, within words; in SentencePiece what its trainer would merge.
+    """Which pieces may merge: with a pre-tokenizer all, within words; without one what SentencePiece's trainer would.
 
     Those are characters of the same class, and a blank with what follows it; digits only where an old piece contains
     them in this way; bytes never.
@@ -99,9 +99,9 @@ def symbols_of(tokenizer: Tokenizer) -> TrainingSymbols:
     lengths = np.array([len(p) for p in tokenizer.pieces], np.int64)
     data = np.frombuffer(b"".join(tokenizer.pieces), np.uint8)
     _hash_all(data, np.concatenate([[0], np.cumsum(lengths)]), hashes)
-    implied = merges_are_implied(tokenizer)
-    may = tokenizer.kinds == NORMAL if implied else (tokenizer.kinds == NORMAL) | (tokenizer.kinds == BYTE)
-    if implied:
+    characters = len(tokenizer.bpe.symbols.by_char) > 0
+    may = tokenizer.kinds == NORMAL if characters else (tokenizer.kinds == NORMAL) | (tokenizer.kinds == BYTE)
+    if characters:
         kinds = character_classes()
         texts = {int(i): tokenizer.pieces[i].decode() for i in np.flatnonzero(may)}
         pairs = {(a, b) for t in texts.values() for a, b in pairwise(t) if b.isdigit()}
@@ -115,11 +115,6 @@ def symbols_of(tokenizer: Tokenizer) -> TrainingSymbols:
                 ends[i] = blank if text[-1] == " " else behind[int(kinds[ord(text[-1])])]
     lengths[~may] = LONGEST + 1
     return TrainingSymbols(hashes, lengths, begins, ends)
-
-
-def merges_are_implied(tokenizer: Tokenizer) -> bool:
-    """Whether two symbols merge because their concatenation is a piece (SentencePiece), not by a list."""
-    return len(tokenizer.bpe.symbols.by_char) > 0
 
 
 @cached()

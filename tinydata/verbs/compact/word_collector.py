@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import unicodedata
 from dataclasses import dataclass
 from functools import cache
@@ -13,7 +14,7 @@ import pyarrow.compute as pc
 
 from tinydata.core.kernels import cached
 from tinydata.tokenizers.base import Tokenizer
-from tinydata.tokenizers.kernels.cutters import Cutter, PairCuts, RunCuts, word_at
+from tinydata.tokenizers.kernels.cutters import Cutter, PairCuts, RunCuts
 from tinydata.tokenizers.kernels.regexes import LETTER, NUMBER, SPACE
 from tinydata.tokenizers.kernels.words import clear
 from tinydata.tokenizers.text_counter import TextCounter
@@ -79,9 +80,8 @@ class WordCollector(TextCounter):
     def _encode(self, texts: list[str], groups: np.ndarray) -> None:
         """Documents that only the library can encode."""
 
-    def _word_alone(self, data: np.ndarray, at: int, stop: int, first: int, group: int) -> int:
-        """A word that is longer than the table's arena is left out; returns where it ends."""
-        return word_at(data, at, stop, self.cutter)
+    def _count_part(self, part: np.ndarray, whole: bool, prefix: int, group: int) -> None:
+        """A word that is longer than the table's arena is left out."""
 
     def _flush(self) -> None:
         assert self._table is not None
@@ -100,7 +100,7 @@ class WordCollector(TextCounter):
 
 @cached()
 def _copy_words(slots, slot_bytes, entries, arena, out, ends, group, count):
-    """The words of a table, as `kernels.words.Table` has them -> out uint8[...], ends, group and count of each.
+    """The words of a table (no parts), as `words.Table` has them -> out uint8[...], ends, group and count of each.
 
     In front of each word there is a byte that says whether the word is at the start of a document.
     """
@@ -144,12 +144,14 @@ def _without_flags(data, starts):
 def learning_cutter(cutter: Cutter) -> Cutter:
     """Cuts that neither old nor learned pieces cross: those of the pre-tokenizer; without one (SentencePiece) RunCuts.
 
-    PairCuts, between two characters that no old piece contains together, cannot be used there: most new words of
-    Chinese are two such characters.
+    Cuts between two characters that no old piece contains together cannot be used there: most new words of Chinese
+    are two such characters.
     """
-    if not isinstance(cutter, PairCuts):
+    if isinstance(cutter, PairCuts):
+        return RunCuts(*cutter, character_classes())
+    if isinstance(cutter, RunCuts):
         return cutter
-    return RunCuts(character_classes(), *cutter)
+    return cutter._replace(inside=cutter.inside._replace(longest=sys.maxsize))
 
 
 @cache

@@ -17,7 +17,7 @@ from numba.extending import intrinsic
 
 from tinydata.core.kernels import cached, compiled, inlined
 from tinydata.tokenizers.kernels.bpe import SHORT, Pairs, build_pairs, merge_long, merge_short
-from tinydata.tokenizers.kernels.cutters import add_pairs, pair_slot
+from tinydata.tokenizers.kernels.neighbors import contains, put
 
 STRETCH = 1 << 13  # ids processed together: they stay in the first-level cache between the two passes
 _FREE, _LOW, _HALF = np.uint64(0xFFFFFFFFFFFFFFFF), np.uint64(0xFFFFFFFF), np.uint64(32)
@@ -88,7 +88,7 @@ def learned_merges(table: pa.Table, pairs: Pairs) -> LearnedMerges:
     }
     bits = np.zeros(1 << max(10, (16 * len(joints)).bit_length() - 3), np.uint8)
     first, second = np.array(sorted(joints), np.int32).reshape(-1, 2).T
-    add_pairs(bits, first.copy(), second.copy())
+    _add_joints(bits, first.copy(), second.copy())
     return LearnedMerges(build_pairs(*rows.T), bits)
 
 
@@ -282,5 +282,11 @@ def merge_learned(ids, ends, mask, pairs, joints):
 
 @inlined()
 def _joint(a, b, bits):
-    p = pair_slot(a, b, len(bits) * 8)
-    return (bits[p >> 3] >> np.uint8(p & 7)) & 1
+    return contains(np.uint64(a), np.uint64(b), bits)
+
+
+@cached()
+def _add_joints(bits, first, second):
+    """Adds pairs of ids, int32[n] each, to the bit set uint8[2**k]."""
+    for i in range(len(first)):
+        put(np.uint64(first[i]), np.uint64(second[i]), bits)
