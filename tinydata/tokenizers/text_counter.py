@@ -11,8 +11,10 @@ from tinydata.core.kernels import buffers, cached
 from tinydata.tokenizers.base import Tokenizer
 from tinydata.tokenizers.kernels.bpe import char_at, encode, new_scratch
 from tinydata.tokenizers.kernels.cutters import Place, part_at
+from tinydata.tokenizers.kernels.lanes import new_lanes
+from tinydata.tokenizers.kernels.memory import HIGH_BITS, load8
 from tinydata.tokenizers.kernels.merge_tree import join
-from tinydata.tokenizers.kernels.words import clear, count_words, encode_words, look_up, new_table
+from tinydata.tokenizers.kernels.words import clear, count_words, encode_words, look_up, new_table, settle
 
 
 class TextCounter:
@@ -25,6 +27,7 @@ class TextCounter:
         self.cutter = tokenizer.cutter if words_first else None
         self._table = new_table(bits) if self.cutter else None
         self._scratch = new_scratch(1 << 12) if self.cutter else None
+        self._lanes = new_lanes() if self.cutter else None
         self._whole = _whole_words(tokenizer) if self.cutter else None
 
     def grow(self, groups: int) -> None:
@@ -94,7 +97,10 @@ class TextCounter:
 
     def _flush(self) -> None:
         assert self.cutter is not None and self._table is not None
-        encode_words(self._table, self.cutter.sections.prefix, self.tokenizer.bpe, self.counts, self._scratch)
+        settle(self._table)
+        encode_words(
+            self._table, self.cutter.sections.prefix, self.tokenizer.bpe, self.counts, self._scratch, self._lanes
+        )
         if self._whole:
             occurrences = np.zeros((len(self.counts), len(self._whole.ids)), np.int64)
             look_up(self._table, self._whole.data, self._whole.offsets, occurrences)
@@ -147,18 +153,16 @@ def _whole_words(tokenizer: Tokenizer) -> _WholeWords | None:
 @cached()
 def _flag(data, offsets, may_change, out):
     """may_change uint8[0x110000] -> out bool[docs]: the document contains such a character."""
+    ascii = not may_change[:128].any()  # no ASCII character changes: eight bytes of them are passed over at once
     for doc in range(len(out)):
         i = np.int64(offsets[doc])
         stop = np.int64(offsets[doc + 1])
         while i < stop:
-            if data[i] < 0x80:
-                if may_change[data[i]]:
-                    out[doc] = True
-                    break
-                i += 1
-            else:
-                c, w = char_at(data, i)
-                if may_change[c]:
-                    out[doc] = True
-                    break
-                i += w
+            if ascii and i + 8 <= stop and load8(data, i) & HIGH_BITS == np.uint64(0):
+                i += 8
+                continue
+            c, w = char_at(data, i)
+            if may_change[c]:
+                out[doc] = True
+                break
+            i += w

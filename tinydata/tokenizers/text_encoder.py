@@ -11,19 +11,25 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
+from tinydata.core.hashing import GOLDEN
 from tinydata.core.kernels import buffers, cached, compiled, inlined
 from tinydata.tokenizers.base import Tokenizer
+from tinydata.tokenizers.kernels import lanes
 from tinydata.tokenizers.kernels.bpe import BPE, SHORT, Scratch, encode, encode_short, new_scratch
 from tinydata.tokenizers.kernels.cutters import is_prefixed, part_end, section, word_end
+from tinydata.tokenizers.kernels.lanes import Lanes, new_lanes
+from tinydata.tokenizers.kernels.memory import load16, prefetch
 from tinydata.tokenizers.kernels.merge_tree import join
-from tinydata.tokenizers.kernels.words import GOLDEN, MIX, load16, prefetch
+from tinydata.tokenizers.kernels.words import mixed
 from tinydata.tokenizers.probe import why_whole
 from tinydata.tokenizers.text_counter import normalize, special_documents
 
 LINE = 8  # uint64 in a line: bytes 0-7, bytes 8-15, ids << 16 | after the prefix << 8 | length (0: free), ids
 MOST = 10  # ids in a line
 PART = np.uint64(0x80)  # added to the length: a part of a word, which is not looked up whole
-WAITING = 16  # words whose lines are fetched from memory while the next ones are cut
+WAITING = lanes.COUNT  # words whose lines are fetched from memory while the next ones are cut
+NO_LANE = np.uint64(1 << 63)
+_COLUMNS = 6
 
 
 class WordCache(NamedTuple):
@@ -31,7 +37,7 @@ class WordCache(NamedTuple):
 
     lines: np.ndarray  # uint64[LINE * 2**k]
     ids: np.ndarray  # the same memory as int32: two in each uint64
-    waiting: np.ndarray  # uint64[5 * WAITING]: first eight bytes, next eight, prefix << 8 | length, line, start
+    waiting: np.ndarray  # uint64[6 * WAITING]: bytes 0-7, bytes 8-15, prefix << 8 | length, line, start, lane
 
 
 class WholeWords(NamedTuple):
@@ -50,6 +56,7 @@ class WordEncoder(NamedTuple):
     whole: WholeWords
     cache: WordCache
     scratch: Scratch
+    lanes: Lanes
 
 
 def new_whole_words(words: dict[bytes, int]) -> WholeWords:
@@ -65,7 +72,7 @@ def new_cache(bits: int = 18) -> WordCache:
     memory = np.zeros((LINE << bits) + LINE, np.uint64)
     skip = -(memory.ctypes.data // 8) % LINE
     lines = memory[skip : skip + (LINE << bits)]
-    return WordCache(lines, lines.view(np.int32), np.zeros(5 * WAITING, np.uint64))
+    return WordCache(lines, lines.view(np.int32), np.zeros(_COLUMNS * WAITING, np.uint64))
 
 
 class TextEncoder:
@@ -108,7 +115,9 @@ class TextEncoder:
 
 
 def _word_encoder(tokenizer: Tokenizer, bits: int) -> WordEncoder:
-    return WordEncoder(tokenizer.bpe, new_whole_words(tokenizer.whole_words), new_cache(bits), new_scratch(1 << 12))
+    return WordEncoder(
+        tokenizer.bpe, new_whole_words(tokenizer.whole_words), new_cache(bits), new_scratch(1 << 12), new_lanes()
+    )
 
 
 def _concatenated(rows: list[Any]) -> tuple[np.ndarray, np.ndarray]:
@@ -235,45 +244,77 @@ def _encode_short_words(data, i, end, word, prefix, cut, encoder, out, n):
             waiting[w + 2], waiting[w + 4] = meta, np.uint64(i)
             if size <= 16:
                 low, high = load16(data, i, size)
-                h = (low ^ (meta * MIX)) * GOLDEN
-                h = (h ^ (h >> np.uint64(32)) ^ high) * MIX
-                line = ((h ^ (h >> np.uint64(29))) & mask) * np.uint64(LINE)
+                line = (mixed(low, high, meta) & mask) * np.uint64(LINE)
                 waiting[w], waiting[w + 1], waiting[w + 3] = low, high, line
                 prefetch(lines, np.int64(line))
-            w += 5
+            w += _COLUMNS
             i = j
-        for k in range(0, w, 5):
-            n = _encode_waiting(data, k, prefix, encoder, out, n)
+        _merge_waiting(data, w, prefix, encoder)
+        for k in range(0, w, _COLUMNS):
+            n = _write_waiting(data, k, prefix, encoder, out, n)
     return i, word, n
 
 
 @inlined()
-def _encode_waiting(data, k, prefix, encoder, out, n):
+def _is_cached(k, lines, waiting):
+    """Whether the word at waiting[k] is in its line."""
+    if waiting[k + 2] & (PART - np.uint64(1)) > np.uint64(16):
+        return False
+    p = np.int64(waiting[k + 3])
+    same = lines[p] == waiting[k] and lines[p + 1] == waiting[k + 1]
+    return same and lines[p + 2] & np.uint64(0xFFFF) == waiting[k + 2]
+
+
+@inlined()
+def _word_at(data, k, encoder):
+    """The word at waiting[k] -> (its start, its end, its id if it is looked up whole, or -1)."""
+    meta = encoder.cache.waiting[k + 2]
+    start = np.int64(encoder.cache.waiting[k + 4])
+    stop = start + np.int64(meta & (PART - np.uint64(1)))
+    return start, stop, np.int32(-1) if meta & PART else _whole_word(data, start, stop, encoder.whole)
+
+
+@compiled()
+def _merge_waiting(data, w, prefix, encoder):
+    """Merges the words of waiting[:w] that are not cached, at the same time; each gets the number of its lane."""
+    lines, _, waiting = encoder.cache
+    lane = 0
+    for k in range(0, w, _COLUMNS):
+        waiting[k + 5] = NO_LANE
+        if _is_cached(k, lines, waiting):
+            continue
+        start, stop, token = _word_at(data, k, encoder)
+        if token < 0:
+            lead = prefix if waiting[k + 2] >> np.uint64(8) else -1
+            lanes.start(data, start, stop, lead, encoder.bpe, encoder.lanes, lane)
+            waiting[k + 5] = np.uint64(lane)
+            lane += 1
+    lanes.merge_all(lane, encoder.bpe.pairs, encoder.lanes)
+
+
+@inlined()
+def _write_waiting(data, k, prefix, encoder, out, n):
     """The word at waiting[k] -> out[n:]; returns the new n."""
     lines, ids, waiting = encoder.cache
-    sym = encoder.scratch.sym
-    meta = waiting[k + 2]
-    size = np.int64(meta & (PART - np.uint64(1)))
-    if size <= 16:
-        low, high = waiting[k], waiting[k + 1]
+    if _is_cached(k, lines, waiting):
         p = np.int64(waiting[k + 3])
-        if lines[p] == low and lines[p + 1] == high and lines[p + 2] & np.uint64(0xFFFF) == meta:
-            count = np.int64(lines[p + 2] >> np.uint64(16))
-            at = 2 * (p + 3)
-            for m in range(count):
-                out[n + m] = ids[at + m]
-            return n + count
-    start = np.int64(waiting[k + 4])
-    lead = prefix if meta >> np.uint64(8) else -1
-    token = np.int32(-1) if meta & PART else _whole_word(data, start, start + size, encoder.whole)
-    if token >= 0:
-        sym[0] = token
-        count = np.int64(1)
+        count = np.int64(lines[p + 2] >> np.uint64(16))
+        at = 2 * (p + 3)
+        for m in range(count):
+            out[n + m] = ids[at + m]
+        return n + count
+    sym, meta, lane = encoder.scratch.sym, waiting[k + 2], waiting[k + 5]
+    if lane != NO_LANE:
+        count = np.int64(lanes.ids_of(np.int64(lane), encoder.bpe.symbols, encoder.scratch, encoder.lanes))
     else:
-        count = np.int64(encode_short(data, start, start + size, lead, encoder.bpe, encoder.scratch))
+        start, stop, token = _word_at(data, k, encoder)
+        sym[0], count = token, np.int64(1)
+        if token < 0:  # it was cached, but a word before it has just taken its line
+            lead = prefix if meta >> np.uint64(8) else -1
+            count = np.int64(encode_short(data, start, stop, lead, encoder.bpe, encoder.scratch))
     for m in range(count):
         out[n + m] = sym[m]
-    if size <= 16 and count <= MOST:
+    if meta & (PART - np.uint64(1)) <= np.uint64(16) and count <= MOST:
         p = np.int64(waiting[k + 3])
         lines[p], lines[p + 1] = waiting[k], waiting[k + 1]
         lines[p + 2] = (np.uint64(count) << np.uint64(16)) | meta

@@ -179,10 +179,10 @@ class SentencePieceBPE(SentencePiece, Merging):
         if self.why_not:
             return None
         normal = [self.pieces[i] for i in np.flatnonzero(self._types == _NORMAL)]
-        nxt, ids = atoms({self._texts[i].encode(): i for i in np.flatnonzero(self._types == _USER).tolist()})
+        found = atoms({self._texts[i].encode(): i for i in np.flatnonzero(self._types == _USER).tolist()})
         dummy = self.proto.normalizer_spec.add_dummy_prefix
         prefix = int(self.symbols.by_char[ord(SPACE)]) if dummy else -1
-        return PairCuts(Sections(nxt, ids, prefix), neighbors_of(normal, blank=True))
+        return PairCuts(Sections(*found, prefix), neighbors_of(normal, blank=True))
 
     @cached_property
     def _names(self) -> dict[str, int]:

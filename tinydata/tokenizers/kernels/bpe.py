@@ -20,7 +20,7 @@ from tinydata.core.kernels import cached, compiled, inlined
 
 NONE = np.int64(1) << np.int64(62)  # the value of a pair that does not merge
 SHORT = 48  # symbols up to which scanning for the best pair beats a heap
-_EMPTY = np.uint64(0xFFFFFFFFFFFFFFFF)
+EMPTY = np.uint64(0xFFFFFFFFFFFFFFFF)
 
 
 class Pairs(NamedTuple):
@@ -68,7 +68,7 @@ def new_scratch(n):
 def build_pairs(left: np.ndarray, right: np.ndarray, priority: np.ndarray, result: np.ndarray) -> Pairs:
     """int arrays [m] -> Pairs; the table is at most half full."""
     bits = max(4, int(np.ceil(np.log2(max(len(left), 1) * 2))))
-    table = np.full(2 << bits, _EMPTY, np.uint64)
+    table = np.full(2 << bits, EMPTY, np.uint64)
     shift = np.uint64(64 - bits)
     keys = (left.astype(np.uint64) << np.uint64(32)) | right.astype(np.uint64)
     values = (priority.astype(np.uint64) << np.uint64(32)) | result.astype(np.uint64)
@@ -81,9 +81,9 @@ def _insert(table, shift, keys, values):
     mask = np.uint64(len(table) // 2 - 1)
     for i in range(len(keys)):
         s = (keys[i] * GOLDEN) >> shift
-        while table[2 * s] != _EMPTY and table[2 * s] != keys[i]:
+        while table[2 * s] != EMPTY and table[2 * s] != keys[i]:
             s = (s + np.uint64(1)) & mask
-        if table[2 * s] == _EMPTY or values[i] < table[2 * s + np.uint64(1)]:
+        if table[2 * s] == EMPTY or values[i] < table[2 * s + np.uint64(1)]:
             table[2 * s] = keys[i]
             table[2 * s + np.uint64(1)] = values[i]
 
@@ -100,7 +100,7 @@ def merge_of_pair(pairs, left, right):
         k = pairs.table[np.uint64(2) * s]
         if k == key:
             return np.int64(pairs.table[np.uint64(2) * s + np.uint64(1)])
-        if k == _EMPTY:
+        if k == EMPTY:
             return NONE
         s = (s + np.uint64(1)) & mask
 
@@ -229,24 +229,24 @@ def encode(data, start, stop, prefix, bpe, scratch, banned):
     produced, or -1. Characters that remain without a piece become their bytes, or one `unk` per run.
     """
     sym, value, chars = scratch
-    n = _first_symbols(data, start, stop, prefix, bpe.symbols, sym)
+    n = first_symbols(data, start, stop, prefix, bpe.symbols, sym)
     if n > 1:
         n = merge_short(sym, n, value, bpe.pairs, banned) if n <= SHORT else merge_long(sym, n, bpe.pairs, banned)
-    return _as_ids(sym, n, bpe.symbols, banned, chars)
+    return as_ids(sym, n, bpe.symbols, banned, chars)
 
 
 @inlined()
 def encode_short(data, start, stop, prefix, bpe, scratch):
     """The same for fewer than SHORT bytes. It allocates nothing, so it needs no reference counts: 1.5x."""
     sym, value, chars = scratch
-    n = _first_symbols(data, start, stop, prefix, bpe.symbols, sym)
+    n = first_symbols(data, start, stop, prefix, bpe.symbols, sym)
     if n > 1:
         n = merge_short(sym, n, value, bpe.pairs, -1)
-    return _as_ids(sym, n, bpe.symbols, -1, chars)
+    return as_ids(sym, n, bpe.symbols, -1, chars)
 
 
 @inlined()
-def _first_symbols(data, start, stop, prefix, symbols, sym):
+def first_symbols(data, start, stop, prefix, symbols, sym):
     """Bytes, or the prefix and characters -> sym[:n]; returns n."""
     n = 0
     if len(symbols.by_char) == 0:
@@ -268,7 +268,7 @@ def _first_symbols(data, start, stop, prefix, symbols, sym):
 
 
 @inlined()
-def _as_ids(sym, n, symbols, banned, chars):
+def as_ids(sym, n, symbols, banned, chars):
     """Symbols after merging -> ids, in place; returns how many."""
     whole = True
     for i in range(n):

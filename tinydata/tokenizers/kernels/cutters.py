@@ -16,6 +16,7 @@ from numba.extending import overload
 
 from tinydata.core.kernels import compiled, inlined
 from tinydata.tokenizers.kernels.bpe import char_at
+from tinydata.tokenizers.kernels.memory import LOW_BITS, has_byte, load8
 from tinydata.tokenizers.kernels.neighbors import Neighbors, adjacent, character, stretch
 from tinydata.tokenizers.kernels.regexes import cl100k, deepseek, gpt2, o200k
 
@@ -34,6 +35,7 @@ class Sections(NamedTuple):
 
     atom_next: np.ndarray  # int32[nodes, 256]: trie of the atoms
     atom_id: np.ndarray  # int32[nodes]: id of the atom that ends here, or -1
+    atom_first: np.ndarray  # uint64[n]: the first byte of atoms, eight times; empty: they have more than two such bytes
     prefix: int = -1  # the dummy prefix: a symbol before the first of the text; -1: none
     place: int = DOCUMENT
 
@@ -101,8 +103,8 @@ class RunCuts(NamedTuple):
 Cutter = Gpt2 | Cl100k | O200k | DeepSeek | PairCuts | RunCuts
 
 
-def atoms(strings: dict[bytes, int]) -> tuple[np.ndarray, np.ndarray]:
-    """{bytes: id} -> trie (next int32[nodes, 256], id int32[nodes])."""
+def atoms(strings: dict[bytes, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """{bytes: id} -> the first three of Sections."""
     nxt = [np.zeros(256, np.int32)]
     ids = [-1]
     for text, token in strings.items():
@@ -114,7 +116,8 @@ def atoms(strings: dict[bytes, int]) -> tuple[np.ndarray, np.ndarray]:
                 ids.append(-1)
             node = int(nxt[node][b])
         ids[node] = token
-    return np.stack(nxt), np.array(ids, np.int32)
+    first = np.flatnonzero(nxt[0]).astype(np.uint64)
+    return np.stack(nxt), np.array(ids, np.int32), first[: 3 * (len(first) <= 2)] * LOW_BITS
 
 
 @inlined()
@@ -188,8 +191,14 @@ def _part_end_of(data, i, word, cut):
 @inlined()
 def section(data, i, stop, sections):
     """Next atom at or after i -> (its start, its id, its end); without one (stop, -1, stop)."""
+    first = sections.atom_first
     if len(sections.atom_id) > 1:
         while i < stop:
+            if len(first) and i + 8 <= stop:
+                eight = load8(data, i)
+                if not has_byte(eight, first[0]) and not has_byte(eight, first[-1]):
+                    i += 8
+                    continue
             if sections.atom_next[0, data[i]]:
                 token, end = _atom(data, i, stop, sections.atom_next, sections.atom_id)
                 if token >= 0:

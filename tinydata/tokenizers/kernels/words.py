@@ -9,127 +9,111 @@ distinct words there are. A cut costs about 3 ns per byte, encoding 60 ns.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from llvmlite import ir
-from numba import types
-from numba.extending import intrinsic
 
 from tinydata.core.hashing import GOLDEN
 from tinydata.core.kernels import cached, compiled, inlined
-from tinydata.tokenizers.kernels.bpe import SHORT, encode, encode_short, new_scratch
+from tinydata.tokenizers.kernels.bpe import SHORT, encode, new_scratch
 from tinydata.tokenizers.kernels.cutters import is_prefixed, part_end, section, word_end
+from tinydata.tokenizers.kernels.lanes import COUNT, ids_of, merge_all, start
+from tinydata.tokenizers.kernels.memory import load16, prefetch
 
-# masks of the first n bytes of 16, as two words
-_LOW = np.array([(1 << 8 * min(n, 8)) - 1 for n in range(17)], np.uint64)
-_HIGH = np.array([(1 << 8 * max(n - 8, 0)) - 1 for n in range(17)], np.uint64)
 PART = 1 << 40
-WAITING = 32  # words whose slots are fetched from memory while the next ones are cut
+HOT = 13  # log2 of the words in the small table, which fits into a processor's second-level cache
+WAITING = 32  # words whose slots are fetched from memory before they are added to the large table
 _PRIME = np.uint64(0x100000001B3)
 MIX = np.uint64(0xFF51AFD7ED558CCD)
 
 
 class Table(NamedTuple):
-    """Distinct words, open addressing, bounded.
+    """Distinct words with their counts, bounded: a small table for words of now, and a large one for all.
 
-    A word of up to 16 bytes is stored in its slot, so that a look-up touches one cache line: 43 M words of
-    195 MB took 8.2 s with offsets into an arena, and take 1.1 s like this. Longer words are in an arena.
+    A word is counted in the small one, where it drives out the word that was in its slot; that one is added to the
+    large one, which is outside of the processor's caches: 12% of GPT-2's words, with 2**13 slots. A word of up to
+    16 bytes is stored in its slot, so that a look-up touches one cache line. Longer words are in an arena.
     """
 
     # owner: 2 * group, + 1 for the word after the dummy prefix, + PART for a part of a word, not looked up whole
-    slots: np.ndarray  # uint64[4 * 2**k]: bytes 0-7, bytes 8-15, owner << 8 | length (0: free), count
+    hot: np.ndarray  # uint64[4 * 2**h]: bytes 0-7, bytes 8-15, owner << 8 | length (0: free), count
+    slots: np.ndarray  # uint64[4 * 2**k]: the same, open addressing
     long_slots: np.ndarray  # uint64[2**k]: hash tag << 32 | entry + 1 (0: free)
     entries: np.ndarray  # int64[4 * n]: start in arena, length, owner, count
     arena: np.ndarray  # uint8[bytes]
-    state: np.ndarray  # int64[3]: short words, long words, arena bytes
-    waiting: np.ndarray  # uint64[4 * WAITING]: words cut but not yet counted
+    state: np.ndarray  # int64[4]: short words, long words, arena bytes, elements of `waiting` in use
+    waiting: (
+        np.ndarray
+    )  # uint64[5 * n]: words driven out of the small table: as a slot, and their slot in the large one
 
 
 def new_table(bits: int = 20) -> Table:
-    """2**(bits-1) short words and 2**(bits-3) long ones: 44 MB at 20."""
+    """5/8 of 2**bits short words and 2**(bits-3) long ones: 44 MB at 20."""
     longs = 1 << (bits - 3)
     return Table(
+        np.zeros(4 << min(HOT, bits - 3), np.uint64),
         np.zeros(4 << bits, np.uint64),
         np.zeros(2 * longs, np.uint64),
         np.zeros(4 * longs, np.int64),
         np.zeros(longs * 48, np.uint8),
-        np.zeros(3, np.int64),
-        np.zeros(4 * WAITING, np.uint64),
+        np.zeros(4, np.int64),
+        np.zeros(5 * min(WAITING, longs), np.uint64),
     )
 
 
-@intrinsic
-def _load_word(typingctx, data, i):
-    """data uint8[n], i -> the 8 bytes at i as one little-endian uint64; unaligned, unchecked."""
-
-    def codegen(context, builder, signature, args):
-        array = context.make_array(signature.args[0])(context, builder, args[0])
-        at = builder.gep(array.data, [args[1]])
-        wide = builder.bitcast(at, ir.IntType(64).as_pointer())
-        load = builder.load(wide)
-        load.align = 1
-        return load
-
-    return types.uint64(data, types.intp), codegen
-
-
-_word64: Any = _load_word
-
-
-@intrinsic
-def _fetch(typingctx, array, i):
-    """Fetches array[i], which will be written, into the processor's cache."""
-
-    def codegen(context, builder, signature, args):
-        at = builder.gep(context.make_array(signature.args[0])(context, builder, args[0]).data, [args[1]])
-        byte, flag = ir.IntType(8).as_pointer(), ir.IntType(32)
-        kind = ir.FunctionType(ir.VoidType(), [byte, flag, flag, flag])
-        fetch = builder.module.declare_intrinsic("llvm.prefetch", [byte], kind)
-        builder.call(fetch, [builder.bitcast(at, byte), flag(1), flag(3), flag(1)])
-        return context.get_dummy_value()
-
-    return types.void(array, types.intp), codegen
-
-
-prefetch: Any = _fetch
+@inlined()
+def mixed(low, high, meta):
+    """Hash of a word of at most 16 bytes: as in a slot -> uint64."""
+    h = (low ^ (meta * MIX)) * GOLDEN
+    h = (h ^ (h >> np.uint64(32)) ^ high) * MIX
+    return h ^ (h >> np.uint64(29))
 
 
 @inlined()
-def load16(data, start, n):
-    """Bytes [start, start + n), n <= 16 -> (first eight, next eight), zero padded."""
-    if start + 16 <= len(data):
-        return _word64(data, start) & _LOW[n], _word64(data, start + 8) & _HIGH[n]
-    low, high = np.uint64(0), np.uint64(0)
-    for k in range(n):
-        if k < 8:
-            low |= np.uint64(data[start + k]) << np.uint64(8 * k)
-        else:
-            high |= np.uint64(data[start + k]) << np.uint64(8 * (k - 8))
-    return low, high
-
-
-@inlined()
-def _add(low, high, meta, s, slots, state):
-    """Counts one word of at most 16 bytes, searched from slot s on; False if there is no room for it."""
+def _add(low, high, meta, count, s, slots, state):
+    """Adds a word to the large table, searched from slot s on. There is room: `_drain` checks it."""
     mask = np.uint64(len(slots) // 4 - 1)
     while True:
         p = np.int64(s) * 4
         if slots[p + 2] == meta:
             if slots[p] == low and slots[p + 1] == high:
-                slots[p + 3] += np.uint64(1)
-                return True
+                slots[p + 3] += count
+                return
         elif slots[p + 2] == np.uint64(0):
             break
         s = (s + np.uint64(1)) & mask
-    if state[0] * 8 >= len(slots):  # half full
-        return False
     slots[p] = low
     slots[p + 1] = high
     slots[p + 2] = meta
-    slots[p + 3] = np.uint64(1)
+    slots[p + 3] = count
     state[0] += 1
+
+
+@compiled()
+def _drain(table):
+    """The waiting words -> the large table; False if all the small table might not find room there afterwards."""
+    slots, state, waiting = table.slots, table.state, table.waiting
+    if 32 * (state[0] + len(waiting) // 5 + len(table.hot) // 4) > 5 * len(slots):  # at most 5/8 full
+        return False
+    for k in range(0, state[3], 5):
+        _add(waiting[k], waiting[k + 1], waiting[k + 2], waiting[k + 3], waiting[k + 4], slots, state)
+    state[3] = 0
     return True
+
+
+@cached()
+def settle(table):
+    """All words -> the large table."""
+    hot, slots, state, waiting = table.hot, table.slots, table.state, table.waiting
+    mask = np.uint64(len(slots) // 4 - 1)
+    for k in range(0, state[3], 5):
+        _add(waiting[k], waiting[k + 1], waiting[k + 2], waiting[k + 3], waiting[k + 4], slots, state)
+    state[3] = 0
+    for p in range(0, len(hot), 4):
+        if hot[p + 2] != np.uint64(0):
+            s = mixed(hot[p], hot[p + 1], hot[p + 2]) & mask
+            _add(hot[p], hot[p + 1], hot[p + 2], hot[p + 3], s, slots, state)
+            hot[p + 2] = np.uint64(0)
 
 
 @inlined()
@@ -144,7 +128,7 @@ def _hash_long(data, start, n, owner):
 @compiled()
 def _add_long(data, start, n, owner, table):
     """The same for a longer word."""
-    _, slots, entries, arena, state, _ = table
+    slots, entries, arena, state = table.long_slots, table.entries, table.arena, table.state
     h = _hash_long(data, start, n, owner)
     mask = np.uint64(len(slots) - 1)
     tag = h >> np.uint64(32)
@@ -180,46 +164,44 @@ def _add_long(data, start, n, owner, table):
 
 @compiled()
 def _fill(data, i, end, word, owner, cut, table):
-    """Words of [i, end) -> slots; returns where it stopped: end, a long word, or no more room; and its word's end.
+    """Words of [i, end) -> small table; returns where it stopped (end, long word, no more room) and its word's end.
 
-    Several words are cut before the first of them is counted, while their slots are fetched: 195 MB in 0.81 s
-    instead of 1.02. The caller counts long words: with them in this loop it takes twice as long.
+    The caller counts long words: with them in this loop it takes twice as long.
     """
-    slots, state, waiting = table.slots, table.state, table.waiting
-    mask = np.uint64(len(slots) // 4 - 1)
+    hot, slots, state, waiting = table.hot, table.slots, table.state, table.waiting
+    mask, large_mask = np.uint64(len(hot) // 4 - 1), np.uint64(len(slots) // 4 - 1)
+    n = state[3]
     while i < end:
-        n = 0
-        while n < len(waiting) and i < end:
-            part = i < word
-            if not part:
-                word = word_end(data, i, end, cut)
-            j = part_end(data, i, word, cut)
-            if j - i > 16:
-                word = word if part else i  # the next look at it must see that it begins here
-                break
-            part |= j < word
-            low, high = load16(data, i, j - i)
-            meta = (np.uint64(owner) << np.uint64(8)) | np.uint64(j - i)
-            if part:
-                meta |= np.uint64(PART << 8)
-            h = (low ^ (meta * MIX)) * GOLDEN
-            h = (h ^ (h >> np.uint64(32)) ^ high) * MIX
-            s = (h ^ (h >> np.uint64(29))) & mask
-            prefetch(slots, np.int64(s) * 4)
-            waiting[n], waiting[n + 1], waiting[n + 2] = low, high, meta
-            waiting[n + 3] = (np.uint64(word - i) << np.uint64(32)) | s
-            n += 4
-            i = j
-            owner &= -2
-        for k in range(0, n, 4):
-            s = waiting[k + 3] & np.uint64(0xFFFFFFFF)
-            if not _add(waiting[k], waiting[k + 1], waiting[k + 2], s, slots, state):
-                for rest in range(k, n, 4):
-                    i -= np.int64(waiting[rest + 2] & np.uint64(0xFF))
-                part = waiting[k + 2] & np.uint64(PART << 8) != 0
-                return i, i + np.int64(waiting[k + 3] >> np.uint64(32)) if part else i
-        if n < len(waiting):
+        part = i < word
+        if not part:
+            word = word_end(data, i, end, cut)
+        j = part_end(data, i, word, cut)
+        if j - i > 16:
+            word = word if part else i  # the next look at it must see that it begins here
             break
+        low, high = load16(data, i, j - i)
+        meta = (np.uint64(owner) << np.uint64(8)) | np.uint64(j - i)
+        if part or j < word:
+            meta |= np.uint64(PART << 8)
+        p = np.int64(mixed(low, high, meta) & mask) * 4
+        if hot[p] == low and hot[p + 1] == high and hot[p + 2] == meta:
+            hot[p + 3] += np.uint64(1)
+        else:
+            if hot[p + 2] != np.uint64(0):
+                if n == len(waiting):
+                    state[3] = n
+                    if not _drain(table):
+                        return i, word if part else i
+                    n = 0
+                s = mixed(hot[p], hot[p + 1], hot[p + 2]) & large_mask
+                prefetch(slots, np.int64(s) * 4)
+                waiting[n], waiting[n + 1], waiting[n + 2] = hot[p], hot[p + 1], hot[p + 2]
+                waiting[n + 3], waiting[n + 4] = hot[p + 3], s
+                n += 5
+            hot[p], hot[p + 1], hot[p + 2], hot[p + 3] = low, high, meta, np.uint64(1)
+        i = j
+        owner &= -2
+    state[3] = n
     return i, word
 
 
@@ -269,58 +251,69 @@ def count_words(data, offsets, groups, place, cut, table, counts):
 
 
 @cached()
-def encode_words(table, prefix, bpe, counts, scratch):
-    """Encodes each distinct word once and adds its ids times its count: counts int64[groups, ids]."""
-    slots, _, entries, arena, state, _ = table
-    _encode_slots(slots, slots.view(np.uint8), prefix, bpe, counts, scratch)
-    end = 4 * state[1]
-    e = np.int64(0)
-    while e < end:
-        e = _encode_entries(entries[:end], e, arena, prefix, bpe, counts, scratch)
-        if e == end:
-            break
-        a, owner = entries[e], entries[e + 2] & (PART - 1)
-        if 2 * entries[e + 1] + 8 > len(scratch.sym):
-            scratch = new_scratch(4 * entries[e + 1] + 8)
-        n = encode(arena, a, a + entries[e + 1], prefix if owner & 1 else -1, bpe, scratch, -1)
-        for k in range(n):
-            counts[owner >> 1, scratch.sym[k]] += entries[e + 3]
-        e += 4
+def encode_words(table, prefix, bpe, counts, scratch, lanes):
+    """Encodes each distinct word of a settled table once: its ids, times its count -> counts int64[groups, ids]."""
+    slots, entries, arena, state = table.slots, table.entries, table.arena, table.state
+    _encode_slots(slots, slots.view(np.uint8), prefix, bpe, counts, scratch, lanes)
+    entries = entries[: 4 * state[1]]
+    _encode_entries(entries, arena, prefix, bpe, counts, scratch, lanes)
+    for e in range(0, len(entries), 4):
+        if entries[e + 1] >= SHORT:
+            a, owner = entries[e], entries[e + 2] & (PART - 1)
+            if 2 * entries[e + 1] + 8 > len(scratch.sym):
+                scratch = new_scratch(4 * entries[e + 1] + 8)
+            n = encode(arena, a, a + entries[e + 1], prefix if owner & 1 else -1, bpe, scratch, -1)
+            for k in range(n):
+                counts[owner >> 1, scratch.sym[k]] += entries[e + 3]
 
 
 @compiled()
-def _encode_slots(slots, text, prefix, bpe, counts, scratch):
+def _encode_slots(slots, text, prefix, bpe, counts, scratch, lanes):
     """The short words. slots uint64[4 * 2**k]; text: the same memory as bytes, a word at the start of its slot."""
+    k = 0
     for p in range(0, len(slots), 4):
         meta = slots[p + 2]
-        if meta == np.uint64(0):
-            continue
-        owner = np.int64(meta >> np.uint64(8)) & (PART - 1)
-        stop = 8 * p + np.int64(meta & np.uint64(0xFF))
-        n = encode_short(text, 8 * p, stop, prefix if owner & 1 else -1, bpe, scratch)
-        row = counts[owner >> 1]
-        for k in range(n):
-            row[scratch.sym[k]] += np.int64(slots[p + 3])
+        if meta != np.uint64(0):
+            owner = np.int64(meta >> np.uint64(8)) & (PART - 1)
+            stop = 8 * p + np.int64(meta & np.uint64(0xFF))
+            start(text, 8 * p, stop, prefix if owner & 1 else -1, bpe, lanes, k)
+            lanes.group[k], lanes.times[k] = owner >> 1, np.int64(slots[p + 3])
+            k += 1
+        if k == COUNT or p + 4 == len(slots):
+            _tally(k, bpe, counts, scratch, lanes)
+            k = 0
 
 
 @compiled()
-def _encode_entries(entries, e, arena, prefix, bpe, counts, scratch):
-    """Longer words from entry e on, up to one of SHORT bytes or more; returns where it stopped."""
-    while e < len(entries) and entries[e + 1] < SHORT:
-        a, owner = entries[e], entries[e + 2] & (PART - 1)
-        n = encode_short(arena, a, a + entries[e + 1], prefix if owner & 1 else -1, bpe, scratch)
-        row = counts[owner >> 1]
-        for k in range(n):
-            row[scratch.sym[k]] += entries[e + 3]
-        e += 4
-    return e
+def _encode_entries(entries, arena, prefix, bpe, counts, scratch, lanes):
+    """Longer words of fewer than SHORT bytes."""
+    k = 0
+    for e in range(0, len(entries), 4):
+        if entries[e + 1] < SHORT:
+            a, owner = entries[e], entries[e + 2] & (PART - 1)
+            start(arena, a, a + entries[e + 1], prefix if owner & 1 else -1, bpe, lanes, k)
+            lanes.group[k], lanes.times[k] = owner >> 1, entries[e + 3]
+            k += 1
+        if k == COUNT or e + 4 == len(entries):
+            _tally(k, bpe, counts, scratch, lanes)
+            k = 0
+
+
+@compiled()
+def _tally(n, bpe, counts, scratch, lanes):
+    """Merges the first n lanes and adds their ids to the counts of their groups."""
+    merge_all(n, bpe.pairs, lanes)
+    for k in range(n):
+        row = counts[lanes.group[k]]
+        for m in range(ids_of(k, bpe.symbols, scratch, lanes)):
+            row[scratch.sym[m]] += lanes.times[k]
 
 
 @compiled()
 def look_up(table, data, offsets, out):
     """data uint8[bytes], offsets int64[words + 1] of some words -> out int64[groups, words]: how often each occurs.
 
-    Occurrences after the prefix are included.
+    The table is settled. Occurrences after the prefix are included.
     """
     for w in range(len(offsets) - 1):
         a, n = offsets[w], offsets[w + 1] - offsets[w]
@@ -336,9 +329,7 @@ def _look_up_short(data, a, n, owner, slots):
     low, high = load16(data, a, n)
     meta = (np.uint64(owner) << np.uint64(8)) | np.uint64(n)
     mask = np.uint64(len(slots) // 4 - 1)
-    h = (low ^ (meta * MIX)) * GOLDEN  # as in _fill, which is slower if it calls a function for this
-    h = (h ^ (h >> np.uint64(32)) ^ high) * MIX
-    s = (h ^ (h >> np.uint64(29))) & mask
+    s = mixed(low, high, meta) & mask
     while True:
         p = np.int64(s) * 4
         if slots[p + 2] == np.uint64(0):
@@ -350,7 +341,7 @@ def _look_up_short(data, a, n, owner, slots):
 
 @compiled()
 def _look_up_long(data, a, n, owner, table):
-    _, slots, entries, arena, _, _ = table
+    slots, entries, arena = table.long_slots, table.entries, table.arena
     mask = np.uint64(len(slots) - 1)
     h = _hash_long(data, a, n, owner)
     s = h & mask
@@ -369,7 +360,7 @@ def _look_up_long(data, a, n, owner, table):
 
 
 def clear(table: Table) -> None:
-    """Removes all words."""
+    """Removes all words from a settled table."""
     table.slots[2::4] = 0
     table.long_slots[:] = 0
     table.state[:] = 0

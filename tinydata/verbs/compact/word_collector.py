@@ -16,7 +16,7 @@ from tinydata.core.kernels import cached
 from tinydata.tokenizers.base import Tokenizer
 from tinydata.tokenizers.kernels.cutters import Cutter, PairCuts, RunCuts
 from tinydata.tokenizers.kernels.regexes import LETTER, NUMBER, SPACE
-from tinydata.tokenizers.kernels.words import clear
+from tinydata.tokenizers.kernels.words import clear, settle
 from tinydata.tokenizers.text_counter import TextCounter
 
 
@@ -86,7 +86,8 @@ class WordCollector(TextCounter):
     def _flush(self) -> None:
         assert self._table is not None
         table = self._table
-        short_words, long_words, arena_bytes = table.state.tolist()
+        settle(table)
+        short_words, long_words, arena_bytes, _ = table.state.tolist()
         n = short_words + long_words
         out, ends = np.empty(16 * short_words + arena_bytes + n + 8, np.uint8), np.zeros(n + 1, np.int64)
         group, count = np.empty(n, np.int32), np.empty(n, np.int64)
