@@ -11,7 +11,7 @@ from importlib import import_module
 from benchmarks.place import Place
 from benchmarks.table import Peak, Row, text
 
-NAMES = ("shards", "parquet", "internevo", "text", "encode", "compact", "adapt", "resample", "score")
+NAMES = ("shards", "parquet", "internevo", "text", "passes", "encode", "compact", "adapt", "resample", "score")
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ from tinydata.core.hashing import GOLDEN
 from tinydata.core.kernels import buffers, cached, compiled, inlined
 from tinydata.tokenizers.base import Tokenizer
 from tinydata.tokenizers.kernels import lanes
-from tinydata.tokenizers.kernels.bpe import BPE, SHORT, Scratch, encode, encode_short, new_scratch
+from tinydata.tokenizers.kernels.bpe import BPE, SHORT, Scratch, encode, new_scratch
 from tinydata.tokenizers.kernels.cutters import is_prefixed, part_end, section, word_end
 from tinydata.tokenizers.kernels.lanes import Lanes, new_lanes
 from tinydata.tokenizers.kernels.memory import load16, prefetch
@@ -28,7 +28,8 @@ LINE = 8  # uint64 in a line: bytes 0-7, bytes 8-15, ids << 16 | after the prefi
 MOST = 10  # ids in a line
 PART = np.uint64(0x80)  # added to the length: a part of a word, which is not looked up whole
 WAITING = lanes.COUNT  # words whose lines are fetched from memory while the next ones are cut
-NO_LANE = np.uint64(1 << 63)
+# how a waiting word gets its ids, if not from a lane
+CACHED, WHOLE = np.uint64(1 << 62), np.uint64(1 << 61)
 _COLUMNS = 6
 
 
@@ -148,7 +149,7 @@ def _hash(data, start, stop):
     return h
 
 
-@inlined()
+@compiled()
 def _whole_word(data, start, stop, whole):
     """Id of the word, or -1."""
     if len(whole.ids) == 0:
@@ -250,77 +251,68 @@ def _encode_short_words(data, i, end, word, prefix, cut, encoder, out, n):
             w += _COLUMNS
             i = j
         _merge_waiting(data, w, prefix, encoder)
-        for k in range(0, w, _COLUMNS):
-            n = _write_waiting(data, k, prefix, encoder, out, n)
+        n = _write_waiting(w, encoder, out, n)
     return i, word, n
-
-
-@inlined()
-def _is_cached(k, lines, waiting):
-    """Whether the word at waiting[k] is in its line."""
-    if waiting[k + 2] & (PART - np.uint64(1)) > np.uint64(16):
-        return False
-    p = np.int64(waiting[k + 3])
-    same = lines[p] == waiting[k] and lines[p + 1] == waiting[k + 1]
-    return same and lines[p + 2] & np.uint64(0xFFFF) == waiting[k + 2]
-
-
-@inlined()
-def _word_at(data, k, encoder):
-    """The word at waiting[k] -> (its start, its end, its id if it is looked up whole, or -1)."""
-    meta = encoder.cache.waiting[k + 2]
-    start = np.int64(encoder.cache.waiting[k + 4])
-    stop = start + np.int64(meta & (PART - np.uint64(1)))
-    return start, stop, np.int32(-1) if meta & PART else _whole_word(data, start, stop, encoder.whole)
 
 
 @compiled()
 def _merge_waiting(data, w, prefix, encoder):
-    """Merges the words of waiting[:w] that are not cached, at the same time; each gets the number of its lane."""
+    """The words of waiting[:w] that are neither cached nor looked up whole are merged, at the same time."""
     lines, _, waiting = encoder.cache
     lane = 0
     for k in range(0, w, _COLUMNS):
-        waiting[k + 5] = NO_LANE
-        if _is_cached(k, lines, waiting):
-            continue
-        start, stop, token = _word_at(data, k, encoder)
-        if token < 0:
-            lead = prefix if waiting[k + 2] >> np.uint64(8) else -1
-            lanes.start(data, start, stop, lead, encoder.bpe, encoder.lanes, lane)
+        meta = waiting[k + 2]
+        size = np.int64(meta & (PART - np.uint64(1)))
+        if size <= 16:
+            p = np.int64(waiting[k + 3])
+            same = lines[p] == waiting[k] and lines[p + 1] == waiting[k + 1]
+            if same and lines[p + 2] & np.uint64(0xFFFF) == meta:
+                waiting[k + 5] = CACHED
+                continue
+        start = np.int64(waiting[k + 4])
+        token = np.int32(-1) if meta & PART else _whole_word(data, start, start + size, encoder.whole)
+        if token >= 0:
+            waiting[k + 5] = WHOLE | np.uint64(token)
+        else:
+            lead = prefix if meta >> np.uint64(8) else -1
+            lanes.start(data, start, start + size, lead, encoder.bpe, encoder.lanes, lane)
             waiting[k + 5] = np.uint64(lane)
             lane += 1
     lanes.merge_all(lane, encoder.bpe.pairs, encoder.lanes)
 
 
-@inlined()
-def _write_waiting(data, k, prefix, encoder, out, n):
-    """The word at waiting[k] -> out[n:]; returns the new n."""
+@compiled()
+def _write_waiting(w, encoder, out, n):
+    """The words of waiting[:w] -> out[n:], and those that were merged -> the cache; returns the new n."""
     lines, ids, waiting = encoder.cache
-    if _is_cached(k, lines, waiting):
-        p = np.int64(waiting[k + 3])
-        count = np.int64(lines[p + 2] >> np.uint64(16))
-        at = 2 * (p + 3)
-        for m in range(count):
-            out[n + m] = ids[at + m]
-        return n + count
-    sym, meta, lane = encoder.scratch.sym, waiting[k + 2], waiting[k + 5]
-    if lane != NO_LANE:
-        count = np.int64(lanes.ids_of(np.int64(lane), encoder.bpe.symbols, encoder.scratch, encoder.lanes))
-    else:
-        start, stop, token = _word_at(data, k, encoder)
-        sym[0], count = token, np.int64(1)
-        if token < 0:  # it was cached, but a word before it has just taken its line
-            lead = prefix if meta >> np.uint64(8) else -1
-            count = np.int64(encode_short(data, start, stop, lead, encoder.bpe, encoder.scratch))
-    for m in range(count):
-        out[n + m] = sym[m]
-    if meta & (PART - np.uint64(1)) <= np.uint64(16) and count <= MOST:
-        p = np.int64(waiting[k + 3])
-        lines[p], lines[p + 1] = waiting[k], waiting[k + 1]
-        lines[p + 2] = (np.uint64(count) << np.uint64(16)) | meta
-        for m in range(count):
-            ids[2 * (p + 3) + m] = sym[m]
-    return n + count
+    sym = encoder.scratch.sym
+    for k in range(0, w, _COLUMNS):
+        how = waiting[k + 5]
+        if how == CACHED:
+            p = np.int64(waiting[k + 3])
+            count = np.int64(lines[p + 2] >> np.uint64(16))
+            for m in range(2 * (p + 3), 2 * (p + 3) + count):
+                out[n] = ids[m]
+                n += 1
+            continue
+        waiting[k + 4] = np.uint64(n)
+        if how & WHOLE:
+            out[n] = np.int32(how & ~WHOLE)
+            n += 1
+        else:
+            for m in range(lanes.ids_of(np.int64(how), encoder.bpe.symbols, encoder.scratch, encoder.lanes)):
+                out[n] = sym[m]
+                n += 1
+        waiting[k + 5] = np.uint64(n) - waiting[k + 4]
+    for k in range(0, w, _COLUMNS):  # not before all are written: a line may be wanted by another one
+        count, meta = np.int64(waiting[k + 5]), waiting[k + 2]
+        if count <= MOST and meta & (PART - np.uint64(1)) <= np.uint64(16):
+            p, at = np.int64(waiting[k + 3]), np.int64(waiting[k + 4])
+            lines[p], lines[p + 1] = waiting[k], waiting[k + 1]
+            lines[p + 2] = (np.uint64(count) << np.uint64(16)) | meta
+            for m in range(count):
+                ids[2 * (p + 3) + m] = out[at + m]
+    return n
 
 
 def agrees(tokenizer: Tokenizer, texts: list[str]) -> bool:

@@ -236,16 +236,6 @@ def encode(data, start, stop, prefix, bpe, scratch, banned):
 
 
 @inlined()
-def encode_short(data, start, stop, prefix, bpe, scratch):
-    """The same for fewer than SHORT bytes. It allocates nothing, so it needs no reference counts: 1.5x."""
-    sym, value, chars = scratch
-    n = first_symbols(data, start, stop, prefix, bpe.symbols, sym)
-    if n > 1:
-        n = merge_short(sym, n, value, bpe.pairs, -1)
-    return as_ids(sym, n, bpe.symbols, -1, chars)
-
-
-@inlined()
 def first_symbols(data, start, stop, prefix, symbols, sym):
     """Bytes, or the prefix and characters -> sym[:n]; returns n."""
     n = 0

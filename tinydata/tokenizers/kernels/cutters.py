@@ -138,7 +138,7 @@ def _runs(data, i, stop, classes, neighbors):
     return i
 
 
-@inlined()
+@compiled()
 def _atom(data, i, stop, nxt, ids):
     """Longest atom at i -> (id, end) or (-1, i)."""
     node = 0
@@ -174,6 +174,12 @@ def _word_end_of(data, i, stop, cut):
     return lambda data, i, stop, cut: stretch(data, i, stop, cut.neighbors)
 
 
+@compiled()
+def _part_end(data, i, word, neighbors):
+    """Not inlined: few words are long enough."""
+    return stretch(data, i, word, neighbors)
+
+
 def part_end(data, i, word, cut):
     """End of the part at i of a word that ends at `word`, where both sides of each cut are merged apart."""
     raise AssertionError("compiled code only")
@@ -184,11 +190,11 @@ def _part_end_of(data, i, word, cut):
     if cut.instance_class in (PairCuts, RunCuts):
         return lambda data, i, word, cut: word
     return lambda data, i, word, cut: (
-        word if word - i <= cut.inside.longest else stretch(data, i, word, cut.inside.neighbors)
+        word if word - i <= cut.inside.longest else _part_end(data, i, word, cut.inside.neighbors)
     )
 
 
-@inlined()
+@compiled()
 def section(data, i, stop, sections):
     """Next atom at or after i -> (its start, its id, its end); without one (stop, -1, stop)."""
     first = sections.atom_first
@@ -207,7 +213,7 @@ def section(data, i, stop, sections):
     return stop, -1, stop
 
 
-@inlined()
+@compiled()
 def is_prefixed(data, i, end, first, sections):
     """Whether the dummy prefix stands before the text [i, end) between atoms; first: it begins the document."""
     if sections.prefix < 0 or not (first or sections.place & SECTION):
