@@ -429,6 +429,7 @@ def test_a_tokenizer_of_an_unknown_kind(name: str, content: bytes, what: str, co
     assert f"where: {name}\n" in said.err
 
 
+@pytest.mark.slow
 def test_a_unigram_model(shared: Path, corpus: Path, run: Run) -> None:
     model = str(shared / "tokenizers" / "sp_unigram" / "t5_base_32000" / "spiece.model")
     assert run(*counting("corpus", "--tokenizer", model)).code == DONE

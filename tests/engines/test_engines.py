@@ -181,8 +181,7 @@ def test_counts_are_those_of_the_library(
     [
         *(("local-1", n) for n in (1, 2, 7)),
         ("local-2", 7),
-        pytest.param("spark", 2, marks=pytest.mark.spark),
-        *(pytest.param("spark", n, marks=pytest.mark.cluster) for n in (1, 7)),
+        *(pytest.param("spark", n, marks=pytest.mark.cluster) for n in (1, 2, 7)),
     ],
     indirect=["engine"],
 )
@@ -483,7 +482,8 @@ def test_ctrl_c_while_workers_start(delay: float, slow: tuple[list[str], Path]) 
     assert len(said.strip().splitlines()) == 1, said
 
 
-@pytest.mark.parametrize("workers", [pytest.param("1", marks=pytest.mark.slow), "2"])
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", ["1", "2"])
 def test_ctrl_c(workers: str, slow: tuple[list[str], Path], undisturbed: dict[str, bytes]) -> None:
     """Exit code 130 at once, and a message with the command that resumes, which it does."""
     out = f"interrupted-{workers}"

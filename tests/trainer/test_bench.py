@@ -183,6 +183,7 @@ def test_both_heads_compute_the_same() -> None:
     assert by_chunks["loss"] == pytest.approx(at_once["loss"], rel=1e-5)
 
 
+@pytest.mark.slow
 def test_the_program(tmp_path: Path) -> None:
     """One row, in a process of its own, from a directory that has nothing to do with it."""
     asked = ["--shapes", "tiny-1m", "--beside", "none", "--seq-len", "16", "--micro-batch", "1", "--steps", "1"]

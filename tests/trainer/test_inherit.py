@@ -469,6 +469,7 @@ def meta(c: ModelConfig) -> list[tuple[str, Tensor]]:
         return list(Model(c).state_dict().items())
 
 
+@pytest.mark.slow
 def test_one_tensor_in_memory(tmp_path: Path):
     """A source of 428 MB, its largest tensor 4 MB: the process that cuts it grows by far less."""
     c = ModelConfig(2048, 512, 40, 8, 8, 64, 1024, seq_len=64)

@@ -80,6 +80,7 @@ def test_stopped_at_random_and_resumed_it_is_the_same_to_the_last_bit(signals, t
     assert sequence_losses(run) == sequence_losses(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_saved_on_two_processes_and_resumed_on_one_and_three(train, shards, tmp_path):
     flags = ["--steps", "9", "--save-every", "3", "--keep", "0"]
     train("one", *flags)
@@ -105,6 +106,7 @@ def assert_near(got, expected):
         assert loss == pytest.approx(loss0, rel=1e-5) and norm == pytest.approx(norm0, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_micro_batches_change_nothing(train, tmp_path):
     flags = ["--steps", "8", "--series", "2", "--shortcut", "8", "--tied", "False"]
     train("a", *flags)
@@ -112,6 +114,7 @@ def test_micro_batches_change_nothing(train, tmp_path):
     assert_near(curve(tmp_path / "b"), curve(tmp_path / "a"))
 
 
+@pytest.mark.slow
 def test_compiled_once_whatever_the_documents(train):
     """Each step after the second must meet no new graph; validation adds its own, once."""
     done = train("run", "--steps", "6", "--compile", "on", "--mask-documents")

@@ -134,6 +134,7 @@ def swept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
     return program
 
 
+@pytest.mark.slow
 def test_a_sweep_and_its_resumption(shards: Path, tmp_path: Path, swept: Any) -> None:
     pytest.importorskip("vl_convert", reason="pictures need vl-convert: pip install tinydata[report]")
     shown = swept("--data", str(shards))

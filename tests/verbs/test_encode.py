@@ -361,7 +361,7 @@ def test_a_shard_ends_with_the_document_that_fills_it(corpus: Path, text: list[s
 
 @pytest.mark.parametrize(
     ("engine", "seed"),
-    [("local-1", -1), ("local-2", 3), pytest.param("spark", 3, marks=pytest.mark.spark)],
+    [("local-1", -1), ("local-2", 3), pytest.param("spark", 3, marks=pytest.mark.cluster)],
     indirect=["engine"],
 )
 def test_the_same_bytes_whatever_runs_where(

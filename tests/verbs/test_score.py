@@ -343,6 +343,7 @@ def long(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(out)
 
 
+@pytest.mark.slow
 def test_killed_and_run_again(long: str, shares: np.ndarray, tmp_path: Path) -> None:
     """SIGKILL half-way, then the same command: the same bytes, and what was done is not done again."""
     model = str(unigram.made(tmp_path / "model", shares, nap=0.001, seq_len=256))
