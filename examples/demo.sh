@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# tinydata from text to a second-round model, on real text that every machine has. Some ten CPU-minutes.
+# tinydata from text to a second-round model, on real text that every machine has. Some five CPU-minutes.
 #   bash examples/demo.sh [--engine spark] [TOKENIZER]     a directory or file; without it, one is trained here
 # Killed, or run again: what is there already is not done again. To start over: rm -r demo
 set -euo pipefail
@@ -24,7 +24,7 @@ mkdir -p demo && cd demo
 
 # 1. a corpus: the Python installation's own sources and documentation, {"doc_id", "domain", "text"} a line;
 #    a sample of it to train on, for a machine without a GPU
-step sample.jsonl python "$root/examples/gather.py" corpus.jsonl sample.jsonl
+step sample.jsonl python "$root/examples/gather.py" corpus.jsonl sample.jsonl 12
 
 # 2. a big tokenizer, if you named none: byte-level BPE, 49,152 ids, with the `tokenizers` library
 if [ -z "$tokenizer" ]; then
@@ -47,13 +47,13 @@ step shards tinydata encode sample.jsonl
 step big-shards tinydata encode --vocab "$tokenizer" -o big-shards
 step rewritten tinydata encode big-shards --vocab vocab -o rewritten
 
-# 6. the start of a tiny model out of a bigger one; you have a better one than this, which is trained here in a minute
-step big/checkpoints/step-00000060 python -m trainer.run --preset tiny-1m --width 192 --steps 60 --batch-tokens 1024 -o big
+# 6. the start of a tiny model out of a bigger one; you have a better one than this, which is trained here in half a minute
+step big/checkpoints/step-00000024 python -m trainer.run --preset tiny-1m --width 192 --steps 24 --batch-tokens 1024 -o big
 step big-model python -m trainer.export big -o big-model
 step init python -m trainer.inherit big-model tiny-1m --data shards --method taylor -o init
 
 # 7. train: a million parameters besides the vocabulary, one epoch
-run python -m trainer.run --preset tiny-1m --batch-tokens 2048 --init init --holdout 64 --log-sequence-loss
+run python -m trainer.run --preset tiny-1m --batch-tokens 2048 --init init --holdout 16 --log-sequence-loss
 
 # 8. the next round: score the data with the frozen model, keep the hard half of it, train on that
 step scores tinydata score

@@ -1,7 +1,7 @@
-"""gather.py OUT.jsonl [SAMPLE.jsonl]: the Python installation's sources and documentation as a corpus.
+"""gather.py OUT.jsonl [SAMPLE.jsonl [MEGABYTES]]: the Python installation's sources and documentation as a corpus.
 
-Domains: stdlib, tests and packages (source files), documentation (docstrings, .rst, .txt, .md). The sample is a
-twentieth of the documents, by the hash of their id.
+Domains: stdlib, tests and packages (source files), documentation (docstrings, .rst, .txt, .md). It is 48 MB of text
+without another number. The sample is a twentieth of the documents, by the hash of their id.
 """
 
 import ast
@@ -15,7 +15,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
-LIMIT = 48_000_000  # bytes of text in all; 30 MB is what the demo promises
 SAMPLE = 20  # one document of so many
 TEXT = {".rst", ".txt", ".md"}
 
@@ -53,17 +52,17 @@ def documents(domain: str, path: Path) -> Iterator[tuple[str, str, str]]:
         yield name + "#docstrings", "documentation", "\n\n".join(docs)
 
 
-def main(out: str, sample: str = "") -> None:
+def main(out: str, sample: str = "", megabytes: str = "48") -> None:
     warnings.simplefilter("ignore", SyntaxWarning)
-    written, size = 0, 0
+    written, size, limit = 0, 0, float(megabytes) * 1e6
     parts = [f"{path}.part" for path in (out, sample) if path]
     with ExitStack() as stack:
         every, *some = (stack.enter_context(open(part, "w", encoding="utf-8")) for part in parts)
         for domain, path in files():
-            if size >= LIMIT:  # parsing what is installed besides would take minutes
+            if size >= limit:  # parsing what is installed besides would take minutes
                 break
             for doc_id, label, text in documents(domain, path):
-                if len(text) > 200 and size < LIMIT:
+                if len(text) > 200 and size < limit:
                     line = json.dumps({"doc_id": doc_id, "domain": label, "text": text}, ensure_ascii=False) + "\n"
                     every.write(line)
                     if some and zlib.crc32(doc_id.encode()) % SAMPLE == 0:

@@ -31,7 +31,7 @@ VOID = {"meta", "link", "br"}
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """counts, other counts, and three vocabularies of the first: with a curve, by frequency, small."""
+    """counts, other counts, and vocabularies of the first: with a curve, by frequency, and adapted with a curve."""
     from tinydata.engines.local import LocalEngine
     from tinydata.verbs.compact.plan import Goal, choose, curve, open_counts
     from tinydata.verbs.compact.verb import compact
@@ -48,9 +48,14 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         count([str(corpus)], tokenizer, str(root / name), LocalEngine(1), Settings(heldout=0.2, max_bad=0.5))
     counts = str(root / "counts")
     opened = open_counts(counts)
-    for name, goal in (("vocab", Goal(vocab=450)), ("frequent", Goal(vocab=430, method="frequency"))):
+    goals = {
+        "vocab": Goal(vocab=450),
+        "frequent": Goal(vocab=430, method="frequency"),
+        "adapted": Goal(vocab=400, adapt=True),
+    }
+    for name, goal in goals.items():
         choice = choose(opened, tokenizer, goal)
-        points = curve(choice, opened, 2048) if name == "vocab" else None
+        points = curve(choice, opened, 2048) if name != "frequent" else None
         compact(counts, tokenizer, str(root / name), goal, choice=choice, points=points)
     run = {
         "command": "tinydata count 'a b.jsonl' -o counts",
@@ -439,3 +444,13 @@ def test_shards_before_and_after(made: Path, tmp_path: Path) -> None:
     assert (
         "encoded with a tokenizer that is none of the vocabularies on this page." in page
     )  # of the big tokenizer's shards
+
+
+def test_the_adapted_vocabulary_is_a_point_of_its_own(made: Path) -> None:
+    _, page = build(made, "counts", "adapted")
+    manifest = json.loads((made / "adapted" / "manifest.json").read_text())
+    inflation = manifest["trade"]["heldout"]["inflation"]
+    links = dict(re.findall(r'download="(size-[^"]+\.vl\.json)" href="data:[^,]+,([^"]+)"', page))
+    spec = base64.b64decode(next(v for k, v in links.items() if "inflation" in k)).decode()
+    assert f'"inflation":{inflation!r}' in spec and ' adapted"' in spec
+    assert "400 with learned tokens" in page and "learned from the corpus (diamond)" in page

@@ -98,13 +98,17 @@ def rank_frequency(by_rank: np.ndarray, fit: curves.Zipf | None) -> Chart:
     return Chart("rank-frequency", "Occurrences by rank", caption, drawing(layers), rows)
 
 
-def size_against(points: Rows, chosen: int, field: str) -> Chart:
-    """Points of `compact --curve` -> vocabulary size against `inflation` or `embedding_and_head_parameters`."""
+def size_against(points: Rows, chosen: int, field: str, adapted: float | None = None) -> Chart:
+    """Points of `compact --curve` -> vocabulary size against `inflation` or `embedding_and_head_parameters`.
+
+    adapted: inflation of the chosen size with learned tokens.
+    """
     rows = [{"vocab": p["vocab"], field: p[field]} for p in points if p[field] is not None]
     inflated = field == "inflation"
     title = "tokens added to held-out text" if inflated else "parameters"
     x = {"field": "vocab", **quantity("vocabulary size", ",d", [0, max(r["vocab"] for r in rows)])}
-    y = {"field": field, **quantity(title, ".0%" if inflated else "~s", [0, max(max(r[field] for r in rows), 1e-4)])}
+    span = [min(0, adapted or 0), max(max(r[field] for r in rows), 1e-4)]
+    y = {"field": field, **quantity(title, ".0%" if inflated else "~s", span)}
     here = [{**r, "label": change(r[field]) if inflated else number(r[field])} for r in rows if r["vocab"] == chosen]
     label = {"type": "text", "align": "left" if inflated else "right", "dx": 6 if inflated else -6, "dy": -10}
     layers = [
@@ -112,9 +116,17 @@ def size_against(points: Rows, chosen: int, field: str) -> Chart:
         layer(here, {**_POINT, "color": MARK}, x=x, y=y),
         layer(here, {**label, "color": INK, "fontWeight": "bold"}, x=x, y=y, text={"field": "label"}),
     ]
+    caption = f"Marked: the chosen vocabulary, {chosen:,} ids."
+    if adapted is not None:
+        learned = [{"vocab": chosen, field: adapted, "label": f"{change(adapted)} adapted"}]
+        layers += [
+            layer(learned, {**_POINT, "color": MARK, "shape": "diamond"}, x=x, y=y),
+            layer(learned, {**label, "color": INK, "fontWeight": "bold"}, x=x, y=y, text={"field": "label"}),
+        ]
+        caption = f"Marked: {chosen:,} ids, pruned (circle), and with tokens learned from the corpus (diamond)."
     name = "inflation" if inflated else "parameters"
     heading = "Vocabulary size and inflation" if inflated else "Vocabulary size and embedding + head parameters"
-    return Chart(f"size-{name}", heading, f"Marked: the chosen vocabulary, {chosen:,} ids.", drawing(layers), rows)
+    return Chart(f"size-{name}", heading, caption, drawing(layers), rows)
 
 
 def inflation_bars(domains: Rows, total: float) -> Chart:

@@ -110,8 +110,9 @@ def vocabulary_tiles(trade: dict[str, Any]) -> Tiles:
 def _curve(manifest: dict[str, Any]) -> list[Any]:
     points, chosen = manifest["curve"], manifest["trade"]["ids"]["after"]
     figures = [charts.size_against(points, chosen, "embedding_and_head_parameters")]
+    adapted = manifest["trade"]["heldout"]["inflation"] if "adapted" in manifest else None
     if any(p["inflation"] is not None for p in points):
-        figures.insert(0, charts.size_against(points, chosen, "inflation"))
+        figures.insert(0, charts.size_against(points, chosen, "inflation", adapted))
     rows = [
         [
             number(p["vocab"]) + (" ←" if p["vocab"] == chosen else ""),
@@ -122,6 +123,10 @@ def _curve(manifest: dict[str, Any]) -> list[Any]:
         for p in points
     ]
     columns = ["vocabulary size", "inflation", "coverage", "embedding + head parameters"]
+    if adapted is not None:
+        same = next(p for p in points if p["vocab"] == chosen)["embedding_and_head_parameters"]
+        trade = manifest["trade"]
+        rows.append([f"{number(chosen)} with learned tokens", change(adapted), share(trade["coverage"]), number(same)])
     width = number(manifest["trade"]["d_model"])
     note = f"Inflation is measured on the held-out text at each size; parameters at d_model {width}, untied."
     return [Figures(figures), Table([(c, "number") for c in columns], rows, note=note)]

@@ -259,7 +259,7 @@ def _encode_short_words(data, i, end, word, prefix, cut, encoder, out, n):
 def _merge_waiting(data, w, prefix, encoder):
     """The words of waiting[:w] that are neither cached nor looked up whole are merged, at the same time."""
     lines, _, waiting = encoder.cache
-    lane = 0
+    lane = np.int64(0)
     for k in range(0, w, _COLUMNS):
         meta = waiting[k + 2]
         size = np.int64(meta & (PART - np.uint64(1)))

@@ -167,7 +167,7 @@ def merge_long(sym, n, pairs, banned):
     for i in range(n):
         nxt[i], prev[i] = i + 1, i - 1
     heap = np.empty(3 * n, np.int64)
-    size = 0
+    size = np.int64(0)  # not 0: numba compiles _push for that number, and for others
     for i in range(n - 1):
         v = merge_of_pair(pairs, sym[i], sym[i + 1])
         if v != NONE and (v & 0xFFFFFFFF) != banned:

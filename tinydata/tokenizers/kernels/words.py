@@ -270,7 +270,7 @@ def encode_words(table, prefix, bpe, counts, scratch, lanes):
 @compiled()
 def _encode_slots(slots, text, prefix, bpe, counts, scratch, lanes):
     """The short words. slots uint64[4 * 2**k]; text: the same memory as bytes, a word at the start of its slot."""
-    k = 0
+    k = np.int64(0)  # not 0: numba compiles what it is passed to for that number, and for others
     for p in range(0, len(slots), 4):
         meta = slots[p + 2]
         if meta != np.uint64(0):
@@ -281,13 +281,13 @@ def _encode_slots(slots, text, prefix, bpe, counts, scratch, lanes):
             k += 1
         if k == COUNT or p + 4 == len(slots):
             _tally(k, bpe, counts, scratch, lanes)
-            k = 0
+            k = np.int64(0)
 
 
 @compiled()
 def _encode_entries(entries, arena, prefix, bpe, counts, scratch, lanes):
     """Longer words of fewer than SHORT bytes."""
-    k = 0
+    k = np.int64(0)
     for e in range(0, len(entries), 4):
         if entries[e + 1] < SHORT:
             a, owner = entries[e], entries[e + 2] & (PART - 1)
@@ -296,7 +296,7 @@ def _encode_entries(entries, arena, prefix, bpe, counts, scratch, lanes):
             k += 1
         if k == COUNT or e + 4 == len(entries):
             _tally(k, bpe, counts, scratch, lanes)
-            k = 0
+            k = np.int64(0)
 
 
 @compiled()
