@@ -107,7 +107,7 @@ def size_against(points: Rows, chosen: int, field: str, adapted: float | None = 
     inflated = field == "inflation"
     title = "tokens added to held-out text" if inflated else "parameters"
     x = {"field": "vocab", **quantity("vocabulary size", ",d", [0, max(r["vocab"] for r in rows)])}
-    span = [min(0, adapted or 0), max(max(r[field] for r in rows), 1e-4)]
+    span = [1.2 * min(0, adapted or 0), max(max(r[field] for r in rows), 1e-4)]
     y = {"field": field, **quantity(title, ".0%" if inflated else "~s", span)}
     here = [{**r, "label": change(r[field]) if inflated else number(r[field])} for r in rows if r["vocab"] == chosen]
     label = {"type": "text", "align": "left" if inflated else "right", "dx": 6 if inflated else -6, "dy": -10}
