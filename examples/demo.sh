@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# tinydata from text to a second-round model, on real text that every machine has. Some five CPU-minutes.
+# tinydata from text to a second-round model, on real text that every machine has. Seven minutes on two cores.
 #   bash examples/demo.sh [--engine spark] [TOKENIZER]     a directory or file; without it, one is trained here
 # Killed, or run again: what is there already is not done again. To start over: rm -r demo
 set -euo pipefail

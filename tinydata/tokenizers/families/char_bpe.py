@@ -54,7 +54,7 @@ class CharacterBPE(Merging, TokenizerJson):
             place, normalizers = cutters.SECTION, normalizers[1:]
         return place if normalizers == [{"type": "Replace", "pattern": {"String": " "}, "content": SPACE}] else None
 
-    @property
+    @cached_property
     def why_not(self) -> str:
         model, place = self.config["model"], self._prefix_place
         if place is None:
@@ -80,7 +80,7 @@ class CharacterBPE(Merging, TokenizerJson):
         merges = map(hf_files.split_merge, self.config["model"]["merges"])
         return [m for m in merges if m[0] in vocab and m[1] in vocab and m[0] + m[1] in vocab]
 
-    @property
+    @cached_property
     def library_only(self) -> list[str]:
         """As base.Tokenizer: added tokens that are matched together with, or depending on, the text around them."""
         return [t["content"] for t in self._added if any(t.get(flag) for flag in FLAGS)]
